@@ -1,0 +1,40 @@
+SHELL := /bin/bash
+PYTHON ?= python3
+BIN := .venv/bin
+.DEFAULT_GOAL := help
+.PHONY: help run test check soak bench ui clean
+
+help:  ## Show the targets
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+
+# Everything a checkout needs, at the exact versions of constraints.txt.
+.venv/made: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+	touch $@
+
+run: .venv/made  ## Train the default experiment, offline
+	$(BIN)/lmft
+
+test: .venv/made  ## Run the tests: no network, no GPU
+	$(BIN)/python -m pytest
+
+check: .venv/made  ## Lint, format and type-check, without changing a file
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+soak: .venv/made  ## Run the slow proofs as well
+	$(BIN)/python -m pytest -m 'soak or not soak'
+
+bench: .venv/made  ## Measure the figures of the README
+	$(BIN)/python -m tests.benchmarks.tokenize
+
+ui: .venv/made  ## Open the MLflow page on the runs of this folder, at http://127.0.0.1:5000
+	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
+	  $(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+
+clean:  ## Remove the environment and what tools leave behind; runs stay
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	find . -name __pycache__ -prune -exec rm -rf {} +

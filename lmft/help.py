@@ -1,0 +1,51 @@
+"""`lmft --help`: read from the config files, so that it can't be out of date."""
+
+from pathlib import Path
+
+INTRODUCTION = """\
+lmft fine-tunes language models from composed configurations.
+
+  lmft [GROUP=CHOICE ...] [KNOB=VALUE ...]      train
+  lmft -m KNOB=VALUE,VALUE ...                  train once for each combination
+
+Groups, the default first; a file of conf/ stands behind each choice:
+"""
+EXAMPLES = """\
+Examples:
+  lmft                                          the default experiment: minutes, nothing to download
+  lmft objective=mlm model=bert_tiny            masked instead of causal
+  lmft model=distilgpt2 dataset=text_files dataset.train=train.txt dataset.validation=valid.txt
+  lmft experiment=distilgpt2_wikitext2 hardware=cuda seed=1
+  lmft -m optimizer.lr=1e-5,3e-5 seed=0,1       four runs, side by side in MLflow
+
+Flags:
+  -m, --multirun           a run for each combination of the values that commas part
+  -c job                   show the composed config instead of running
+  --config-dir DIR         add a folder of your own groups and experiments
+  --shell-completion install=bash    print what makes the tab key complete groups and knobs
+  --hydra-help             the other flags, which are Hydra's
+
+Exit codes: 0 done, 1 a run failed, 2 a mistake in the command, 130 and 143 stopped by a signal.
+Every knob, its unit and its default: conf/, or `lmft -c job`."""
+
+
+def help_text(conf: Path) -> str:
+    """The whole help, with the groups and choices that `conf` holds."""
+    lines = [INTRODUCTION]
+    config = (conf / "config.yaml").read_text()
+    for group in sorted(path for path in conf.iterdir() if path.is_dir()):
+        lines.append(f"{group.name}=")
+        choices = sorted(group.glob("*.yaml"), key=lambda c: (not is_default(c, config), c.stem))
+        lines += [f"  {choice.stem:<24} {first_comment(choice)}" for choice in choices]
+    return "\n".join([*lines, "", EXAMPLES])
+
+
+def is_default(choice: Path, config: str) -> bool:
+    """Whether the defaults list of `config` has this choice."""
+    return f"- {choice.parent.name}: {choice.stem}\n" in config
+
+
+def first_comment(choice: Path) -> str:
+    """What a config file says of itself."""
+    comments = (line[2:] for line in choice.read_text().splitlines() if line.startswith("# "))
+    return next((comment for comment in comments if not comment.startswith("@")), "")

@@ -1,0 +1,81 @@
+"""What a run works with, made from its config and checked before anything starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from lmft.batches import Batches
+from lmft.blocks import Blocks, open_stream
+from lmft.config import RunConfig
+from lmft.dataset import Split
+from lmft.errors import UserError
+from lmft.hardware import Hardware, find_hardware
+from lmft.model import CORPUS, context_size, load_model, pinned_revision
+from lmft.runs import model_label
+from lmft.tokenizer import load_tokenizer, open_trained_tokenizer
+
+
+@dataclass(frozen=True)
+class Materials:
+    """Everything that training and evaluation need."""
+
+    hardware: Hardware
+    tokenizer: PreTrainedTokenizerBase
+    batches: dict[str, Batches]  # by split
+    model: PreTrainedModel
+
+
+def gather(config: RunConfig, splits: dict[str, Split]) -> Materials:
+    """Tokenize the splits and load the model.
+
+    Raises:
+        UserError: something is missing, or two things don't fit each other.
+    """
+    hardware = find_hardware(config.hardware)
+    tokenizer = find_tokenizer(config, splits)
+    config.objective.check(tokenizer)
+    cache_root = Path(config.cache_root).expanduser()
+    batches = {
+        name: Batches(
+            Blocks(
+                open_stream(split, tokenizer, config.dataset.separator, cache_root),
+                config.dataset.block_size,
+            ),
+            config.objective,
+            tokenizer,
+        )
+        for name, split in splits.items()
+    }
+    for name, some in batches.items():
+        if len(some) == 0:
+            raise UserError(f"dataset.{name} has a single token, so nothing can be predicted.")
+    model = load_model(config.model, config.objective, tokenizer, config.seed)
+    context = context_size(model)
+    if context is not None and config.dataset.block_size > context:
+        raise UserError(
+            f"dataset.block_size is {config.dataset.block_size}, but "
+            f"model={model_label(config.model)} reads at most {context} tokens at once; "
+            f"set dataset.block_size={context} or less."
+        )
+    model.to(hardware.device)  # type: ignore[arg-type]
+    if hardware.compile:
+        model.compile()
+    return Materials(hardware, tokenizer, batches, model)
+
+
+def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTokenizerBase:
+    """The model's own tokenizer, another one, or one trained on the training split."""
+    model = config.model
+    if model.tokenizer == CORPUS:
+        train = splits["train"]
+        return open_trained_tokenizer(
+            lambda: (text for text, _ in train.pieces()),
+            train.digest(),
+            model.vocab_size,
+            Path(config.cache_root).expanduser(),
+        )
+    knob = "model.name" if model.tokenizer is None else "model.tokenizer"
+    name = model.tokenizer or model.name
+    assert name is not None
+    return load_tokenizer(name, pinned_revision(name, model.revision, knob))

@@ -1,0 +1,56 @@
+"""How the weights move: which of them decay, and how fast they go at each step."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from torch import nn
+from torch.optim import Optimizer
+
+from lmft.errors import UserError
+
+
+def build_optimizer(make: Callable[..., Optimizer], model: nn.Module) -> Optimizer:
+    """An optimizer in which matrices and embeddings decay, biases and norms (one dimension) not.
+
+    Raises:
+        UserError: the optimizer refuses a value.
+    """
+    weights = [weight for weight in model.parameters() if weight.requires_grad]
+    groups: list[dict[str, Any]] = [
+        {"params": [weight for weight in weights if weight.ndim >= 2]},
+        {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
+    ]
+    try:
+        optimizer = make([group for group in groups if group["params"]])
+    except (TypeError, ValueError) as error:
+        raise UserError(f"The optimizer refuses its settings: {error}; see optimizer.*.") from error
+    for group in optimizer.param_groups:
+        group["base_lr"] = group["lr"]
+    return optimizer
+
+
+# What is left of the learning rate, by the share of the way from warm-up's end to the last step.
+SCHEDULES: dict[str, Callable[[float], float]] = {
+    "linear": lambda way: 1 - way,
+    "cosine": lambda way: (1 + math.cos(math.pi * way)) / 2,
+    "constant": lambda way: 1.0,
+}
+
+
+def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int) -> float:
+    """What the learning rate is multiplied with at `step` (1 for the first) of `steps`.
+
+    It rises in equal parts over `warmup_steps`, then falls so that nothing would be left after the
+    last step.
+    """
+    if step <= warmup_steps:
+        return step / (warmup_steps + 1)
+    return SCHEDULES[schedule]((step - 1 - warmup_steps) / max(1, steps - warmup_steps))
+
+
+def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
+    """Give every group its share; returns the learning rate that now holds for the first."""
+    for group in optimizer.param_groups:
+        group["lr"] = group["base_lr"] * factor
+    return float(optimizer.param_groups[0]["lr"])

@@ -1,0 +1,125 @@
+"""What a person sees of a run in the terminal."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+from rich.tree import Tree
+
+from lmft.metrics import TokenLoss
+from lmft.samples import Sample
+from lmft.trainer import Step
+
+KNOBS = {  # those that tell most about a group, in the order shown
+    "dataset": ("name", "document", "separator", "block_size", "max_documents"),
+    "model": ("label", "name", "from_scratch", "tokenizer", "config", "dropout"),
+    "objective": ("_target_", "mask_fraction"),
+    "optimizer": ("_target_", "lr", "weight_decay"),
+    "trainer": ("epochs", "max_steps", "batch_size", "schedule", "warmup_steps"),
+}
+
+
+class Terminal:
+    """The run's side of the conversation with a person."""
+
+    def __init__(self, console: Console | None = None):
+        self._console = console or Console(highlight=False)
+
+    def show_config(self, title: str, values: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+        """A short tree of what was composed, and of what it came to."""
+        tree = Tree(Text(title, style="bold"))
+        for group, knobs in KNOBS.items():
+            shown = {knob: values[group].get(knob) for knob in knobs}
+            text = "  ".join(
+                f"[dim]{knob.replace('_target_', '')}[/dim] {escape(_short(value))}".strip()
+                for knob, value in shown.items()
+                if value not in (None, {}, False)
+            )
+            branch = tree.add(f"[cyan]{group}[/cyan]  {text}")
+            if group in facts:
+                branch.add(Text(facts[group], style="green"))
+        for group in facts.keys() - KNOBS.keys():
+            tree.add(Text.assemble((group, "cyan"), "  ", (facts[group], "green")))
+        self._console.print(tree)
+
+    def say(self, text: str, style: str = "") -> None:
+        """One line."""
+        self._console.print(Text(text, style=style))
+
+    def show_loss(self, step: int, split: str, loss: TokenLoss, note: str = "") -> None:
+        """One evaluation, on a line."""
+        self.say(
+            f"step {step:>6,}  {split} loss {loss.mean:.4f}  perplexity {loss.perplexity:,.2f}  "
+            f"{loss.targets:,} targets{note}"
+        )
+
+    def show_samples(self, title: str, samples: list[Sample]) -> None:
+        """What the model makes of a few texts."""
+        self.say(f"Samples {title}", style="bold")
+        for sample in samples:
+            prompt, answer = (" ".join(text.split()) for text in (sample.prompt, sample.answer))
+            self._console.print(Text.assemble("  ", (prompt, "dim"), " → ", answer))
+
+    def show_results(self, rows: list[tuple[str, int, TokenLoss]]) -> None:
+        """The final table: name, step and loss."""
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for column in ("", "step", "loss, nats a token", "perplexity", "targets"):
+            table.add_column(column, justify="left" if not column else "right")
+        for name, step, loss in rows:
+            table.add_row(
+                name,
+                f"{step:,}",
+                f"{loss.mean:.4f}",
+                f"{loss.perplexity:,.2f}",
+                f"{loss.targets:,}",
+            )
+        self._console.print(table)
+
+    @contextmanager
+    def progress(self, steps: int) -> Iterator["Bars"]:
+        """Bars for training and, while it lasts, evaluation."""
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=None),
+            MofNCompleteColumn(),
+            TextColumn("{task.fields[facts]}"),
+            TimeRemainingColumn(compact=True),
+        )
+        with Progress(*columns, console=self._console, transient=True) as progress:
+            yield Bars(progress, steps)
+
+
+class Bars:
+    """The progress bars of one run."""
+
+    def __init__(self, progress: Progress, steps: int):
+        self._progress = progress
+        self._training = progress.add_task("training", total=steps, facts="")
+
+    def show_step(self, step: Step) -> None:
+        """Move on by one optimizer step."""
+        facts = f"loss {step.loss.mean:.3f}  {step.tokens / step.seconds:,.0f} tokens/s"
+        self._progress.update(self._training, completed=step.number, facts=facts)
+
+    @contextmanager
+    def evaluation(self, split: str, blocks: int) -> Iterator[Any]:
+        """A bar for one evaluation; yields what is to be told of blocks done."""
+        task = self._progress.add_task(split, total=blocks, facts="")
+        yield lambda done: self._progress.advance(task, done)
+        self._progress.remove_task(task)
+
+
+def _short(value: Any) -> str:
+    """The last part of a dotted name; other values as they are."""
+    text = str(value)
+    return text.rpartition(".")[2] if text.startswith(("lmft.", "torch.")) else repr_text(text)
+
+
+def repr_text(text: str) -> str:
+    """Control characters made visible, so that a value can't play with the terminal."""
+    return text if text.isprintable() else repr(text)

@@ -1,0 +1,145 @@
+"""The training loop: a generator that yields what each optimizer step measured."""
+
+import hashlib
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from enum import Enum
+
+import torch
+from torch.nn.utils import clip_grad_norm_
+from torch.optim import Optimizer
+from transformers import PreTrainedModel
+
+from lmft.errors import UserError
+from lmft.hardware import Hardware
+from lmft.loss import summed_nats
+from lmft.metrics import TokenLoss
+from lmft.objective import Batch
+from lmft.optimizer import learning_rate_factor, set_learning_rate
+
+
+class Schedule(Enum):
+    """How the learning rate goes after warm-up."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+
+
+@dataclass
+class TrainerConfig:
+    """The `trainer` group."""
+
+    epochs: float
+    max_steps: int | None  # optimizer steps; training stops at whichever comes first
+    batch_size: int  # blocks an optimizer step
+    schedule: Schedule
+    warmup_steps: int  # optimizer steps
+    max_grad_norm: float | None  # null: gradients are not clipped
+    evaluate_every: int | None  # optimizer steps; null: an epoch
+    patience: int | None  # evaluations in a row without a better one; null: no early stop
+    shuffle: bool  # false: blocks in file order
+
+    def check(self) -> None:
+        """Refuse numbers that mean nothing."""
+        for knob in ("epochs", "max_grad_norm"):
+            value = getattr(self, knob)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"trainer.{knob} must be a number above 0, not {value}.")
+        for knob, least in {
+            "max_steps": 1,
+            "batch_size": 1,
+            "warmup_steps": 0,
+            "evaluate_every": 1,
+            "patience": 1,
+        }.items():
+            value = getattr(self, knob)
+            if value is not None and value < least:
+                raise UserError(f"trainer.{knob} must be at least {least}, not {value}.")
+
+    def steps(self, per_epoch: int) -> int:
+        """Optimizer steps to take, with `per_epoch` of them an epoch."""
+        by_epochs = math.ceil(self.epochs * per_epoch)
+        return by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
+
+
+@dataclass(frozen=True)
+class Step:
+    """What one optimizer step measured."""
+
+    number: int  # 1 for the first
+    loss: TokenLoss  # of its batch, before its update
+    learning_rate: float
+    grad_norm: float  # before clipping
+    tokens: int  # read
+    seconds: float
+
+    def as_metrics(self) -> dict[str, float]:
+        """For the tracker."""
+        return {
+            "train/loss": self.loss.mean,
+            "train/perplexity": self.loss.perplexity,
+            "train/learning_rate": self.learning_rate,
+            "train/grad_norm": self.grad_norm,
+            "train/tokens_per_second": self.tokens / self.seconds,
+        }
+
+
+def train(
+    model: PreTrainedModel,
+    batches: Iterator[list[Batch]],
+    optimizer: Optimizer,
+    hardware: Hardware,
+    config: TrainerConfig,
+    steps: int,
+    seed: int,
+) -> Iterator[Step]:
+    """Take `steps` optimizer steps, yielding after each one.
+
+    Raises:
+        FloatingPointError: a loss or gradient is not finite.
+    """
+    for number in range(1, steps + 1):
+        started = time.perf_counter()
+        parts = next(batches)
+        learning_rate = set_learning_rate(
+            optimizer,
+            learning_rate_factor(config.schedule.value, config.warmup_steps, number, steps),
+        )
+        model.train()
+        loss = accumulate_gradients(model, parts, hardware, seed, number)
+        grad_norm = float(clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf))
+        if not math.isfinite(loss.nats) or not math.isfinite(grad_norm):
+            raise FloatingPointError(
+                f"At step {number} the loss is {loss.mean:.4g} and the gradient's norm "
+                f"{grad_norm:.4g}; lower optimizer.lr, or raise trainer.warmup_steps."
+            )
+        optimizer.step()
+        optimizer.zero_grad()
+        tokens = sum(part.inputs.numel() for part in parts)
+        seconds = time.perf_counter() - started
+        yield Step(number, loss, learning_rate, grad_norm, tokens, seconds)
+
+
+def accumulate_gradients(
+    model: PreTrainedModel, parts: list[Batch], hardware: Hardware, seed: int, step: int
+) -> TokenLoss:
+    """Add the gradients of the batch's mean loss: one division for all, however it is split."""
+    targets = sum(part.num_targets for part in parts)
+    micro_batches = (micro for part in parts for micro in part.split(hardware.micro_batch_size))
+    nats = torch.zeros((), dtype=torch.float64 if hardware.device.type != "mps" else torch.float32)
+    nats = nats.to(hardware.device)
+    for number, micro_batch in enumerate(micro_batches):
+        torch.manual_seed(dropout_seed(seed, step, number))
+        micro_nats = summed_nats(model, micro_batch, hardware)
+        (micro_nats / max(1, targets)).backward()
+        nats += micro_nats.detach()
+    return TokenLoss(float(nats), targets)
+
+
+def dropout_seed(seed: int, step: int, micro_batch: int) -> int:
+    """The dice of one micro-batch, so that a run has no random state to keep."""
+    name = f"{seed} {step} {micro_batch}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:8]) >> 1
