@@ -59,7 +59,28 @@ def train() -> None:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     register_resolvers()
-    hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(run_job)()
+    failures: list[Exception | None] = []  # of each job that was started
+
+    def job(composed: "DictConfig") -> float | None:
+        try:
+            failures.append(None)
+            return run_job(composed)
+        except JobFailed:
+            raise
+        except Exception as error:  # kept from Hydra, which would add lines of its own
+            failures[-1] = error
+            return None
+
+    try:
+        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+    except Exception as error:
+        if failures:
+            raise
+        from lmft.mistakes import as_mistake
+
+        raise as_mistake(error, CONF, composing=True) or error from error
+    if failures and failures[-1] is not None:
+        raise failures[-1]
 
 
 def register_resolvers() -> None:

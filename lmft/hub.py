@@ -31,6 +31,7 @@ def hub_errors(what: str) -> Iterator[None]:
         OfflineModeIsEnabled,
         RepositoryNotFoundError,
         RevisionNotFoundError,
+        RevisionResolutionError,
     )
 
     try:
@@ -42,10 +43,10 @@ def hub_errors(what: str) -> Iterator[None]:
         ) from error
     except RevisionNotFoundError as error:
         raise UserError(f"The hub's {what} has no such revision; try revision=main.") from error
-    except OfflineModeIsEnabled as error:
+    except (OfflineModeIsEnabled, RevisionResolutionError) as error:
         raise UserError(
-            f"The {what} is not in the hub's local cache, and HF_HUB_OFFLINE is set; unset it "
-            "once, or name a local folder."
+            f"The {what} is not in the hub's local cache, and the hub can't be reached; check the "
+            "network (or unset HF_HUB_OFFLINE), or name a local folder."
         ) from error
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):

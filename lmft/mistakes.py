@@ -12,8 +12,11 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from lmft.errors import UserError, did_you_mean
 
 
-def as_mistake(error: BaseException, conf: Path) -> UserError | None:
-    """`error` as a mistake of the user; None if it is none."""
+def as_mistake(error: BaseException, conf: Path, composing: bool = False) -> UserError | None:
+    """`error` as a mistake of the user; None if it is none.
+
+    Whatever goes wrong while Hydra is still `composing` is one.
+    """
     if isinstance(error, UserError):
         return error
     causes = list(_causes(error))
@@ -41,7 +44,7 @@ def as_mistake(error: BaseException, conf: Path) -> UserError | None:
         return UserError(f"{omegaconf.full_key}: {reason}; see conf/ for what it takes.")
     if isinstance(error, InstantiationException) and causes:
         return UserError(f"The config can't be used: {_first_line(causes[0])}.")
-    if isinstance(error, HydraException | OmegaConfBaseException):
+    if composing or isinstance(error, HydraException | OmegaConfBaseException):
         return UserError(f"{_first_line(error)}; see lmft --help.")
     return None
 

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar
 
@@ -25,12 +26,12 @@ CORPUS = "corpus"  # model.tokenizer: trained on the training split
 class ModelConfig:
     """The `model` group."""
 
-    label: str  # for folder names and tables
+    label: str | None  # for folder names and tables; null: the last part of `name`
     name: str | None  # a hub model, or a local folder
     revision: str  # of the hub model
-    architecture: str | None  # transformers' model type, where no name gives it
+    architecture: dict[str, Any] | None  # model_type and its config's values, if no name gives it
     from_scratch: bool  # the architecture with new weights
-    config: dict[str, Any]  # overrides of the architecture's config
+    config: dict[str, Any] | None  # changes to the architecture's config
     tokenizer: str | None  # a hub model or folder, or `corpus`; null: the model's own
     vocab_size: int  # of a tokenizer trained on the corpus
     dropout: float | None  # of every kind that the architecture has; null: its own
@@ -140,16 +141,17 @@ def _load_weights(
 def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     if config.name is None:
         assert config.architecture is not None
-        architecture = AutoConfig.for_model(config.architecture)
+        architecture = AutoConfig.for_model(**config.architecture)
     else:
         with hub_errors(f"model {config.name!r}"):
             revision = pinned_revision(config.name, config.revision)
             architecture = AutoConfig.from_pretrained(config.name, revision=revision)
-    changes = dict(config.config)
+    changes: dict[str, Any] = {}
     if config.from_scratch and config.tokenizer is not None:
-        changes = {"vocab_size": len(tokenizer), **_special_ids(tokenizer), **changes}
+        changes = {"vocab_size": len(tokenizer), **_special_ids(tokenizer)}
     if config.dropout is not None:
         changes |= dict.fromkeys(_dropouts(architecture), config.dropout)
+    changes |= config.config or {}
     for key, value in changes.items():
         if not hasattr(architecture, key):
             raise UserError(
@@ -158,10 +160,9 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
             )
         try:
             setattr(architecture, key, value)
-        except (TypeError, ValueError) as error:
-            raise UserError(
-                f"model.config.{key} can't be {value!r} ({error.__cause__ or error})."
-            ) from error
+        except StrictDataclassError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"model.config.{key} is {value!r}: {reason}.") from error
     return architecture
 
 

@@ -72,7 +72,7 @@ def recipe(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) 
         "separator": config.dataset.separator,
         "block_size": config.dataset.block_size,
         "model": [weights, tokenizer, model.architecture, model.from_scratch, model.dropout],
-        "model.config": values["model"]["config"],
+        "model.config": model.config,
         "objective": values["objective"],
         "optimizer": values["optimizer"],
         "trainer": values["trainer"],

@@ -10,7 +10,12 @@ from hypothesis import strategies as st
 from lmft.statistics import Interval, bootstrap_interval, paired_difference, seeds_needed, spread
 
 MEAN = 3.0  # nats per target, of every population here
-STUDENT = {1: 12.7062, 3: 3.18245, 32: 2.03693}  # 97.5 % points of t, from a textbook's table
+STUDENT = {
+    1: 12.7062,
+    2: 4.30265,
+    3: 3.18245,
+    32: 2.03693,
+}  # 97.5 % points of t, from a textbook's table
 GAMMA, NEGATIVE_BINOMIAL = (2, 1000), (2000, 2_002_000)  # shape, scale; mean, variance
 
 
@@ -208,18 +213,23 @@ def test_a_surer_interval_is_wider():
     assert widths == sorted(widths) and len(set(widths)) == 4
 
 
-def test_two_documents_still_have_a_bounded_interval():
-    nats, targets = np.array([30.0, 40.0]), np.array([10, 10])
-    half_width = STUDENT[1] * 0.5  # documents of equal length: the mean of 3 and 4
-    interval = interval_of(nats, targets)
-    known = (3.5 - half_width, 3.5 + half_width)
-    assert (interval.low, interval.high) == pytest.approx(known, rel=1e-5)
+@briefly
+@given(scored(fewest=2, most=3))
+def test_two_or_three_documents_have_the_interval_of_students_t(documents):
+    nats, targets = documents
+    everyone, mean = np.arange(len(nats)), nats.sum() / targets.sum()
+    moved = [np.delete(nats, i).sum() / np.delete(targets, i).sum() - mean for i in everyone]
+    error = np.sqrt((len(nats) - 1) / len(nats) * np.sum(np.square(moved)))
+    half_width = STUDENT[len(nats) - 1] * error
+    interval, known = interval_of(nats, targets), (mean - half_width, mean + half_width)
+    assert (interval.low, interval.high) == pytest.approx(known, rel=1e-4, abs=1e-9)
 
 
 def test_more_documents_than_are_resampled_get_the_interval_they_would_have():
     nats, targets = documents_of_any_length(np.random.default_rng(0), 10_001)
     more = bootstrap_interval(nats, targets)
     fewer = bootstrap_interval(nats[1:], targets[1:], draws=2_000)
+    assert more == bootstrap_interval(nats, targets, seed=1)  # no dice
     assert more.high - more.low == pytest.approx(fewer.high - fewer.low, rel=0.05)
 
 
