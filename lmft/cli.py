@@ -161,4 +161,3 @@ def _keep_libraries_quiet() -> None:
     console.setLevel(logging.WARNING)
     console.setFormatter(logging.Formatter("lmft: %(message)s"))
     logging.getLogger().addHandler(console)
-    logging.getLogger("lmft").setLevel(logging.INFO)

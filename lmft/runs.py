@@ -97,6 +97,7 @@ def written_to(path: Path) -> Iterator[None]:
     handler = logging.FileHandler(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
+    logging.getLogger("lmft").setLevel(logging.INFO)
     try:
         yield
     except Exception:

@@ -41,6 +41,9 @@ class Corpus:
 class Tracker(Protocol):
     """Where runs are kept."""
 
+    def check(self) -> None:
+        """Refuse settings under which no run could be kept."""
+
     def start(self, name: str, params: dict[str, Any], tags: dict[str, str], corpus: Corpus) -> Any:
         """A context: the run is open inside, and ends FINISHED, FAILED or KILLED with it."""
 
@@ -51,6 +54,9 @@ class Tracker(Protocol):
 @dataclass(frozen=True)
 class NoTracker:
     """Keeps nothing."""
+
+    def check(self) -> None:
+        """Nothing can go wrong."""
 
     @contextmanager
     def start(
@@ -84,15 +90,19 @@ class MlflowTracker:
     uri: str | None  # null: mlflow.db in the working directory
     experiment_name: str
 
+    def check(self) -> None:
+        """The store must open, or be made, and the experiment must not be a deleted one.
+
+        Raises:
+            UserError: it is not so.
+        """
+        self._experiment(open_client(self.uri))
+
     @contextmanager
     def start(
         self, name: str, params: dict[str, Any], tags: dict[str, str], corpus: Corpus
     ) -> Iterator[RunLog]:
-        """A new run, its points sent in batches.
-
-        Raises:
-            UserError: the store can't be opened.
-        """
+        """A new run, its points sent in batches."""
         client = open_client(self.uri)
         run = client.create_run(self._experiment(client), run_name=name, tags=tags)
         run_id = run.info.run_id
@@ -209,6 +219,7 @@ def open_client(uri: str | None) -> Any:
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DBAPIError
 
     uri = store_uri(uri)
     try:
@@ -217,7 +228,7 @@ def open_client(uri: str | None) -> Any:
             make_store(place)
         client = MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
-    except (MlflowException, OSError) as error:
+    except (MlflowException, DBAPIError, OSError) as error:
         reason = str(error).splitlines()[0].rstrip(".")
         raise UserError(f"tracker.uri is {uri!r}, which can't be opened: {reason}.") from error
     return client

@@ -9,6 +9,7 @@ import time
 from dataclasses import dataclass, field
 from typing import Any
 
+from torch.optim import Optimizer
 from transformers import set_seed
 
 from lmft.config import RunConfig, flatten
@@ -74,6 +75,8 @@ def run(
     set_seed(config.seed)
     folder = name_folder(config, values, splits)
     materials = gather(config, splits)
+    optimizer = build_optimizer(config.optimizer, materials.model)
+    config.tracker.check()
     terminal.show_config(folder.path.name, values, describe(materials))
     start_folder(folder, composed)
     command = " ".join(["lmft", *sys.argv[1:]])
@@ -87,7 +90,7 @@ def run(
         ) as log,
     ):
         log.text(composed["config.yaml"], "config.yaml")
-        outcome = fine_tune(config, materials, folder, log, terminal)
+        outcome = fine_tune(config, materials, optimizer, folder, log, terminal)
         seconds = time.perf_counter() - started
         folder.write_json("result.json", as_result(outcome, seconds))
     show_end(config, outcome, folder, seconds, terminal)
@@ -96,14 +99,18 @@ def run(
 
 
 def fine_tune(
-    config: RunConfig, materials: Materials, folder: RunFolder, log: RunLog, terminal: Terminal
+    config: RunConfig,
+    materials: Materials,
+    optimizer: Optimizer,
+    folder: RunFolder,
+    log: RunLog,
+    terminal: Terminal,
 ) -> Outcome:
     """Train, evaluate before, meanwhile and after, and keep the best weights in the folder."""
     model, hardware, trainer = materials.model, materials.hardware, config.trainer
     batches = materials.batches["train"]
     per_epoch = batches.steps_per_epoch(trainer.batch_size)
     steps = trainer.steps(per_epoch)
-    optimizer = build_optimizer(config.optimizer, model)
 
     with terminal.progress(steps) as bars:
 

@@ -5,19 +5,27 @@ import gzip
 import io
 import json
 import lzma
+import shutil
 import sys
+import tempfile
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import IO, Any
 
-import zstandard
-
 from lmft.errors import UserError
+
+
+def _open_zstd(path: Path) -> Any:
+    import pyarrow  # zstandard's own reader takes a file that was cut off for a whole one
+
+    return pyarrow.input_stream(str(path), compression="zstd")
+
 
 OPENERS: dict[str, Callable[[Path], Any]] = {
     ".gz": lambda path: gzip.open(path, "rb"),
     ".xz": lambda path: lzma.open(path, "rb"),
-    ".zst": lambda path: zstandard.open(path, "rb"),
+    ".zst": _open_zstd,
 }
 
 
@@ -44,12 +52,14 @@ def rows_of(path: Path, text_column: str) -> Iterator[str]:
             f"{path} is not UTF-8: byte {error.object[error.start] if error.object else 0:#04x} "
             "cannot be read; convert the file, for example with iconv."
         ) from error
-    except (EOFError, lzma.LZMAError, gzip.BadGzipFile, zstandard.ZstdError) as error:
-        raise UserError(f"{path} cannot be decompressed ({error}); fetch it again.") from error
+    except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"{path} cannot be read ({reason}); fetch it again.") from error
 
 
 def _read_text(file: IO[bytes], path: Path, text_column: str) -> Iterator[str]:
-    return iter(io.TextIOWrapper(file, encoding="utf-8", newline="\n"))
+    with io.TextIOWrapper(file, encoding="utf-8", newline="\n") as text:
+        yield from text
 
 
 def _read_jsonl(file: IO[bytes], path: Path, text_column: str) -> Iterator[str]:
@@ -68,23 +78,31 @@ def _read_json(file: IO[bytes], path: Path, text_column: str) -> Iterator[str]:
 
 def _read_csv(file: IO[bytes], path: Path, text_column: str) -> Iterator[str]:
     csv.field_size_limit(sys.maxsize)
-    for record in csv.DictReader(io.TextIOWrapper(file, encoding="utf-8", newline="")):
-        yield _column(record, path, text_column)
+    with io.TextIOWrapper(file, encoding="utf-8", newline="") as text:
+        for record in csv.DictReader(text):
+            yield _column(record, path, text_column)
 
 
 def _read_parquet(file: IO[bytes], path: Path, text_column: str) -> Iterator[str]:
     import pyarrow
     import pyarrow.parquet
 
-    try:
-        table = pyarrow.parquet.ParquetFile(file)
-    except pyarrow.ArrowException as error:
-        raise UserError(f"{path} is not a whole parquet file ({error}); fetch it again.") from error
-    columns = dict.fromkeys(table.schema_arrow.names)
-    _column(columns, path, text_column)
-    for page in table.iter_batches(columns=[text_column]):
-        for text in page.column(0).to_pylist():
-            yield _column({**columns, text_column: text}, path, text_column)
+    with tempfile.TemporaryFile() as unpacked:
+        if path.suffix.lower() in OPENERS:  # parquet is read here and there, not front to back
+            shutil.copyfileobj(file, unpacked)
+            file = unpacked
+        try:
+            table = pyarrow.parquet.ParquetFile(file)
+            columns = dict.fromkeys(table.schema_arrow.names)
+            _column(columns, path, text_column)
+            for page in table.iter_batches(columns=[text_column]):
+                for text in page.column(0).to_pylist():
+                    yield _column({**columns, text_column: text}, path, text_column)
+        except pyarrow.ArrowException as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise UserError(
+                f"{path} is not a whole parquet file ({reason}); fetch it again."
+            ) from error
 
 
 def _parsed(text: str, where: str) -> Any:
@@ -108,6 +126,13 @@ def _column(record: Any, path: Path, text_column: str) -> str:
             f"dataset.text_column is {text_column!r}, but {path} holds {type(text).__name__} "
             "there, not text; choose another column."
         )
+    try:
+        (text or "").encode()
+    except UnicodeEncodeError as error:
+        raise UserError(
+            f"{path} holds half a character ({text[error.start]!a}), which is no text; "
+            "mend or remove it."
+        ) from error
     return text or ""
 
 

@@ -1,0 +1,127 @@
+"""What the tests share: real text and weights where they are at hand, tiny models made here."""
+
+import os
+from pathlib import Path
+
+import pytest
+from hydra import compose as hydra_compose
+from hydra import initialize_config_dir
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.cli import CONF, register_resolvers
+from lmft.config import read_config
+from lmft.terminal import Terminal
+from lmft.tracker import open_client
+from lmft.train import run
+
+SHARED = Path(os.environ.get("LMFT_SHARED", Path(__file__).parents[2] / "shared")).absolute()
+MODELS = Path(os.environ.get("LMFT_MODELS", "models")).absolute()
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real data and small models; tests that need it are skipped without."""
+    if not SHARED.is_dir():
+        pytest.skip("LMFT_SHARED names no folder with the real data")
+    return SHARED
+
+
+@pytest.fixture(scope="session")
+def smollm2() -> Path:
+    return built_model("smollm2-135m-instruct")
+
+
+@pytest.fixture(scope="session")
+def minilm() -> Path:
+    return built_model("minilm-l6-h384-uncased")
+
+
+def built_model(name: str) -> Path:
+    if not (MODELS / name).is_dir():
+        pytest.skip(f"LMFT_MODELS names no folder with {name}")
+    return MODELS / name
+
+
+@pytest.fixture(scope="session")
+def stories(shared: Path) -> Path:
+    """A real causal model of 260,032 weights."""
+    return shared / "models" / "stories260k"
+
+
+@pytest.fixture(scope="session")
+def wikitext(shared: Path) -> Path:
+    """The word-level WikiText-2: train.txt, valid.txt, test.txt."""
+    return shared / "data" / "wikitext-2"
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> list[str]:
+    """Overrides for a small corpus in files: three splits of 40, 8 and 6 documents."""
+    lines = ["the cat sat on a mat\n", "and saw one red dog run by\n", "so the dog sat\n"]
+    overrides = ["dataset=text_files", "dataset.document=line", "model.vocab_size=300"]
+    for split, count in {"train": 40, "validation": 8, "test": 6}.items():
+        path = tmp_path / f"{split}.txt"
+        path.write_text("".join(lines[i % 3] for i in range(count)))
+        overrides.append(f"dataset.{split}={path}")
+    return overrides
+
+
+def compose(*overrides: str) -> DictConfig:
+    """The config that the command would compose."""
+    register_resolvers()
+    with initialize_config_dir(str(CONF), version_base="1.3"):
+        return hydra_compose("config", list(overrides))
+
+
+class Fit:
+    """Runs as the command starts them, in this process, under one temporary folder."""
+
+    def __init__(self, root: Path):
+        self.root = root
+
+    def __call__(self, *overrides: str) -> Path:
+        """Train; returns the run's folder."""
+        places = [f"run_root={self.root / 'runs'}", f"cache_root={self.root / 'cache'}"]
+        composed = compose("hardware=cpu", "tracker=none", *places, *overrides)
+        before = set((self.root / "runs").glob("*"))
+        config, values = read_config(composed)
+        run(config, values, {"config.yaml": OmegaConf.to_yaml(composed)}, Terminal())
+        made = set((self.root / "runs").glob("*")) - before
+        assert len(made) == 1, "the run's folder was there before"
+        return made.pop()
+
+
+@pytest.fixture
+def fit(tmp_path: Path) -> Fit:
+    return Fit(tmp_path)
+
+
+class Store:
+    """An MLflow store of its own, and what is in it."""
+
+    def __init__(self, root: Path):
+        self.uri = f"sqlite:///{root / 'mlflow.db'}"
+        self.overrides = ["tracker=mlflow", f"tracker.uri={self.uri}"]
+
+    @property
+    def client(self):
+        return open_client(self.uri)
+
+    def run_of(self, folder: Path):
+        """The one run of this folder."""
+        experiments = [found.experiment_id for found in self.client.search_experiments()]
+        named = f"tags.`lmft.folder` = '{folder}'"
+        (found,) = self.client.search_runs(experiments, named)
+        return found
+
+    def points(self, folder: Path, key: str) -> dict[int, float]:
+        """The values of one metric by step."""
+        run_id = self.run_of(folder).info.run_id
+        history = self.client.get_metric_history(run_id, key)
+        assert len(history) == len({point.step for point in history})
+        return {point.step: point.value for point in history}
+
+
+@pytest.fixture(scope="session")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
+    return Store(tmp_path_factory.mktemp("store"))

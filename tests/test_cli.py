@@ -1,0 +1,174 @@
+"""The command, through its own entry; a few times as a process of its own."""
+
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from lmft import cli
+from tests.conftest import compose
+
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """The command line in this process: its exit code, what it printed, what it complained of."""
+
+    def run(line):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["lmft", *shlex.split(line)])
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = cli.main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run
+
+
+QUICK = "cache_root=cache trainer.max_steps=2 evaluation.max_blocks=2 model.vocab_size=300"
+
+MISTAKES = {
+    "trainer.epoch=3": "Did you mean 'trainer.epochs'",
+    "model=gpt3": "choose bert_base",
+    "model=3": "must be a string",
+    "evalute": "There is no verb 'evalute'",
+    "trainer.epochs=abc": "trainer.epochs",
+    "trainer.epochs=-1": "trainer.epochs must be a number above 0",
+    "trainer.batch_size=0": "trainer.batch_size must be at least 1",
+    "trainer.schedule=square": "trainer.schedule",
+    "hardware.precision=fp8": "hardware.precision",
+    "hardware.micro_batch_size=0": "hardware.micro_batch_size",
+    "hardware.device=cuda:7": "try hardware=cpu",
+    "hardware.device=tpu": "choose auto",
+    "dataset.block_size=4096": "set dataset.block_size=512 or less",
+    "dataset.block_size=1": "dataset.block_size must be at least 2",
+    "dataset=text_files": "dataset.train has no value",
+    "dataset=text_files dataset.train=nothing.txt": "'nothing.txt' is not there",
+    "dataset.document=page": "dataset.document",
+    "model=pretrained": "model.name has no value",
+    "model=pretrained model.name=./nowhere": "there is no such folder",
+    "model=gpt2": "openai-community/gpt2",
+    "model=gpt2 model.tokenizer=corpus": "model.from_scratch=true",
+    "model=bert_tiny": "sees ahead",
+    "objective=mlm": "has no head",
+    "objective=mlm objective.mask_fraction=2": "objective.mask_fraction",
+    "model.config={n_layr:4}": "Did you mean 'n_layer'",
+    "model.config={n_layer:many}": "model.config.n_layer",
+    "model.vocab_size=3": "model.vocab_size",
+    "model.dropout=2": "model.dropout",
+    "optimizer.lr=-1": "optimizer",
+    "seed=-1": "seed",
+    "tracker._target_=os.system": "tracker._target_",
+    "tracker.uri=ftp://nowhere": "tracker.uri",
+}
+
+
+@pytest.mark.parametrize("line", MISTAKES)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing(line, command, tmp_path):
+    code, _, complaint = command(f"{QUICK} {line}" if "=" in line else line)
+    assert code == 2
+    assert MISTAKES[line] in complaint
+    assert complaint.startswith("lmft: ") and complaint.count("\n") == 1
+    assert not list(tmp_path.glob("runs/*-*")) and not (tmp_path / "mlflow.db").exists()
+
+
+def test_a_failing_run_says_why_and_keeps_the_traceback_in_its_log(command, tmp_path):
+    code, _, complaint = command(f"{QUICK} tracker=none optimizer.lr=1e30 trainer.epochs=9")
+    assert code == 1
+    assert "lower optimizer.lr" in complaint and "Traceback" not in complaint
+    (log,) = tmp_path.glob("runs/*/run.log")
+    assert "Traceback" in log.read_text()
+
+
+def test_in_a_sweep_the_other_jobs_go_on(command, tmp_path):
+    code, printed, complaint = command(f"-m {QUICK} tracker=none trainer.epochs=-1,1 seed=0,1")
+    assert code == 1
+    assert complaint.count("trainer.epochs must be") == 2
+    assert len(list(tmp_path.glob("runs/*/result.json"))) == 2
+
+
+def test_help_knows_every_group_and_choice(command):
+    code, printed, _ = command("--help")
+    assert code == 0
+    for path in (ROOT / "conf").glob("*/*.yaml"):
+        assert re.search(rf"^  {path.stem} ", printed, re.M) and f"{path.parent.name}=" in printed
+
+
+CHOICES = [f"{p.parent.name}={p.stem}" for p in (ROOT / "conf").glob("*/*.yaml")]
+
+
+@pytest.mark.parametrize("choice", CHOICES)
+def test_every_choice_composes_into_a_typed_config(choice):
+    from lmft.config import read_config
+
+    name = ["model.name=gpt2"] if choice == "model=pretrained" else []
+    read_config(compose(choice, *name))
+
+
+def commands_of(text):
+    for block in re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.S):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words and words[0] == "lmft" and "=" in "".join(words[1:]):
+                yield words[1:]
+
+
+def test_every_command_of_the_readme_composes():
+    found = list(commands_of((ROOT / "README.md").read_text()))
+    assert found
+    verbs = [words for words in found if words[0] in cli.VERBS]
+    for words in found:
+        if words not in verbs:
+            first = [word.split(",")[0] for word in words if not word.startswith("-")]
+            compose(*first)
+
+
+def spawn(line, folder, **more):
+    words = [sys.executable, "-m", "lmft", *shlex.split(line)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return subprocess.Popen(words, cwd=folder, env=environment, text=True, **more)
+
+
+def test_tab_completes_groups_and_knobs(tmp_path):
+    environment = {**os.environ, "COMP_LINE": "lmft model=gpt", "PYTHONPATH": str(ROOT)}
+    words = [sys.executable, "-m", "lmft", "--shell-completion", "query=bash"]
+    found = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
+    assert {"model=gpt2", "model=gpt2_tiny"} <= set(found.stdout.split())
+
+
+def test_a_signal_ends_a_run_as_killed(tmp_path):
+    from lmft.tracker import open_client
+
+    line = "cache_root=cache trainer.epochs=999 evaluation.max_blocks=2 model.vocab_size=300"
+    process = spawn(line, tmp_path)
+    deadline = time.monotonic() + 90
+    while not list(tmp_path.glob("mlartifacts/*/artifacts/samples_before.txt")):
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.2)
+    process.send_signal(signal.SIGTERM)
+    assert process.wait(timeout=60) == 143
+    client = open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+    ids = [experiment.experiment_id for experiment in client.search_experiments()]
+    (run,) = client.search_runs(ids)
+    assert run.info.status == "KILLED"
+
+
+def test_the_command_leaves_its_result_where_it_was_told(command, tmp_path):
+    code, printed, complaint = command(f"{QUICK} tracker=none")
+    assert (code, complaint) == (0, "")
+    (result,) = tmp_path.glob("runs/*/result.json")
+    assert json.loads(result.read_text())["steps"] == 2
+    assert "validation, best" in printed

@@ -1,0 +1,56 @@
+"""The floors of the building: a room may import only from the floors below its own."""
+
+import ast
+from pathlib import Path
+
+FLOORS = [
+    {"errors", "identity", "metrics", "statistics", "provenance"},
+    {"hub", "objective", "hardware", "optimizer", "tracker"},
+    {"dataset", "tokenizer", "loss", "model"},
+    {"blocks", "trainer"},
+    {"batches"},
+    {"evaluation", "samples"},
+    {"config", "terminal"},
+    {"runs"},
+    {"materials"},
+    {"train"},
+    {"help", "mistakes"},
+    {"cli"},
+    {"__main__"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+ALLOWED = {  # heavy libraries, and the only rooms that may import them
+    "mlflow": {"tracker"},
+    "hydra": {"cli", "config", "mistakes"},
+}
+LMFT = Path(__file__).parents[1] / "lmft"
+
+
+def rooms():
+    for path in sorted(LMFT.rglob("*.py")):
+        room = path.relative_to(LMFT).parts[0].removesuffix(".py")
+        if room != "__init__":
+            yield room, ast.walk(ast.parse(path.read_text()))
+
+
+def modules(nodes):
+    for node in nodes:
+        if isinstance(node, ast.ImportFrom):
+            yield node.module or ""
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+def test_every_arrow_points_down():
+    found = {(room, module.split(".")[1]) for room, nodes in rooms()
+             for module in modules(nodes) if module.startswith("lmft.")}  # fmt: skip
+    assert {room for room, _ in rooms()} == FLOOR.keys()
+    upward = [(room, used) for room, used in found if room != used and FLOOR[used] >= FLOOR[room]]
+    assert not upward
+
+
+def test_heavy_libraries_stay_in_their_rooms():
+    for room, nodes in rooms():
+        for module in modules(nodes):
+            library = module.split(".")[0]
+            assert room in ALLOWED.get(library, {room}), f"{room} imports {library}"

@@ -1,0 +1,87 @@
+import signal
+import sqlite3
+import subprocess
+import sys
+
+import pytest
+
+from lmft.errors import Stopped, UserError
+from lmft.tracker import Corpus, MlflowTracker, open_client
+
+CORPUS = Corpus("cats", "0123456789" * 6)
+
+
+def finished(tracker, store):
+    (run,) = store.client.search_runs(
+        [store.client.get_experiment_by_name(tracker.experiment_name).experiment_id]
+    )
+    return run
+
+
+def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
+    folder = fit(*corpus, *store.overrides, "dataset.block_size=16", "trainer.evaluate_every=4")
+    run = store.run_of(folder)
+    steps = max(store.points(folder, "train/loss"))
+    for key in ("loss", "perplexity", "learning_rate", "grad_norm", "tokens_per_second"):
+        assert list(store.points(folder, f"train/{key}")) == list(range(1, steps + 1))
+    evaluated = sorted({0, *range(4, steps + 1, 4), steps})
+    assert list(store.points(folder, "validation/loss")) == evaluated
+    assert len(store.points(folder, "test/perplexity")) == 1
+    assert run.info.status == "FINISHED"
+    assert run.data.params["trainer.batch_size"] == "8"
+    assert run.data.params["optimizer.lr"] == "0.001"
+    assert run.data.tags["mlflow.source.git.commit"]
+    assert run.inputs.dataset_inputs[0].dataset.name == "text_files"
+    names = {artifact.path for artifact in store.client.list_artifacts(run.info.run_id)}
+    assert {"config.yaml", "samples_before.txt", "samples_after.txt"} <= names
+
+
+@pytest.mark.parametrize(
+    ("ending", "status"),
+    [(None, "FINISHED"), (RuntimeError("no"), "FAILED"), (Stopped(signal.SIGTERM), "KILLED")],
+)
+def test_however_a_run_ends_its_status_and_its_points_are_kept(store, ending, status):
+    tracker = MlflowTracker(store.uri, f"ends-{status}")
+    try:
+        with tracker.start("run", {"long": "x" * 10_000}, {}, CORPUS) as log:
+            log.metrics({"loss": 1.5}, 3)
+            if ending is not None:
+                raise ending
+    except (RuntimeError, Stopped):
+        pass
+    run = finished(tracker, store)
+    assert run.info.status == status
+    assert run.data.metrics == {"loss": 1.5}
+    assert len(run.data.params["long"]) == 6000
+
+
+def test_many_points_travel_together_and_arrive_once_each(store):
+    tracker = MlflowTracker(store.uri, "many")
+    with tracker.start("run", {}, {}, CORPUS) as log:
+        for step in range(2500):
+            log.metrics({"loss": float(step)}, step)
+    history = store.client.get_metric_history(finished(tracker, store).info.run_id, "loss")
+    assert [(p.step, p.value) for p in history] == [(step, float(step)) for step in range(2500)]
+
+
+def test_two_processes_making_one_store_at_once_both_find_it_whole(tmp_path):
+    uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    code = f"from lmft.tracker import open_client; open_client({uri!r}).create_experiment"
+    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
+    assert [process.wait() for process in both] == [0, 0]
+    assert open_client(uri).search_experiments()
+    with sqlite3.connect(tmp_path / "mlflow.db") as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+    connection.close()
+
+
+def test_a_store_that_can_not_be_opened_is_named(tmp_path):
+    (tmp_path / "mlflow.db").write_text("no database")
+    with pytest.raises(UserError, match="tracker.uri"):
+        open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+def test_a_deleted_experiment_is_named(store):
+    store.client.delete_experiment(store.client.create_experiment("gone"))
+    with pytest.raises(UserError, match="tracker.experiment_name"):
+        MlflowTracker(store.uri, "gone").check()
