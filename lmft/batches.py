@@ -10,12 +10,10 @@ from lmft.blocks import Blocks
 from lmft.objective import Batch, Objective
 
 ORDER = 2**64 - 1  # in place of a block's number: the dice that shuffle an epoch
-EVALUATION_SEED = 0  # masks for evaluation are the same in every run
-EVALUATION_EPOCH = 0  # training's epochs count from 1
 
 
 def roll(seed: int, epoch: int, block: int) -> np.random.Generator:
-    """The randomness of one block in one epoch, from a counter, so that there is no state to keep.
+    """The randomness of one block in one epoch (from 1), from a counter: there is no state to keep.
 
     Philox is the counter-based generator of Salmon et al. 2011.
     """
@@ -56,18 +54,6 @@ class Batches:
             for number in range(first, self.steps_per_epoch(size)):
                 yield self._parts(order[number * size : (number + 1) * size], seed, epoch + 1)
                 position += 1
-
-    def evaluation(self, size: int, max_blocks: int | None) -> Iterator[tuple[np.ndarray, Batch]]:
-        """Every block once, in order, with the same question in every run.
-
-        Yields:
-            The numbers of up to `size` blocks of equal length, and their batch.
-        """
-        numbers = np.arange(len(self))[:max_blocks]
-        for first in range(0, len(numbers), size):
-            group = numbers[first : first + size]
-            for part in self._by_length(group):
-                yield part, self._ask(part, EVALUATION_SEED, EVALUATION_EPOCH)
 
     def _parts(self, numbers: np.ndarray, seed: int, epoch: int) -> list[Batch]:
         return [self._ask(part, seed, epoch) for part in self._by_length(numbers)]

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 PLACES = (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf")
 CONF = next(place for place in PLACES if place.is_dir())  # of an installed wheel, or a checkout
 DONE, FAILED, MISTAKE = 0, 1, 2
-VERBS: tuple[str, ...] = ()
+VERBS = ("evaluate",)
 
 
 class JobFailed(Exception):
@@ -38,11 +38,9 @@ def main() -> int:
     _keep_libraries_quiet()
     try:
         if words and words[0].isidentifier():
-            raise UserError(
-                f"There is no verb {words[0]!r}; lmft KNOB=VALUE ... trains, see lmft --help."
-                + did_you_mean(words[0], VERBS)
-            )
-        train()
+            tell(words[0], words[1:])
+        else:
+            train()
     except Stopped as stopped:
         print("lmft: stopped.", file=sys.stderr)
         return 128 + stopped.signal_number
@@ -53,9 +51,23 @@ def main() -> int:
     return DONE
 
 
+def tell(verb: str, words: list[str]) -> None:
+    """Run the story of a verb."""
+    if verb not in VERBS:
+        raise UserError(
+            f"There is no verb {verb!r}; lmft KNOB=VALUE ... trains, see lmft --help."
+            + did_you_mean(verb, VERBS)
+        )
+    from importlib import import_module
+
+    import_module(f"lmft.{verb}").tell(words, CONF)
+
+
 def train() -> None:
     """Let Hydra compose a config, or several, and train on each."""
     import hydra
+
+    from lmft.compose import register_resolvers
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     register_resolvers()
@@ -81,13 +93,6 @@ def train() -> None:
         raise as_mistake(error, CONF, composing=True) or error from error
     if failures and failures[-1] is not None:
         raise failures[-1]
-
-
-def register_resolvers() -> None:
-    """What the config files may compute: ${either:CONDITION,YES,NO}."""
-    from omegaconf import OmegaConf
-
-    OmegaConf.register_new_resolver("either", lambda it, yes, no: yes if it else no, replace=True)
 
 
 def run_job(composed: "DictConfig") -> float:

@@ -1,46 +1,148 @@
-"""Scoring a model on a split: nats of each target, summed in float64, no logits kept."""
+"""Scoring a model on a split: the nats of every target, in windows that may overlap.
 
-from collections.abc import Callable
+Everything else (loss, intervals, bits per byte, comparisons) is a sum over what comes out here.
+"""
+
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
 from transformers import PreTrainedModel
 
-from lmft.batches import Batches
+from lmft.batches import Batches, roll
+from lmft.blocks import read_windows
 from lmft.errors import UserError
 from lmft.hardware import Hardware
 from lmft.loss import target_nats
 from lmft.metrics import TokenLoss
-from lmft.objective import IGNORED
+from lmft.objective import IGNORED, Objective
+
+MASK_SEED = 0  # of evaluation: the same masks in every run; training's epochs count from 1
 
 
 @dataclass
 class EvaluationConfig:
     """The `evaluation` group."""
 
-    max_blocks: int | None  # only the first so many of a split; null: all
+    split: str | None  # that `lmft evaluate` scores; null: test, else validation
+    context: int | None  # tokens a window; null: the block size
+    stride: int | None  # tokens from one window to the next; null: the context
+    max_blocks: int | None  # only the first so many windows; null: all
+    mask_draws: int  # frozen draws of masks (mlm) that `lmft evaluate` scores
 
     def check(self) -> None:
         """Refuse numbers that mean nothing."""
-        if self.max_blocks is not None and self.max_blocks < 1:
-            raise UserError(f"evaluation.max_blocks must be at least 1, not {self.max_blocks}.")
+        for knob, least in {"context": 2, "stride": 1, "max_blocks": 1, "mask_draws": 1}.items():
+            value = getattr(self, knob)
+            if value is not None and value < least:
+                raise UserError(f"evaluation.{knob} must be at least {least}, not {value}.")
+        if self.split not in (None, "train", "validation", "test"):
+            raise UserError(
+                f"evaluation.split is {self.split!r}; choose train, validation or test."
+            )
+
+
+@dataclass(frozen=True)
+class Windows:
+    """How a stream is read: window i from starts[i] to ends[i], scored from scored[i] on."""
+
+    starts: np.ndarray  # (W,) int64, in tokens
+    ends: np.ndarray  # (W,) int64
+    scored: np.ndarray  # (W,) int64
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+
+def cut_windows(
+    tokens: int, config: EvaluationConfig, block_size: int, objective: Objective
+) -> Windows:
+    """Windows of `context` tokens, `stride` apart, that score each token once.
+
+    At stride = context they are blocks, and each one's first token goes unscored (clm). Below it,
+    only the stream's first token does, and every token past the first window is scored with at
+    least context - stride tokens before it.
+
+    Raises:
+        UserError: the stride is longer than the context, or shorter for masked models.
+    """
+    context = config.context or block_size
+    stride = config.stride or context
+    if stride > context:
+        raise UserError(
+            f"evaluation.stride is {stride}, but windows are only {context} tokens long; lower it, "
+            "or raise evaluation.context."
+        )
+    if stride < context and not objective.ahead:
+        raise UserError(
+            f"evaluation.stride is {stride} and evaluation.context {context}, but the windows of "
+            "objective=mlm can't overlap; leave evaluation.stride out."
+        )
+    count = 1 + max(0, -(-(tokens - context) // stride))
+    starts = np.arange(count) * stride
+    ends = np.minimum(starts + context, tokens)
+    scored = np.concatenate([[0], ends[:-1]])
+    asked = ends > np.maximum(scored, starts + objective.ahead)  # a lone token can't be predicted
+    windows = slice(None, config.max_blocks)
+    return Windows(starts[asked][windows], ends[asked][windows], scored[asked][windows])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What each scored target cost."""
+
+    positions: np.ndarray  # (M,) int64, of the targets in the token stream, rising
+    windows: np.ndarray  # (M,) int64, in which each was scored
+    nats: np.ndarray  # (M,) float64
+
+    @property
+    def loss(self) -> TokenLoss:
+        """Summed in float64."""
+        return TokenLoss(float(self.nats.sum()), len(self.nats))
 
 
 def evaluate(
     model: PreTrainedModel,
     batches: Batches,
     hardware: Hardware,
-    max_blocks: int | None = None,
-    advance: Callable[[int], None] = lambda blocks: None,
-) -> TokenLoss:
-    """The loss over the split's targets; `advance` hears how many more blocks are done."""
-    was_training = model.training
+    windows: Windows,
+    draw: int = 0,
+    advance: Callable[[int], None] = lambda windows: None,
+) -> Scores:
+    """Score the windows of a split; no logits are kept.
+
+    Args:
+        model: in whatever mode; it is left in evaluation mode.
+        batches: the split, and what is asked of it.
+        hardware: how many windows go at once, in which precision.
+        windows: what to read and what to score.
+        draw: which of the frozen draws of masks (mlm).
+        advance: hears how many more windows are done.
+    """
     model.eval()
-    total = TokenLoss()
-    for numbers, batch in batches.evaluation(hardware.micro_batch_size, max_blocks):
-        nats = target_nats(model, batch, hardware).cpu().double().numpy()
-        counted = (batch.targets != IGNORED).numpy()
-        total += TokenLoss(float(np.sum(nats[counted])), int(counted.sum()))
-        advance(len(numbers))
-    model.train(was_training)
-    return total
+    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
+    for group in _by_length(windows, hardware.micro_batch_size):
+        starts = windows.starts[group]
+        blocks = read_windows(
+            batches.blocks.stream, starts, int((windows.ends - windows.starts)[group[0]])
+        )
+        dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
+        batch = batches.objective.batch(blocks, batches.tokenizer, dice)
+        nats = target_nats(model, batch, hardware).cpu().double().numpy()  # (B, T)
+        places = starts[:, None] + np.arange(blocks.shape[1]) + batches.objective.ahead
+        counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
+        rows = np.broadcast_to(group[:, None], places.shape)
+        found.append((places[counted], rows[counted], nats[counted]))
+        advance(len(group))
+    positions, numbers, nats = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Scores(positions, numbers, nats)
+
+
+def _by_length(windows: Windows, size: int) -> Iterator[np.ndarray]:
+    """Numbers of up to `size` windows of equal length: only the last can be shorter."""
+    lengths = windows.ends - windows.starts
+    whole = int((lengths == lengths[0]).sum())
+    for first in range(0, whole, size):
+        yield np.arange(first, min(first + size, whole))
+    for number in range(whole, len(windows)):
+        yield np.array([number])

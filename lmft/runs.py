@@ -13,8 +13,10 @@ from typing import Any
 
 from lmft.config import RunConfig
 from lmft.dataset import Split
+from lmft.errors import UserError
 from lmft.identity import NUMERICS, digest
 from lmft.model import CORPUS, ModelConfig, content_digest
+from lmft.tracker import folder_of, store_uri
 
 
 @dataclass(frozen=True)
@@ -29,6 +31,11 @@ class RunFolder:
         """The best weights, as a Hugging Face folder."""
         return self.path / "checkpoint"
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What the file `name` holds; nothing where there is none."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
     @property
     def log(self) -> Path:
         """What was said while it ran."""
@@ -39,6 +46,27 @@ class RunFolder:
         temporary = self.path / f".{name}-new"
         temporary.write_text(json.dumps(value, indent=2) + "\n")
         temporary.rename(self.path / name)
+
+
+def find_run(place: str, tracker_uri: str | None) -> RunFolder:
+    """The finished run that `place` names: its folder, or the id of its MLflow run.
+
+    Raises:
+        UserError: there is none, or it has not finished.
+    """
+    path = Path(place).expanduser().absolute()
+    if not path.is_dir():
+        found = folder_of(place, tracker_uri)
+        if found is None:
+            raise UserError(
+                f"run={place} is neither a run's folder nor an MLflow run of "
+                f"{store_uri(tracker_uri)}; lmft runs lists those there are."
+            )
+        path = Path(found)
+    folder = RunFolder(path, path.name.rpartition("-")[2])
+    if not folder.checkpoint.is_dir():
+        raise UserError(f"run={place} has no checkpoint; train it first, or choose another run.")
+    return folder
 
 
 def name_folder(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) -> RunFolder:
@@ -76,7 +104,9 @@ def recipe(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) 
         "objective": values["objective"],
         "optimizer": values["optimizer"],
         "trainer": values["trainer"],
-        "evaluation": values["evaluation"],
+        "evaluation": {
+            knob: values["evaluation"][knob] for knob in ("context", "stride", "max_blocks")
+        },
         "seed": config.seed,
         "precision": values["hardware"]["precision"],
         "numerics": NUMERICS,

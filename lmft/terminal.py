@@ -49,7 +49,7 @@ class Terminal:
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
-        self._console.print(Text(text, style=style))
+        self._console.print(Text(text, style=style), soft_wrap=True)
 
     def show_loss(self, step: int, split: str, loss: TokenLoss, note: str = "") -> None:
         """One evaluation, on a line."""
@@ -79,6 +79,12 @@ class Terminal:
                 f"{loss.targets:,}",
             )
         self._console.print(table)
+
+    def show_facts(self, result: Mapping[str, Any]) -> None:
+        """The numbers of a result that its label leaves out."""
+        names = ("loss", "bits_per_byte", "word_perplexity", "nats", "targets", "bytes", "words")
+        shown = [f"{name} {result[name]:,.7g}" for name in names if name in result]
+        self.say("  ".join(shown), style="dim")
 
     @contextmanager
     def progress(self, steps: int) -> Iterator["Bars"]:

@@ -47,6 +47,9 @@ class Tracker(Protocol):
     def start(self, name: str, params: dict[str, Any], tags: dict[str, str], corpus: Corpus) -> Any:
         """A context: the run is open inside, and ends FINISHED, FAILED or KILLED with it."""
 
+    def reopen(self, folder: str) -> Any:
+        """A context: the log of the run kept in `folder`, its status left alone; None without."""
+
     def where(self) -> str:
         """How a person comes to see the runs."""
 
@@ -62,6 +65,11 @@ class NoTracker:
     def start(
         self, name: str, params: dict[str, Any], tags: dict[str, str], corpus: Corpus
     ) -> Iterator[RunLog]:
+        """A run that forgets what it is told."""
+        yield Forgetful()
+
+    @contextmanager
+    def reopen(self, folder: str) -> Iterator[RunLog | None]:
         """A run that forgets what it is told."""
         yield Forgetful()
 
@@ -118,6 +126,19 @@ class MlflowTracker:
         finally:
             log.flush()
             client.set_terminated(run_id, status)
+
+    @contextmanager
+    def reopen(self, folder: str) -> Iterator[RunLog | None]:
+        """The newest run of `folder`, to add to what it holds; None where the store has none."""
+        client = open_client(self.uri)
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        runs = client.search_runs(experiments, f"tags.`lmft.folder` = '{folder}'", max_results=1)
+        if not runs:
+            yield None
+            return
+        log = MlflowLog(client, runs[0].info.run_id)
+        yield log
+        log.flush()
 
     def where(self) -> str:
         """The command that opens the page."""
@@ -191,6 +212,20 @@ class MlflowLog:
         """Set tags on the run."""
         for key, value in tags.items():
             self._client.set_tag(self.run_id, key, value)
+
+
+def folder_of(run_id: str, uri: str | None) -> str | None:
+    """The folder of an MLflow run; None where the store does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    place = sqlite_path(store_uri(uri))
+    if place is not None and not place.exists():
+        return None
+    try:
+        tags: dict[str, str] = open_client(uri).get_run(run_id).data.tags
+    except MlflowException:
+        return None
+    return tags.get("lmft.folder")
 
 
 def store_uri(uri: str | None) -> str:

@@ -12,15 +12,17 @@ from typing import Any
 from torch.optim import Optimizer
 from transformers import set_seed
 
+from lmft.assessment import assess, score, windows_of
 from lmft.config import RunConfig, flatten
-from lmft.dataset import open_splits
+from lmft.dataset import Split, open_splits
 from lmft.errors import UserError
-from lmft.evaluation import evaluate
+from lmft.evaluation import Scores
 from lmft.materials import Materials, gather
 from lmft.metrics import TokenLoss
 from lmft.model import load_weights, save_model
 from lmft.optimizer import build_optimizer
 from lmft.provenance import describe_source
+from lmft.result import Assessment, write_sums
 from lmft.runs import RunFolder, name_folder, start_folder, written_to
 from lmft.samples import draw_samples
 from lmft.terminal import Bars, Terminal
@@ -35,21 +37,21 @@ class Outcome:
     """What a run reached so far."""
 
     baseline: TokenLoss  # validation before step 1
-    best: TokenLoss | None = None  # the lowest validation after step 0
+    best: Scores | None = None  # the lowest validation after step 0
     best_step: int = 0
     final: TokenLoss | None = None  # the last validation
     steps: int = 0
     since_best: int = 0  # evaluations
-    test: TokenLoss | None = None  # of the best
+    assessed: dict[str, Assessment] = field(default_factory=dict)  # of the best, by split
     tokens_per_second: list[float] = field(default_factory=list)
 
-    def note(self, step: int, loss: TokenLoss) -> bool:
+    def note(self, step: int, scores: Scores) -> bool:
         """Take in a validation; returns whether it is the best so far."""
-        self.final, self.steps = loss, step
-        if self.best is not None and loss.mean >= self.best.mean:
+        self.final, self.steps = scores.loss, step
+        if self.best is not None and scores.loss.mean >= self.best.loss.mean:
             self.since_best += 1
             return False
-        self.best, self.best_step, self.since_best = loss, step, 0
+        self.best, self.best_step, self.since_best = scores, step, 0
         return True
 
 
@@ -91,11 +93,11 @@ def run(
     ):
         log.text(composed["config.yaml"], "config.yaml")
         outcome = fine_tune(config, materials, optimizer, folder, log, terminal)
+        assess_best(config, values, splits, materials, outcome, folder, log, terminal)
         seconds = time.perf_counter() - started
         folder.write_json("result.json", as_result(outcome, seconds))
     show_end(config, outcome, folder, seconds, terminal)
-    assert outcome.best is not None
-    return outcome.best.mean
+    return outcome.assessed["validation"].result.loss.mean
 
 
 def fine_tune(
@@ -106,28 +108,25 @@ def fine_tune(
     log: RunLog,
     terminal: Terminal,
 ) -> Outcome:
-    """Train, evaluate before, meanwhile and after, and keep the best weights in the folder."""
-    model, hardware, trainer = materials.model, materials.hardware, config.trainer
+    """Train, with evaluations before, meanwhile and after; the best weights go to the folder."""
+    model, trainer = materials.model, config.trainer
     batches = materials.batches["train"]
     per_epoch = batches.steps_per_epoch(trainer.batch_size)
     steps = trainer.steps(per_epoch)
-
     with terminal.progress(steps) as bars:
 
-        def score(split: str, step: int) -> TokenLoss:
-            loss = evaluate_split(split, config, materials, bars)
-            log.metrics({f"{split}/{name}": value for name, value in loss.as_dict().items()}, step)
-            terminal.show_loss(step, split, loss)
-            logger.info("step %d: %s loss %.6f", step, split, loss.mean)
-            return loss
+        def validate(step: int) -> Scores:
+            scores = score_split("validation", config, materials, bars)
+            show_loss("validation", step, scores.loss, log, terminal)
+            return scores
 
-        outcome = Outcome(baseline=score("validation", step=0))
+        outcome = Outcome(baseline=validate(step=0).loss)
         show_samples("before", materials, log, terminal)
         for step in train(
             model,
             batches.training(trainer.batch_size, config.seed, trainer.shuffle),
             optimizer,
-            hardware,
+            materials.hardware,
             trainer,
             steps,
             config.seed,
@@ -137,28 +136,58 @@ def fine_tune(
             bars.show_step(step)
             if step.number % (trainer.evaluate_every or per_epoch) and step.number < steps:
                 continue
-            if outcome.note(step.number, score("validation", step.number)):
+            if outcome.note(step.number, validate(step.number)):
                 save_model(model, materials.tokenizer, folder.checkpoint)
             elif trainer.patience and outcome.since_best >= trainer.patience:
                 terminal.say(f"No better validation loss in {trainer.patience} evaluations: done.")
                 break
-
-        if outcome.best_step < outcome.steps:
-            load_weights(model, folder.checkpoint)
-        show_samples("after", materials, log, terminal)
-        if "test" in materials.batches:
-            outcome.test = score("test", outcome.best_step)
     return outcome
 
 
-def evaluate_split(split: str, config: RunConfig, materials: Materials, bars: Bars) -> TokenLoss:
-    """The loss on a split, which must be finite."""
-    batches, limit = materials.batches[split], config.evaluation.max_blocks
-    with bars.evaluation(split, min(len(batches), limit or len(batches))) as advance:
-        loss = evaluate(materials.model, batches, materials.hardware, limit, advance)
-    if not math.isfinite(loss.nats):
-        raise FloatingPointError(f"The {split} loss is {loss.nats}; lower optimizer.lr.")
-    return loss
+def assess_best(
+    config: RunConfig,
+    values: dict[str, Any],
+    splits: dict[str, Split],
+    materials: Materials,
+    outcome: Outcome,
+    folder: RunFolder,
+    log: RunLog,
+    terminal: Terminal,
+) -> None:
+    """Say what the best weights reach on validation and test, with labels and intervals."""
+    if outcome.best_step < outcome.steps:
+        load_weights(materials.model, folder.checkpoint)
+    show_samples("after", materials, log, terminal)
+    assert outcome.best is not None
+    scores = {"validation": outcome.best}
+    if "test" in splits:
+        with terminal.progress(0) as bars:
+            scores["test"] = score_split("test", config, materials, bars)
+        show_loss("test", outcome.best_step, scores["test"].loss, log, terminal)
+    for name, some in scores.items():
+        found = assess(splits[name], some, config, values, materials)
+        outcome.assessed[name] = found
+        logged = {f"{name}/{key}": value for key, value in found.result.as_metrics().items()}
+        known = {f"{name}/{key}" for key in found.result.loss.as_dict()}
+        log.metrics({k: v for k, v in logged.items() if k not in known}, outcome.best_step)
+        log.tags({f"{name}/{key}": value for key, value in found.result.as_tags().items()})
+        write_sums(folder.path, found)
+
+
+def score_split(split: str, config: RunConfig, materials: Materials, bars: Bars) -> Scores:
+    """The scores on a split, which must be finite."""
+    with bars.evaluation(split, len(windows_of(split, config, materials))) as advance:
+        scores = score(split, config, materials, advance=advance)
+    if not math.isfinite(scores.loss.nats):
+        raise FloatingPointError(f"The {split} loss is {scores.loss.nats}; lower optimizer.lr.")
+    return scores
+
+
+def show_loss(split: str, step: int, loss: TokenLoss, log: RunLog, terminal: Terminal) -> None:
+    """One evaluation, to all who listen."""
+    log.metrics({f"{split}/{name}": value for name, value in loss.as_dict().items()}, step)
+    terminal.show_loss(step, split, loss)
+    logger.info("step %d: %s loss %.6f", step, split, loss.mean)
 
 
 def show_samples(when: str, materials: Materials, log: RunLog, terminal: Terminal) -> None:
@@ -186,14 +215,13 @@ def describe(materials: Materials) -> dict[str, str]:
 
 def as_result(outcome: Outcome, seconds: float) -> dict[str, Any]:
     """What result.json holds; all that a clock or a memory meter measured is under `timing`."""
-    losses = {
-        "baseline": outcome.baseline,
-        "validation": outcome.best,
-        "test": outcome.test,
-        "final": outcome.final,
-    }
-    return {name: loss and loss.as_dict() for name, loss in losses.items()} | {
+    assessed = {name: found.result.as_dict() for name, found in outcome.assessed.items()}
+    return {
+        "baseline": outcome.baseline.as_dict(),
+        "validation": assessed["validation"],
+        "test": assessed.get("test"),
         "best_step": outcome.best_step,
+        "final": outcome.final and outcome.final.as_dict(),
         "steps": outcome.steps,
         "timing": {
             "seconds": seconds,
@@ -209,11 +237,13 @@ def show_end(
     """The final table, the folder, and where to look further."""
     rows = [
         ("validation, before", 0, outcome.baseline),
-        ("validation, best", outcome.best_step, outcome.best),
         ("validation, last", outcome.steps, outcome.final),
-        ("test, best", outcome.best_step, outcome.test),
     ]
+    for name, found in outcome.assessed.items():
+        rows.append((f"{name}, best", outcome.best_step, found.result.loss))
     terminal.show_results([(name, step, loss) for name, step, loss in rows if loss is not None])
+    for found in outcome.assessed.values():
+        terminal.say(found.result.label)
     speed = statistics.median(outcome.tokens_per_second)
     terminal.say(f"{seconds:,.0f} s, {speed:,.0f} tokens/s")
     terminal.say(f"Folder  {folder.path}")

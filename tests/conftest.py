@@ -4,11 +4,10 @@ import os
 from pathlib import Path
 
 import pytest
-from hydra import compose as hydra_compose
-from hydra import initialize_config_dir
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.cli import CONF, register_resolvers
+from lmft.cli import CONF
+from lmft.compose import compose as lmft_compose
 from lmft.config import read_config
 from lmft.terminal import Terminal
 from lmft.tracker import open_client
@@ -68,9 +67,7 @@ def corpus(tmp_path: Path) -> list[str]:
 
 def compose(*overrides: str) -> DictConfig:
     """The config that the command would compose."""
-    register_resolvers()
-    with initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose("config", list(overrides))
+    return lmft_compose(CONF, list(overrides))
 
 
 class Fit:
@@ -85,7 +82,9 @@ class Fit:
         composed = compose("hardware=cpu", "tracker=none", *places, *overrides)
         before = set((self.root / "runs").glob("*"))
         config, values = read_config(composed)
-        run(config, values, {"config.yaml": OmegaConf.to_yaml(composed)}, Terminal())
+        files = {"config.yaml": OmegaConf.to_yaml(composed)}
+        files["overrides.yaml"] = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
+        run(config, values, files, Terminal())
         made = set((self.root / "runs").glob("*")) - before
         assert len(made) == 1, "the run's folder was there before"
         return made.pop()

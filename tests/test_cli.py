@@ -129,11 +129,9 @@ def commands_of(text):
 def test_every_command_of_the_readme_composes():
     found = list(commands_of((ROOT / "README.md").read_text()))
     assert found
-    verbs = [words for words in found if words[0] in cli.VERBS]
     for words in found:
-        if words not in verbs:
-            first = [word.split(",")[0] for word in words if not word.startswith("-")]
-            compose(*first)
+        if words[0] not in cli.VERBS:
+            compose(*(word.split(",")[0] for word in words if "=" in word))
 
 
 def spawn(line, folder, **more):

@@ -10,10 +10,13 @@ FLOORS = [
     {"blocks", "trainer"},
     {"batches"},
     {"evaluation", "samples"},
+    {"spans"},
+    {"result"},
     {"config", "terminal"},
-    {"runs"},
+    {"runs", "compose"},
     {"materials"},
-    {"train"},
+    {"assessment"},
+    {"train", "evaluate"},
     {"help", "mistakes"},
     {"cli"},
     {"__main__"},
@@ -21,7 +24,7 @@ FLOORS = [
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ALLOWED = {  # heavy libraries, and the only rooms that may import them
     "mlflow": {"tracker"},
-    "hydra": {"cli", "config", "mistakes"},
+    "hydra": {"cli", "compose", "config", "mistakes"},
 }
 LMFT = Path(__file__).parents[1] / "lmft"
 

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from lmft.blocks.stream import TokenStream, open_stream
 
-__all__ = ["Blocks", "TokenStream", "open_stream"]
+__all__ = ["Blocks", "TokenStream", "open_stream", "read_windows"]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,10 @@ class Blocks:
 
     def read(self, numbers: np.ndarray) -> Tensor:
         """Blocks of equal length, as token ids of shape (len(numbers), T)."""
-        ids = self.stream.ids
-        rows = [ids[number * self.size : (number + 1) * self.size] for number in numbers]
-        return torch.from_numpy(np.stack(rows).astype(np.int64))
+        return read_windows(self.stream, numbers * self.size, self.size)
+
+
+def read_windows(stream: TokenStream, starts: np.ndarray, size: int) -> Tensor:
+    """The tokens from each of `starts` on, (len(starts), T); T is less than `size` at the end."""
+    rows = [stream.ids[start : start + size] for start in starts]
+    return torch.from_numpy(np.stack(rows).astype(np.int64))

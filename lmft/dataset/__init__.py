@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lmft.dataset.documents import Piece, split_documents
+from lmft.dataset.documents import Piece, article_starts, split_documents
 from lmft.dataset.sources import Source
 from lmft.errors import UserError
 from lmft.identity import digest
@@ -77,6 +77,19 @@ class Split:
         held_out = None if self.held_out is None else [self.held_out, self.fraction]
         return digest([content, self.rule.value, held_out, self.max_documents])
 
+    def units(self) -> np.ndarray:
+        """For each document (D,), which independent text it is part of, from 0.
+
+        That is the document itself, but for WikiText cut into rows, lines or paragraphs: there it
+        is the article.
+        """
+        rules = {part.rule for part in self.source.parts(self.where)}
+        finer = self.rule in (DocumentRule.row, DocumentRule.line, DocumentRule.blank_line)
+        if rules != {"article"} or not finer:
+            return np.arange(sum(ends for _, ends in self.pieces()))
+        starts = article_starts(text for text, ends in self.pieces() if ends)
+        return np.cumsum(list(starts), dtype=np.int64)
+
     def _all(self) -> Iterator[Piece]:
         for part in self.source.parts(self.where):
             rule = part.rule if self.rule is DocumentRule.auto else self.rule.value
@@ -99,8 +112,8 @@ class Split:
             number += ends
 
 
-def open_splits(config: DatasetConfig) -> dict[str, Split]:
-    """The splits that `config` names, in the order train, validation, test.
+def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[str, Split]:
+    """The splits of `only` that `config` names, in the order train, validation, test.
 
     Raises:
         UserError: a number is out of range, or a split is not where it should be.
@@ -131,7 +144,7 @@ def open_splits(config: DatasetConfig) -> dict[str, Split]:
             config.max_documents,
         )
         for name, where in places.items()
-        if where is not None
+        if where is not None and name in only
     }
     _warn_of_overlap(splits)
     return splits

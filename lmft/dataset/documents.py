@@ -49,6 +49,11 @@ def split_documents(rows: Iterator[str], rule: str) -> Iterator[Piece]:
         yield "".join(buffer), True
 
 
+def article_starts(documents: Iterator[str]) -> Iterator[bool]:
+    """Whether each document, smaller than an article, is the first of one."""
+    return (starts for _, starts in _marked(documents, RULES["article"]))
+
+
 def _marked(rows: Iterator[str], starts: Starts) -> Iterator[tuple[str, bool]]:
     """Each row with whether it ends the document before it by starting a new one."""
     before, row = "", next(rows, None)

@@ -1,0 +1,172 @@
+"""The story of `lmft evaluate`: score a finished run's best weights, or any model as it is."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from omegaconf import OmegaConf
+
+from lmft.assessment import assess, find_conditions, score, windows_of
+from lmft.compose import compose, recompose
+from lmft.config import RunConfig, flatten, read_config
+from lmft.dataset import Split, open_splits
+from lmft.errors import UserError
+from lmft.evaluation import Scores
+from lmft.identity import digest
+from lmft.materials import Materials, find_tokenizer, gather
+from lmft.model import content_digest
+from lmft.provenance import describe_source
+from lmft.result import Assessment, write_sums
+from lmft.runs import RunFolder, find_run, name_folder, start_folder
+from lmft.terminal import Terminal
+from lmft.tracker import Corpus
+
+USAGE = "lmft evaluate run=FOLDER_OR_MLFLOW_ID | model=... [KNOB=VALUE ...]"
+MEMORY = "evaluations.json"  # in the run's folder: every result so far, by what it depends on
+
+
+def tell(words: list[str], conf: Path) -> None:
+    """The command: `lmft evaluate WORDS...`."""
+    place = next((word.removeprefix("run=") for word in words if word.startswith("run=")), None)
+    words = [word for word in words if not word.startswith("run=")]
+    if not any(word.startswith("hardware.precision=") for word in words):
+        words.append("hardware.precision=fp32")
+    run = None
+    if place is None:
+        composed = compose(conf, words)
+    else:
+        run = find_run(place, next((w[12:] for w in words if w.startswith("tracker.uri=")), None))
+        composed = recompose(conf, run.path, words)
+        weights = {"name": str(run.checkpoint), "label": run.path.name, "from_scratch": False}
+        unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))
+        composed.model = {**composed.model, **weights, **unset}
+    config, values = read_config(composed)
+    files = {"config.yaml": OmegaConf.to_yaml(composed)}
+    evaluate_model(config, values, files, run, Terminal())
+
+
+def evaluate_model(
+    config: RunConfig,
+    values: dict[str, Any],
+    composed: dict[str, str],
+    run: RunFolder | None,
+    terminal: Terminal,
+) -> dict[str, Any]:
+    """Score one split, keep the result beside the run and in MLflow, and return it.
+
+    A result that is there already, of the same weights under the same conditions, is only shown.
+
+    Args:
+        config: what to score; where there is a run, its model is the run's best checkpoint.
+        values: the same as plain values.
+        composed: Hydra's files about it, for the folder of a model that has none.
+        run: whose weights these are; None: a model as it is, in a run of its own.
+        terminal: where a person looks on.
+
+    Raises:
+        UserError: something in the config can't be done.
+    """
+    if config.model.from_scratch:
+        raise UserError("lmft evaluate needs trained weights; add run=FOLDER, or model=gpt2.")
+    split = choose_split(config)
+    conditions = find_conditions(split, config, values, find_tokenizer(config, {}))
+    folder = run or name_folder(config, {**values, "trainer": "none"}, {split.name: split})
+    weights = content_digest(str(config.model.name), config.model.revision)
+    key = digest([weights, conditions.fingerprint, values["hardware"]["precision"]])[:16]
+    known = folder.read_json(MEMORY)
+    if key in known:
+        terminal.say(f"{known[key]['label']}  (known already)")
+        return dict(known[key])
+
+    config.tracker.check()
+    materials = gather(config, {split.name: split})
+    found, spread = score_draws(split, config, values, materials, terminal)
+    if not folder.path.exists():
+        start_folder(folder, composed)
+    result = found.result.as_dict() | spread
+    name = split.name
+    if not is_own(folder, result):
+        name = f"{config.dataset.name}-{conditions.fingerprint[:8]}/{split.name}"
+    write_sums(folder.path, found)
+    folder.write_json(MEMORY, known | {key: result})
+    track(config, values, folder, split, name, found, spread)
+    terminal.say(found.result.label)
+    terminal.show_facts(result)
+    return result
+
+
+def choose_split(config: RunConfig) -> Split:
+    """The split to score: the one named, else test, else validation; no other one is opened."""
+    dataset = config.dataset
+    held_out = dataset.validation is None and dataset.train is not None
+    there = {
+        "test": dataset.test is not None,
+        "validation": dataset.validation is not None or held_out,
+        "train": dataset.train is not None,
+    }
+    name = config.evaluation.split or next((name for name in there if there[name]), "test")
+    if not there[name]:
+        raise UserError(f"dataset.{name} has no value; set it, or choose another evaluation.split.")
+    return open_splits(dataset, only=(name,))[name]
+
+
+def score_draws(
+    split: Split,
+    config: RunConfig,
+    values: dict[str, Any],
+    materials: Materials,
+    terminal: Terminal,
+) -> tuple[Assessment, dict[str, float]]:
+    """The assessment over all draws of masks, and how much the loss differs between them."""
+    draws = 1 if config.objective.ahead else config.evaluation.mask_draws
+    windows = len(windows_of(split.name, config, materials))
+    with terminal.progress(0) as bars, bars.evaluation(split.name, windows * draws) as advance:
+        scores = [score(split.name, config, materials, draw, advance) for draw in range(draws)]
+    together = Scores(
+        *(np.concatenate([getattr(s, name) for s in scores]) for name in vars(scores[0]))
+    )
+    found = assess(split, together, config, values, materials)
+    if draws == 1:
+        return found, {}
+    losses = [some.loss.mean for some in scores]
+    return found, {"mask_draws": float(draws), "loss_deviation": float(np.std(losses, ddof=1))}
+
+
+def is_own(folder: RunFolder, result: dict[str, Any]) -> bool:
+    """Whether the run scored this split in the same way, or is itself only an evaluation."""
+    trained = folder.read_json("result.json")
+    if not trained:
+        return True
+    own = trained.get(result["conditions"]["split"]) or {}
+    return bool(own.get("fingerprint") == result["fingerprint"])
+
+
+def track(
+    config: RunConfig,
+    values: dict[str, Any],
+    folder: RunFolder,
+    split: Split,
+    name: str,
+    found: Assessment,
+    spread: dict[str, float],
+) -> None:
+    """Log to the run that trained the weights, at their step; else to a run of its own."""
+    metrics = {
+        f"{name}/{key}": value for key, value in (found.result.as_metrics() | spread).items()
+    }
+    tags = {f"{name}/{key}": value for key, value in found.result.as_tags().items()}
+    step = int(folder.read_json("result.json").get("best_step", 0))
+    with config.tracker.reopen(str(folder.path)) as log:
+        if log is not None:
+            log.metrics(metrics, step)
+            log.tags(tags)
+            return
+    with config.tracker.start(
+        folder.path.name,
+        flatten(values),
+        describe_source("lmft evaluate")
+        | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
+        Corpus(config.dataset.name, split.digest()),
+    ) as log:
+        log.metrics(metrics, step)
+        log.tags(tags)

@@ -1,0 +1,137 @@
+"""How much source text each token stands for: its bytes, and the words that begin in it."""
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from transformers import PreTrainedTokenizerBase
+
+from lmft.blocks import TokenStream
+from lmft.blocks.pieces import encode_long
+from lmft.dataset import Split
+from lmft.tokenizer import find_separator, text_backend
+
+WORD = re.compile(r"\S+")
+
+
+@dataclass(frozen=True)
+class Spans:
+    """For each token of a stream, what it covers of the source text; separators cover nothing."""
+
+    bytes: np.ndarray  # (N,) int64, UTF-8
+    words: np.ndarray  # (N,) int64, whose first byte it covers
+
+
+def measure_spans(
+    split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, stream: TokenStream
+) -> Spans | None:
+    """The spans of all tokens; None where the tokenizer does not tell where its tokens stand.
+
+    A byte-level token has as many bytes as its name has characters. Of other tokenizers, a token
+    reaches from where the one before ended to where it ends.
+    """
+    backend = text_backend(tokenizer)
+    if backend is None:
+        return None
+    spans = Spans(*(np.zeros(len(stream.ids), dtype=np.int64) for _ in range(2)))
+    found = find_separator(separator, tokenizer)
+    texts = _documents(split)
+    if found.text:
+        _measure_joined(list(texts), found.text, backend, spans)
+        return spans
+    lengths = _byte_lengths(backend)
+    first = 0
+    for number, (text, end) in enumerate(zip(texts, stream.ends, strict=True)):
+        last = int(end) - len(found.after)
+        last -= len(found.between) if number < len(stream.ends) - 1 else 0
+        part = slice(first + len(found.before), last)
+        ends = _ends_in_bytes(text, stream.ids[part], lengths, backend)
+        _fill(spans, part, ends, _word_starts(text))
+        first = int(end)
+    return spans
+
+
+def _documents(split: Split) -> Iterator[str]:
+    parts: list[str] = []
+    for text, ends in split.pieces():
+        parts.append(text)
+        if ends:
+            yield "".join(parts)
+            parts = []
+
+
+def _byte_lengths(backend: Any) -> np.ndarray | None:
+    """The bytes of each entry of a byte-level vocabulary; None for other tokenizers."""
+    if "ByteLevel" not in str(backend.pre_tokenizer) or backend.normalizer is not None:
+        return None
+    vocabulary = backend.get_vocab(with_added_tokens=True)
+    lengths = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+    for name, number in vocabulary.items():
+        lengths[number] = len(name)
+    for number, token in backend.get_added_tokens_decoder().items():
+        lengths[number] = len(token.content.encode())
+    return lengths
+
+
+def _ends_in_bytes(
+    text: str, ids: np.ndarray, lengths: np.ndarray | None, backend: Any
+) -> np.ndarray:
+    """Where each token of `text` ends, in bytes from its start; (n,)."""
+    total = int(_bytes_until(text)[-1])
+    if lengths is not None:
+        ends = np.cumsum(lengths[np.asarray(ids)])
+        if len(ends) == 0 or ends[-1] == total:
+            return ends
+    parts = list(encode_long(iter([text]), backend))
+    ends = (
+        _bytes_until(text)[np.concatenate([part.ends for part in parts])] if parts else np.array([])
+    )
+    ends = np.maximum.accumulate(ends.astype(np.int64))
+    ends[-1:] = total  # what a tokenizer drops at the end belongs to the last token
+    return ends
+
+
+def _bytes_until(text: str) -> np.ndarray:
+    """UTF-8 bytes before each character, and of all of them; (len(text) + 1,)."""
+    codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
+    sizes = 1 + (codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)
+    return np.concatenate([[0], np.cumsum(sizes)])
+
+
+def _word_starts(text: str) -> np.ndarray:
+    """Where the words of `text` start, in bytes; (W,)."""
+    starts = np.array([match.start() for match in WORD.finditer(text)], dtype=np.int64)
+    return _bytes_until(text)[starts]
+
+
+def _fill(spans: Spans, part: slice, ends: np.ndarray, words: np.ndarray) -> None:
+    if len(ends):
+        spans.bytes[part] = np.diff(ends, prepend=0)
+        owners = np.searchsorted(ends, words, side="right")
+        spans.words[part] = np.bincount(owners, minlength=len(ends))[: len(ends)]
+
+
+def _measure_joined(texts: list[str], separator: str, backend: Any, spans: Spans) -> None:
+    """Where documents are joined by text before they are tokenized, as one long document."""
+    whole = separator.join(texts)
+    parts = list(encode_long(iter([whole]), backend))
+    ends = np.concatenate([part.ends for part in parts])
+    counted = np.ones(len(whole), dtype=np.int64)  # 0 for characters of separators
+    position = 0
+    for text in texts[:-1]:
+        position += len(text)
+        counted[position : position + len(separator)] = 0
+        position += len(separator)
+    sizes = np.diff(_bytes_until(whole)) * counted
+    until = np.concatenate([[0], np.cumsum(sizes)])
+    covered = np.maximum.accumulate(until[ends])
+    covered[-1:] = until[-1]
+    starts = [match.start() for match in WORD.finditer(whole) if counted[match.start()]]
+    reach = np.maximum.accumulate(ends)
+    reach[-1:] = len(whole)
+    spans.bytes[:] = np.diff(covered, prepend=0)
+    spans.words[:] = np.bincount(np.searchsorted(reach, starts, side="right"), minlength=len(ends))[
+        : len(ends)
+    ]
