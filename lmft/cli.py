@@ -155,8 +155,6 @@ def _keep_libraries_quiet() -> None:
     """Only our own voice, and warnings; no library looks for the network to count its users."""
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "MLFLOW_DISABLE_TELEMETRY": "true",
-        "MLFLOW_LOGGING_LEVEL": "WARNING",
         "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "true",
     }

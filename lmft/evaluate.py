@@ -74,23 +74,29 @@ def evaluate_model(
     weights = content_digest(str(config.model.name), config.model.revision)
     key = digest([weights, conditions.fingerprint, values["hardware"]["precision"]])[:16]
     known = folder.read_json(MEMORY)
-    if key in known:
-        terminal.say(f"{known[key]['label']}  (known already)")
-        return dict(known[key])
+    trained = folder.read_json("result.json").get(split.name) or {}
+    for found in (known.get(key, {}), trained):
+        if (found.get("fingerprint"), found.get("precision")) == (
+            conditions.fingerprint,
+            values["hardware"]["precision"],
+        ):
+            terminal.say(f"{found['label']}  (known already)")
+            terminal.show_facts(found)
+            return dict(found)
 
     config.tracker.check()
     materials = gather(config, {split.name: split})
-    found, spread = score_draws(split, config, values, materials, terminal)
+    assessed, spread = score_draws(split, config, values, materials, terminal)
     if not folder.path.exists():
         start_folder(folder, composed)
-    result = found.result.as_dict() | spread
+    result = assessed.result.as_dict() | spread
     name = split.name
     if not is_own(folder, result):
         name = f"{config.dataset.name}-{conditions.fingerprint[:8]}/{split.name}"
-    write_sums(folder.path, found)
+    write_sums(folder.path, assessed)
     folder.write_json(MEMORY, known | {key: result})
-    track(config, values, folder, split, name, found, spread)
-    terminal.say(found.result.label)
+    track(config, values, folder, split, name, assessed, spread)
+    terminal.say(assessed.result.label)
     terminal.show_facts(result)
     return result
 

@@ -251,7 +251,8 @@ def open_client(uri: str | None) -> Any:
     Raises:
         UserError: there is no such store.
     """
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
+    # Read when mlflow is imported: it shall not look for the network, nor tell of its tables.
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import DBAPIError

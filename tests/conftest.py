@@ -1,11 +1,15 @@
 """What the tests share: real text and weights where they are at hand, tiny models made here."""
 
 import os
+import shlex
+import signal
+import sys
 from pathlib import Path
 
 import pytest
 from omegaconf import DictConfig, OmegaConf
 
+from lmft import cli
 from lmft.cli import CONF
 from lmft.compose import compose as lmft_compose
 from lmft.config import read_config
@@ -124,3 +128,23 @@ class Store:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store"))
+
+
+@pytest.fixture
+def command(tmp_path, monkeypatch, capsys):
+    """The command line in this process: its exit code, what it printed, what it complained of."""
+
+    def run(line):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["lmft", *shlex.split(line)])
+        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            code = cli.main()
+        finally:
+            for number, handler in handlers.items():
+                signal.signal(number, handler)
+        printed = capsys.readouterr()
+        return code, printed.out, printed.err
+
+    return run

@@ -59,19 +59,3 @@ def test_each_epoch_has_an_order_of_its_own_and_shuffle_false_has_file_order(tok
     assert not torch.equal(first, second)
     in_order = next(some.training(100, 0, False))[0].inputs
     assert np.array_equal(in_order.flatten().numpy(), some.blocks.stream.ids)
-
-
-@pytest.mark.parametrize("size", [1, 3, 8, 99])
-def test_evaluation_asks_the_same_however_many_blocks_go_together(tokenizer, size):
-    some = batches(100, 8, MaskedLM(0.3), tokenizer)
-    asked = {}
-    for numbers, batch in some.evaluation(size, None):
-        asked |= {int(n): row.tolist() for n, row in zip(numbers, batch.targets, strict=True)}
-    one_by_one = {int(n[0]): b.targets[0].tolist() for n, b in some.evaluation(1, None)}
-    assert asked == one_by_one and len(asked) == 13
-
-
-def test_max_blocks_takes_the_first_ones(tokenizer):
-    some = batches(100, 8, CausalLM(), tokenizer)
-    numbers = [int(n) for group, _ in some.evaluation(2, 5) for n in group]
-    assert numbers == [0, 1, 2, 3, 4]

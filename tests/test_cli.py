@@ -18,26 +18,6 @@ from tests.conftest import compose
 ROOT = Path(__file__).parents[1]
 
 
-@pytest.fixture
-def command(tmp_path, monkeypatch, capsys):
-    """The command line in this process: its exit code, what it printed, what it complained of."""
-
-    def run(line):
-        monkeypatch.chdir(tmp_path)
-        monkeypatch.setattr(sys, "argv", ["lmft", *shlex.split(line)])
-        monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-        try:
-            code = cli.main()
-        finally:
-            for number, handler in handlers.items():
-                signal.signal(number, handler)
-        printed = capsys.readouterr()
-        return code, printed.out, printed.err
-
-    return run
-
-
 QUICK = "cache_root=cache trainer.max_steps=2 evaluation.max_blocks=2 model.vocab_size=300"
 
 MISTAKES = {

@@ -7,9 +7,9 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from lmft.assessment import assess, score
 from lmft.config import read_config
 from lmft.dataset import open_splits
-from lmft.evaluation import evaluate
 from lmft.materials import gather
 from tests.conftest import compose
 
@@ -26,10 +26,11 @@ def test_a_pretrained_model_scores_as_plain_transformers_does(smollm2, wikitext,
             "hardware.precision=fp32",
             f"cache_root={tmp_path}",
             "dataset.block_size=512",
+            "evaluation.max_blocks=2",
         )  # fmt: skip
     )
     materials = gather(config, open_splits(config.dataset))
-    ours = evaluate(materials.model, materials.batches["test"], materials.hardware, max_blocks=2)
+    ours = score("test", config, materials).loss
     theirs = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
     blocks = materials.batches["test"].blocks.read(np.arange(2))
     with torch.no_grad():
@@ -38,6 +39,7 @@ def test_a_pretrained_model_scores_as_plain_transformers_does(smollm2, wikitext,
     assert ours.mean == pytest.approx(float(nats), rel=1e-4)
 
 
+@pytest.mark.soak  # minutes on two cores
 def test_a_masked_model_with_a_new_head_learns_in_60_steps(minilm, wikitext, fit):
     folder = fit(
         "model=pretrained", f"model.name={minilm}", "objective=mlm", "dataset=text_files",
@@ -47,3 +49,25 @@ def test_a_masked_model_with_a_new_head_learns_in_60_steps(minilm, wikitext, fit
     found = json.loads((folder / "result.json").read_text())
     assert found["baseline"]["loss"] == pytest.approx(10.7, abs=0.4)
     assert found["validation"]["loss"] < 8
+
+
+@pytest.mark.parametrize(("text", "perplexity"), [("words", 27.61), ("raw", 30.36)])
+def test_the_first_4096_tokens_have_the_perplexity_measured_elsewhere(
+    text, perplexity, smollm2, shared, tmp_path
+):
+    path = {"words": "wikitext-2/test.txt", "raw": "wikitext-2-raw/wiki.test.raw"}[text]
+    local = tmp_path / "test.txt"
+    local.write_bytes((shared / "data" / path).read_bytes())
+    config, values = read_config(
+        compose(
+            "model=pretrained", f"model.name={smollm2}", "dataset=text_files", "hardware=cpu",
+            f"dataset.test={local}", "dataset.separator=none", "hardware.precision=fp32",
+            f"cache_root={tmp_path}", "dataset.block_size=512", "evaluation.max_blocks=8",
+        )
+    )  # fmt: skip
+    splits = open_splits(config.dataset)
+    materials = gather(config, splits)
+    found = assess(splits["test"], score("test", config, materials), config, values, materials)
+    assert found.result.loss.targets == 8 * 511
+    assert found.result.loss.perplexity == pytest.approx(perplexity, abs=0.01)
+    assert found.result.unit == "block"
