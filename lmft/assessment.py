@@ -27,7 +27,13 @@ def score(
     """The nats of every target of a split, as `evaluation` asks for them."""
     windows = windows_of(split, config, materials)
     return evaluate(
-        materials.model, materials.batches[split], materials.hardware, windows, draw, advance
+        materials.model,
+        materials.batches[split],
+        materials.hardware,
+        windows,
+        draw,
+        config.evaluation.pseudo,
+        advance,
     )
 
 
@@ -52,7 +58,7 @@ def find_conditions(
         stride=config.evaluation.stride or context,
         separator=config.dataset.separator,
         objective=values["objective"],
-        draws=config.evaluation.mask_draws if masked else 1,
+        masks="each alone" if config.evaluation.pseudo else config.evaluation.mask_draws,
         max_blocks=config.evaluation.max_blocks,
     )
 

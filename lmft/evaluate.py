@@ -124,7 +124,8 @@ def score_draws(
     terminal: Terminal,
 ) -> tuple[Assessment, dict[str, float]]:
     """The assessment over all draws of masks, and how much the loss differs between them."""
-    draws = 1 if config.objective.ahead else config.evaluation.mask_draws
+    once = config.objective.ahead or config.evaluation.pseudo
+    draws = 1 if once else config.evaluation.mask_draws
     windows = len(windows_of(split.name, config, materials))
     with terminal.progress(0) as bars, bars.evaluation(split.name, windows * draws) as advance:
         scores = [score(split.name, config, materials, draw, advance) for draw in range(draws)]

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from transformers import PreTrainedModel
 
 from lmft.batches import Batches, roll
@@ -29,6 +30,7 @@ class EvaluationConfig:
     stride: int | None  # tokens from one window to the next; null: the context
     max_blocks: int | None  # only the first so many windows; null: all
     mask_draws: int  # frozen draws of masks (mlm) that `lmft evaluate` scores
+    pseudo: bool  # mlm: hide each token once, alone, instead
 
     def check(self) -> None:
         """Refuse numbers that mean nothing."""
@@ -73,6 +75,8 @@ def cut_windows(
             f"evaluation.stride is {stride}, but windows are only {context} tokens long; lower it, "
             "or raise evaluation.context."
         )
+    if config.pseudo and objective.ahead:
+        raise UserError("evaluation.pseudo is for objective=mlm; leave it out for objective=clm.")
     if stride < context and not objective.ahead:
         raise UserError(
             f"evaluation.stride is {stride} and evaluation.context {context}, but the windows of "
@@ -107,6 +111,7 @@ def evaluate(
     hardware: Hardware,
     windows: Windows,
     draw: int = 0,
+    pseudo: bool = False,
     advance: Callable[[int], None] = lambda windows: None,
 ) -> Scores:
     """Score the windows of a split; no logits are kept.
@@ -117,25 +122,29 @@ def evaluate(
         hardware: how many windows go at once, in which precision.
         windows: what to read and what to score.
         draw: which of the frozen draws of masks (mlm).
+        pseudo: hide each token once, alone, instead (mlm).
         advance: hears how many more windows are done.
     """
     model.eval()
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for group in _by_length(windows, hardware.micro_batch_size):
-        starts = windows.starts[group]
-        blocks = read_windows(
-            batches.blocks.stream, starts, int((windows.ends - windows.starts)[group[0]])
-        )
-        dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
-        batch = batches.objective.batch(blocks, batches.tokenizer, dice)
-        nats = target_nats(model, batch, hardware).cpu().double().numpy()  # (B, T)
-        places = starts[:, None] + np.arange(blocks.shape[1]) + batches.objective.ahead
+    for group in _by_length(windows, 1 if pseudo else hardware.micro_batch_size):
+        starts, size = windows.starts[group], int((windows.ends - windows.starts)[group[0]])
+        blocks = read_windows(batches.blocks.stream, starts, size)
+        if pseudo:
+            batch = batches.objective.one_by_one(blocks[0], batches.tokenizer)
+            group, starts = group.repeat(len(batch.inputs)), starts.repeat(len(batch.inputs))
+        else:
+            dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
+            batch = batches.objective.batch(blocks, batches.tokenizer, dice)
+        micro_batches = batch.split(hardware.micro_batch_size)
+        nats = torch.cat([target_nats(model, micro, hardware).cpu() for micro in micro_batches])
+        places = starts[:, None] + np.arange(size) + batches.objective.ahead  # (B, T)
         counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
         rows = np.broadcast_to(group[:, None], places.shape)
-        found.append((places[counted], rows[counted], nats[counted]))
-        advance(len(group))
-    positions, numbers, nats = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return Scores(positions, numbers, nats)
+        found.append((places[counted], rows[counted], nats.double().numpy()[counted]))
+        advance(len(blocks))
+    positions, numbers, costs = (np.concatenate(parts) for parts in zip(*found, strict=True))
+    return Scores(positions, numbers, costs)
 
 
 def _by_length(windows: Windows, size: int) -> Iterator[np.ndarray]:

@@ -51,6 +51,9 @@ class Objective(Protocol):
     ) -> Batch:
         """Ask something of `blocks` (B, T), with one source of randomness for each of them."""
 
+    def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
+        """Ask for each token of `block` (T,) alone."""
+
     def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Refuse a tokenizer that can't serve this objective."""
 
@@ -70,6 +73,10 @@ class CausalLM:
         targets = blocks.roll(-1, dims=1)
         targets[:, -1] = IGNORED  # the last token has nothing after it
         return Batch(blocks, targets)
+
+    def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
+        """Every token is asked for at once anyway."""
+        return self.batch(block[None], tokenizer, [])
 
     def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Any tokenizer will do."""
@@ -109,6 +116,18 @@ class MaskedLM:
             drawn = (anything[noised] * len(tokenizer)).astype(np.int64)
             inputs[row, noised] = torch.from_numpy(drawn)
         return Batch(inputs, targets)
+
+    def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
+        """Each ordinary token of `block` (T,) hidden once, all others seen; (B, T), B of them.
+
+        The sum of its nats is the pseudo-log-likelihood of Salazar et al. 2020.
+        """
+        special = torch.from_numpy(np.isin(block.numpy(), tokenizer.all_special_ids))
+        hidden = torch.eye(len(block), dtype=torch.bool)[~special]  # (B, T)
+        return Batch(
+            inputs=torch.where(hidden, int(tokenizer.mask_token_id), block),
+            targets=torch.where(hidden, block, IGNORED),
+        )
 
     def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """The tokenizer must have a token that hides others."""

@@ -28,7 +28,7 @@ class Conditions:
     stride: int
     separator: str
     objective: dict[str, Any]
-    draws: int
+    masks: int | str  # frozen draws, or how else tokens are hidden (mlm)
     max_blocks: int | None
 
     @property
@@ -72,11 +72,15 @@ class Result:
         separator = {"none": "no separator", "eos": "eos between documents"}.get(
             c.separator, f"separator {c.separator!r}"
         )
-        fraction = c.objective.get("mask_fraction")
+        unit = "per token"
+        if "mask_fraction" in c.objective:
+            unit = f"per hidden token, {c.objective['mask_fraction']:.0%} hidden"
+        if c.masks == "each alone":
+            unit = "pseudo, per token hidden alone"
         return " · ".join(
             [
                 f"perplexity {self.loss.perplexity:,.2f}{interval}",
-                "per token" if fraction is None else f"per hidden token, {fraction:.0%} hidden",
+                unit,
                 f"{self.corpus} {c.split}",
                 f"context {c.context}",
                 f"stride {c.stride}",

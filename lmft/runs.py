@@ -105,7 +105,8 @@ def recipe(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) 
         "optimizer": values["optimizer"],
         "trainer": values["trainer"],
         "evaluation": {
-            knob: values["evaluation"][knob] for knob in ("context", "stride", "max_blocks")
+            knob: values["evaluation"][knob]
+            for knob in ("context", "stride", "max_blocks", "pseudo")
         },
         "seed": config.seed,
         "precision": values["hardware"]["precision"],

@@ -47,7 +47,7 @@ def scored(stories, wikitext, tmp_path):
 def test_windows_score_each_token_once_with_enough_before_it(tokens, context, stride, masked):
     stride = context if masked else min(stride, context)
     objective = MaskedLM(0.15) if masked else CausalLM()
-    config = EvaluationConfig(None, context, stride, None, 1)
+    config = EvaluationConfig(None, context, stride, None, 1, False)
     windows = cut_windows(tokens, config, 99, objective)
     found = []
     for start, end, scored in zip(windows.starts, windows.ends, windows.scored, strict=True):
@@ -66,9 +66,9 @@ def test_windows_score_each_token_once_with_enough_before_it(tokens, context, st
 
 def test_overlap_is_refused_where_it_means_nothing():
     with pytest.raises(UserError, match="evaluation.stride"):
-        cut_windows(100, EvaluationConfig(None, 8, 9, None, 1), 8, CausalLM())
+        cut_windows(100, EvaluationConfig(None, 8, 9, None, 1, False), 8, CausalLM())
     with pytest.raises(UserError, match="objective=mlm"):
-        cut_windows(100, EvaluationConfig(None, 8, 4, None, 1), 8, MaskedLM(0.15))
+        cut_windows(100, EvaluationConfig(None, 8, 4, None, 1, False), 8, MaskedLM(0.15))
 
 
 def test_nats_are_those_of_a_float64_reference(scored, stories):
@@ -236,3 +236,30 @@ def test_frozen_masks_are_the_ones_they_always_were(fit, corpus):
     assert masks[:16] == "b49ad5699f35c225"
     result = assess(splits["test"], found, config, values, materials).result
     assert "15% hidden" in result.label
+
+
+def test_pseudo_perplexity_hides_each_token_once_alone(fit, corpus, command):
+    folder = fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1")
+    code, printed, _ = command(f"evaluate run={folder} tracker=none evaluation.pseudo=true")
+    assert code == 0 and "hidden alone" in printed
+    (found,) = json.loads((folder / "evaluations.json").read_text()).values()
+    from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(folder / "checkpoint")
+    model = AutoModelForMaskedLM.from_pretrained(folder / "checkpoint").eval()
+    text = (folder.parents[1] / "test.txt").read_text().splitlines(keepends=True)
+    end = tokenizer.eos_token_id
+    ids = [
+        i for line in text for i in [*tokenizer(line, add_special_tokens=False)["input_ids"], end]
+    ]
+    block = torch.tensor(ids[:-1])
+    nats = []
+    for place in range(len(block)):
+        if int(block[place]) not in tokenizer.all_special_ids:
+            hidden = block.clone()
+            hidden[place] = tokenizer.mask_token_id
+            with torch.no_grad():
+                logits = model(hidden[None]).logits[0, place]
+            nats.append(float(torch.nn.functional.cross_entropy(logits, block[place])))
+    assert found["targets"] == len(nats)
+    assert found["nats"] == pytest.approx(sum(nats), rel=1e-5)
