@@ -11,7 +11,7 @@ from lmft.dataset import Split
 from lmft.evaluation import Scores, Windows, cut_windows, evaluate
 from lmft.materials import Materials
 from lmft.result import FEW_DOCUMENTS, SOME_DOCUMENTS, Assessment, Conditions, Result, sum_by
-from lmft.spans import measure_spans
+from lmft.spans import lost_characters, measure_spans
 from lmft.tokenizer import tokenizer_digest
 
 logger = logging.getLogger(__name__)
@@ -98,5 +98,6 @@ def assess(
         conditions=find_conditions(split, config, values, materials.tokenizer),
         corpus=config.dataset.name,
         precision=materials.hardware.precision.value,
+        lost=lost_characters(split, materials.tokenizer),
     )
     return Assessment(result, sums)

@@ -50,6 +50,7 @@ class Result:
     conditions: Conditions
     corpus: str  # the dataset's name
     precision: str
+    lost: float  # share of the text's characters that the tokenizer does not keep
 
     @property
     def bits_per_byte(self) -> float | None:
@@ -87,6 +88,7 @@ class Result:
                 separator,
                 self.precision,
                 f"{self.loss.targets:,} targets",
+                *([f"tokenizer loses {self.lost:.1%} of characters"] if self.lost else []),
             ]
         )
 
@@ -94,6 +96,7 @@ class Result:
         """Everything that is a number."""
         metrics = self.loss.as_dict()
         optional: dict[str, float | None] = {
+            "lost_characters": self.lost or None,
             "bits_per_byte": self.bits_per_byte,
             "word_perplexity": self.word_perplexity,
             "bytes": self.bytes,

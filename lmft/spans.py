@@ -1,6 +1,7 @@
 """How much source text each token stands for: its bytes, and the words that begin in it."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,7 @@ from lmft.dataset import Split
 from lmft.tokenizer import find_separator, text_backend
 
 WORD = re.compile(r"\S+")
+LOOKED_AT = 1 << 18  # characters
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,27 @@ def measure_spans(
         _fill(spans, part, ends, _word_starts(text))
         first = int(end)
     return spans
+
+
+def lost_characters(split: Split, tokenizer: PreTrainedTokenizerBase) -> float:
+    """The share of the text's characters that its tokens no longer tell, white space aside.
+
+    Lower-casing, stripped accents and unknown tokens count, in the first `LOOKED_AT` characters.
+    """
+    backend = text_backend(tokenizer)
+    whole = lost = 0
+    for text, _ in split.pieces():
+        if backend is not None:
+            ids = backend.encode(text, add_special_tokens=False).ids
+        else:
+            ids = tokenizer(text, add_special_tokens=False)["input_ids"]
+        before = Counter("".join(text.split()))
+        after = Counter("".join(str(tokenizer.decode(ids)).split()))
+        whole += before.total()
+        lost += (before - after).total()
+        if whole > LOOKED_AT:
+            break
+    return lost / max(1, whole)
 
 
 def _documents(split: Split) -> Iterator[str]:

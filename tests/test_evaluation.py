@@ -263,3 +263,15 @@ def test_pseudo_perplexity_hides_each_token_once_alone(fit, corpus, command):
             nats.append(float(torch.nn.functional.cross_entropy(logits, block[place])))
     assert found["targets"] == len(nats)
     assert found["nats"] == pytest.approx(sum(nats), rel=1e-5)
+
+
+def test_what_a_tokenizer_does_not_keep_is_told(minilm, tmp_path):
+    from lmft.spans import lost_characters
+    from lmft.tokenizer import load_tokenizer, train_tokenizer
+
+    path = tmp_path / "test.txt"
+    path.write_text("ABCdefghij é")
+    config, _ = read_config(compose("dataset=text_files", f"dataset.test={path}"))
+    split = open_splits(config.dataset)["test"]
+    assert lost_characters(split, train_tokenizer(iter(["abc"]), 300)) == 0
+    assert lost_characters(split, load_tokenizer(str(minilm), None)) == pytest.approx(4 / 11)
