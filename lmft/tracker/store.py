@@ -1,0 +1,91 @@
+"""The MLflow store: where it is, and made whole or not at all."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock
+
+from lmft.errors import UserError
+
+
+def folder_of(run_id: str, uri: str | None) -> str | None:
+    """The folder of an MLflow run; None where the store does not know it."""
+    from mlflow.exceptions import MlflowException
+
+    place = sqlite_path(store_uri(uri))
+    if place is not None and not place.exists():
+        return None
+    try:
+        tags: dict[str, str] = open_client(uri).get_run(run_id).data.tags
+    except MlflowException:
+        return None
+    return tags.get("lmft.folder")
+
+
+def store_uri(uri: str | None) -> str:
+    """Where runs are kept: `uri`, or mlflow.db in the working directory."""
+    return uri or f"sqlite:///{Path('mlflow.db').absolute()}"
+
+
+def artifact_root(uri: str | None) -> str | None:
+    """Where a local store's artifacts go: beside it, wherever a process was started."""
+    place = sqlite_path(store_uri(uri))
+    return None if place is None else (place.parent / "mlartifacts").as_uri()
+
+
+def sqlite_path(uri: str) -> Path | None:
+    """The absolute path of a SQLite store; None for any other."""
+    prefix = "sqlite:///"
+    return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
+
+
+def open_client(uri: str | None) -> Any:
+    """An MLflow client on the store `uri`, made first where it is missing.
+
+    Raises:
+        UserError: there is no such store.
+    """
+    # Read when mlflow is imported: it shall not look for the network, nor tell of its tables.
+    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+    from sqlalchemy.exc import DBAPIError
+
+    uri = store_uri(uri)
+    try:
+        place = sqlite_path(uri)
+        if place is not None:
+            make_store(place)
+        client = MlflowClient(tracking_uri=uri, registry_uri=uri)
+        client.search_experiments(max_results=1)
+    except (MlflowException, DBAPIError, OSError) as error:
+        reason = str(error).splitlines()[0].rstrip(".")
+        raise UserError(f"tracker.uri is {uri!r}, which can't be opened: {reason}.") from error
+    return client
+
+
+def make_store(place: Path) -> None:
+    """A new SQLite store, whole or not at all: two processes making one at once would break it."""
+    if place.exists():
+        return
+    place.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(place.with_name(f".{place.name}.lock")):
+        if place.exists():
+            return
+        temporary = place.with_name(f".{place.name}-new")
+        temporary.unlink(missing_ok=True)
+        _create_schema(temporary)
+        temporary.rename(place)
+
+
+def _create_schema(place: Path) -> None:
+    import sqlite3
+
+    from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
+
+    store = SqlAlchemyStore(f"sqlite:///{place}", (place.parent / "mlartifacts").as_uri())
+    store._dispose_engine()
+    with sqlite3.connect(place) as connection:  # readers and writers no longer wait for each other
+        connection.execute("PRAGMA journal_mode=WAL")
+    connection.close()
