@@ -29,14 +29,18 @@ def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     Raises:
         UserError: there is none.
     """
+    missing = UserError(
+        f"No tokenizer can be read from {name!r}; set model.tokenizer to a folder or hub model "
+        "that has one."
+    )
     with hub_errors(f"tokenizer of {name!r}"):
         try:
-            return AutoTokenizer.from_pretrained(name, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
         except ValueError as error:
-            raise UserError(
-                f"No tokenizer can be read from {name!r}; set model.tokenizer to a folder or hub "
-                "model that has one."
-            ) from error
+            raise missing from error
+    if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
+        raise missing  # without its files, transformers makes one that knows no text
+    return tokenizer
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
@@ -74,13 +78,12 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def text_backend(tokenizer: PreTrainedTokenizerBase) -> Any | None:
-    """A copy of the Rust tokenizer that neither cuts nor pads; None for one written in Python."""
+    """The Rust tokenizer, or a copy that neither cuts nor pads; None for one written in Python."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    if backend is None:
-        return None
-    backend = copy.deepcopy(backend)
-    backend.no_truncation()
-    backend.no_padding()
+    if backend is not None and (backend.truncation or backend.padding):
+        backend = copy.deepcopy(backend)
+        backend.no_truncation()
+        backend.no_padding()
     return backend
 
 

@@ -1,4 +1,4 @@
-"""From documents to one stream of token ids, with all processor cores at work."""
+"""From documents to one stream of token ids."""
 
 import logging
 from collections.abc import Callable, Iterator
@@ -9,6 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmft.blocks.pieces import encode_long
+from lmft.blocks.words import Tokens, Words, join, words_stand_alone
 from lmft.dataset.documents import Piece
 from lmft.errors import UserError
 from lmft.tokenizer import Separator, text_backend
@@ -17,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 BATCH_SIZE = 1 << 22  # characters tokenized at once
 
-Encode = Callable[[list[str]], list[list[int]]]
+Encode = Callable[[list[str]], Tokens]
 
 
 @dataclass(frozen=True)
@@ -53,12 +54,14 @@ def tokenize(
 
 
 def _fast(backend: Any) -> Encode:
+    if words_stand_alone(backend):
+        return Words(backend).encode
     encode = backend.encode_batch_fast  # no offsets
-    return lambda texts: [found.ids for found in encode(texts, add_special_tokens=False)]
+    return lambda texts: join(found.ids for found in encode(texts, add_special_tokens=False))
 
 
 def _slow(tokenizer: PreTrainedTokenizerBase) -> Encode:
-    return lambda texts: tokenizer(texts, add_special_tokens=False)["input_ids"]
+    return lambda texts: join(tokenizer(texts, add_special_tokens=False)["input_ids"])
 
 
 def _one_by_one(
@@ -84,16 +87,17 @@ def _one_by_one(
         yield _wrapped(encode(short), separator, between)
 
 
-def _wrapped(documents: list[list[int]], separator: Separator, between: tuple[int, ...]) -> Part:
-    ids: list[int] = []
-    ends = []
-    for document in documents:
-        ids.extend(between + separator.before)
-        ids.extend(document)
-        ids.extend(separator.after)
-        ends.append(len(ids))
-        between = separator.between
-    return Part(np.array(ids, dtype=np.int64), ends)
+def _wrapped(tokens: Tokens, separator: Separator, between: tuple[int, ...]) -> Part:
+    """Documents with what stands around each; `between` stands before the first."""
+    ids, counts = tokens
+    ends = np.cumsum(counts)
+    first = np.array(between + separator.before, dtype=np.int64)
+    gap = np.array(separator.after + separator.between + separator.before, dtype=np.int64)
+    last = np.array(separator.after, dtype=np.int64)
+    places = np.repeat(ends[:-1], len(gap))
+    ids = np.insert(ids, places, np.tile(gap, len(ends) - 1))
+    ends += len(first) + len(gap) * np.arange(len(ends)) + len(last)
+    return Part(np.concatenate([first, ids, last]), ends.tolist())
 
 
 def _joined(pieces: Iterator[Piece], separator: str, backend: Any) -> Iterator[Part]:

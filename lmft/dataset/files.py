@@ -126,14 +126,15 @@ def _column(record: Any, path: Path, text_column: str) -> str:
             f"dataset.text_column is {text_column!r}, but {path} holds {type(text).__name__} "
             "there, not text; choose another column."
         )
+    text = text or ""
     try:
-        (text or "").encode()
+        text.encode()
     except UnicodeEncodeError as error:
         raise UserError(
             f"{path} holds half a character ({text[error.start]!a}), which is no text; "
             "mend or remove it."
         ) from error
-    return text or ""
+    return text
 
 
 READERS: dict[str, Callable[[IO[bytes], Path, str], Iterator[str]]] = {

@@ -1,0 +1,1 @@
+"""Timings, run by hand (`make bench`): pytest collects none of them."""
