@@ -126,7 +126,8 @@ def find_separator(knob: str, tokenizer: PreTrainedTokenizerBase) -> Separator:
         )
         start = next(i for i in range(len(wrapped)) if wrapped[i : i + len(bare)] == bare)
         return Separator(before=tuple(wrapped[:start]), after=tuple(wrapped[start + len(bare) :]))
-    return Separator(text=knob)
+    # A shell hands on \\n as two characters, and nobody means those.
+    return Separator(text=knob.replace("\\n", "\n").replace("\\t", "\t"))
 
 
 def open_trained_tokenizer(

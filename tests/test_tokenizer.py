@@ -164,3 +164,7 @@ def test_the_model_s_wrapping_is_what_transformers_would_add(trained, text):
     found = find_separator("model", trained)
     ids = trained(text, add_special_tokens=False)["input_ids"]
     assert [*found.before, *ids, *found.after] == trained(text)["input_ids"]
+
+
+def test_a_separator_typed_in_a_shell_means_line_ends():
+    assert find_separator(r"\n\n", None) == Separator(text="\n\n")
