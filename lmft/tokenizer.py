@@ -126,7 +126,7 @@ def find_separator(knob: str, tokenizer: PreTrainedTokenizerBase) -> Separator:
         )
         start = next(i for i in range(len(wrapped)) if wrapped[i : i + len(bare)] == bare)
         return Separator(before=tuple(wrapped[:start]), after=tuple(wrapped[start + len(bare) :]))
-    # A shell hands on \\n as two characters, and nobody means those.
+    # A shell hands on \n as two characters, and nobody means those.
     return Separator(text=knob.replace("\\n", "\n").replace("\\t", "\t"))
 
 
