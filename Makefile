@@ -18,7 +18,7 @@ run: .venv/made  ## Train the default experiment, offline
 	$(BIN)/lmft
 
 test: .venv/made  ## Run the tests: no network, no GPU
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: .venv/made  ## Lint, format and type-check, without changing a file
 	$(BIN)/ruff check .

@@ -49,7 +49,9 @@ def find_conditions(
 ) -> Conditions:
     """What a loss on this split will be comparable by; nothing is read but digests."""
     context = config.evaluation.context or config.dataset.block_size
-    masked = not config.objective.ahead
+    masks: int | str = 0 if config.objective.ahead else config.evaluation.mask_draws
+    if config.evaluation.pseudo:
+        masks = "each alone"
     return Conditions(
         corpus=split.digest(),
         split=split.name,
@@ -58,7 +60,7 @@ def find_conditions(
         stride=config.evaluation.stride or context,
         separator=config.dataset.separator,
         objective=values["objective"],
-        masks="each alone" if config.evaluation.pseudo else config.evaluation.mask_draws,
+        masks=masks,
         max_blocks=config.evaluation.max_blocks,
     )
 

@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 PLACES = (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf")
 CONF = next(place for place in PLACES if place.is_dir())  # of an installed wheel, or a checkout
 DONE, FAILED, MISTAKE = 0, 1, 2
-VERBS = ("evaluate",)
+VERBS = {  # each with the module that tells its story
+    "evaluate": "evaluate",
+    "compare": "compare",
+    "generate": "generate",
+    "runs": "list_runs",
+    "clean": "clean",
+}
 
 
 class JobFailed(Exception):
@@ -60,7 +66,7 @@ def tell(verb: str, words: list[str]) -> None:
         )
     from importlib import import_module
 
-    import_module(f"lmft.{verb}").tell(words, CONF)
+    import_module(f"lmft.{VERBS[verb]}").tell(words, CONF)
 
 
 def train() -> None:

@@ -1,6 +1,5 @@
 """A whole run, typed: each room's own config, side by side."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +10,7 @@ from lmft.dataset import DatasetConfig
 from lmft.errors import UserError
 from lmft.evaluation import EvaluationConfig
 from lmft.hardware import HardwareConfig
+from lmft.identity import flatten
 from lmft.model import ModelConfig
 from lmft.trainer import TrainerConfig
 
@@ -60,14 +60,3 @@ def read_config(composed: DictConfig) -> tuple[RunConfig, dict[str, Any]]:
     for part in (config.model, config.trainer, config.evaluation):
         part.check()
     return config, values
-
-
-def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn {"model": {"name": "gpt2"}} into {"model.name": "gpt2"}."""
-    flat: dict[str, Any] = {}
-    for key, value in tree.items():
-        if isinstance(value, Mapping) and value:
-            flat |= flatten(value, f"{prefix}{key}.")
-        else:
-            flat[f"{prefix}{key}"] = value
-    return flat

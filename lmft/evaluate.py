@@ -7,17 +7,16 @@ import numpy as np
 from omegaconf import OmegaConf
 
 from lmft.assessment import assess, find_conditions, score, windows_of
-from lmft.compose import compose, recompose
-from lmft.config import RunConfig, flatten, read_config
+from lmft.config import RunConfig, read_config
 from lmft.dataset import Split, open_splits
 from lmft.errors import UserError
 from lmft.evaluation import Scores
-from lmft.identity import digest
-from lmft.materials import Materials, find_tokenizer, gather
+from lmft.identity import digest, flatten
+from lmft.materials import Materials, compose_model, find_tokenizer, gather
 from lmft.model import content_digest
 from lmft.provenance import describe_source
 from lmft.result import Assessment, write_sums
-from lmft.runs import RunFolder, find_run, name_folder, start_folder
+from lmft.runs import RunFolder, name_folder, start_folder
 from lmft.terminal import Terminal
 from lmft.tracker import Corpus
 
@@ -27,19 +26,9 @@ MEMORY = "evaluations.json"  # in the run's folder: every result so far, by what
 
 def tell(words: list[str], conf: Path) -> None:
     """The command: `lmft evaluate WORDS...`."""
-    place = next((word.removeprefix("run=") for word in words if word.startswith("run=")), None)
-    words = [word for word in words if not word.startswith("run=")]
     if not any(word.startswith("hardware.precision=") for word in words):
-        words.append("hardware.precision=fp32")
-    run = None
-    if place is None:
-        composed = compose(conf, words)
-    else:
-        run = find_run(place, next((w[12:] for w in words if w.startswith("tracker.uri=")), None))
-        composed = recompose(conf, run.path, words)
-        weights = {"name": str(run.checkpoint), "label": run.path.name, "from_scratch": False}
-        unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))
-        composed.model = {**composed.model, **weights, **unset}
+        words = [*words, "hardware.precision=fp32"]
+    composed, run = compose_model(conf, words)
     config, values = read_config(composed)
     files = {"config.yaml": OmegaConf.to_yaml(composed)}
     evaluate_model(config, values, files, run, Terminal())

@@ -7,6 +7,13 @@ lmft fine-tunes language models from composed configurations.
 
   lmft [GROUP=CHOICE ...] [KNOB=VALUE ...]      train
   lmft -m KNOB=VALUE,VALUE ...                  train once for each combination
+  lmft evaluate run=RUN | model=... [KNOB=VALUE ...]
+                                                score a run's best weights, or any model
+  lmft generate run=RUN | model=... prompt=TEXT [tokens=50] [temperature=0.8] [top_p=0.95] [seed=0]
+                                                continue a text, or fill its mask tokens
+  lmft runs [run_root=PATH]                     the runs there are: state, size, perplexity
+  lmft clean [RUN ...] [cache=true] [yes=true]  remove runs (else the unfinished) after asking
+  lmft compare RUN RUN ...                      which is better, and is it more than chance?
 
 Groups, the default first; a file of conf/ stands behind each choice:
 """

@@ -1,7 +1,8 @@
-"""Names that follow from content: digests, and the key of a run."""
+"""Names that follow from content: digests, the key of a run, and the full names of knobs."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,3 +23,14 @@ def digest_files(paths: list[Path]) -> str:
         with path.open("rb") as file:
             hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
     return digest(hashes)
+
+
+def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Turn {"model": {"name": "gpt2"}} into {"model.name": "gpt2"}."""
+    flat: dict[str, Any] = {}
+    for key, value in tree.items():
+        if isinstance(value, Mapping) and value:
+            flat |= flatten(value, f"{prefix}{key}.")
+        else:
+            flat[f"{prefix}{key}"] = value
+    return flat

@@ -3,16 +3,18 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from omegaconf import DictConfig
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.batches import Batches
 from lmft.blocks import Blocks, open_stream
+from lmft.compose import compose, recompose
 from lmft.config import RunConfig
 from lmft.dataset import Split
 from lmft.errors import UserError
 from lmft.hardware import Hardware, find_hardware
 from lmft.model import CORPUS, context_size, load_model, pinned_revision
-from lmft.runs import model_label
+from lmft.runs import RunFolder, find_run, model_label
 from lmft.tokenizer import load_tokenizer, open_trained_tokenizer
 
 
@@ -24,6 +26,24 @@ class Materials:
     tokenizer: PreTrainedTokenizerBase
     batches: dict[str, Batches]  # by split
     model: PreTrainedModel
+
+
+def compose_model(conf: Path, words: list[str]) -> tuple[DictConfig, RunFolder | None]:
+    """The config of a run's best weights (`run=PLACE` among `words`), or of any model.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    places = [word.removeprefix("run=") for word in words if word.startswith("run=")]
+    words = [word for word in words if not word.startswith("run=")]
+    if not places:
+        return compose(conf, words), None
+    run = find_run(places[-1], next((w[12:] for w in words if w.startswith("tracker.uri=")), None))
+    composed = recompose(conf, run.path, words)
+    weights = {"name": str(run.checkpoint), "label": run.path.name, "from_scratch": False}
+    unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))
+    composed.model = {**composed.model, **weights, **unset}
+    return composed, run
 
 
 def gather(config: RunConfig, splits: dict[str, Split]) -> Materials:

@@ -73,7 +73,10 @@ def content_digest(name: str, revision: str, knob: str = "model.name") -> str:
     folder = locate(name, knob)
     if folder is None:
         return digest([name, resolve_commit(name, revision, "model")])
-    files = sorted(path for path in folder.iterdir() if path.is_file())
+    read_by_people = (".md", ".svg")  # a card, which tells the time
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and path.suffix not in read_by_people
+    )
     return digest([[path.name for path in files], digest_files(files)])
 
 

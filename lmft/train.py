@@ -4,7 +4,6 @@ import logging
 import math
 import resource
 import statistics
-import sys
 import time
 from dataclasses import dataclass, field
 from typing import Any
@@ -12,19 +11,22 @@ from typing import Any
 from torch.optim import Optimizer
 from transformers import set_seed
 
+from lmft.archive import held
 from lmft.assessment import assess, score, windows_of
-from lmft.config import RunConfig, flatten
+from lmft.card import Story, write_card
+from lmft.config import RunConfig
 from lmft.dataset import Split, open_splits
 from lmft.errors import UserError
 from lmft.evaluation import Scores
+from lmft.identity import flatten
 from lmft.materials import Materials, gather
 from lmft.metrics import TokenLoss
 from lmft.model import load_weights, save_model
 from lmft.optimizer import build_optimizer
-from lmft.provenance import describe_source
+from lmft.provenance import find_origin
 from lmft.result import Assessment, write_sums
 from lmft.runs import RunFolder, name_folder, start_folder, written_to
-from lmft.samples import draw_samples
+from lmft.samples import Sample, draw_samples
 from lmft.terminal import Bars, Terminal
 from lmft.tracker import Corpus, RunLog
 from lmft.trainer import train
@@ -44,10 +46,13 @@ class Outcome:
     since_best: int = 0  # evaluations
     assessed: dict[str, Assessment] = field(default_factory=dict)  # of the best, by split
     tokens_per_second: list[float] = field(default_factory=list)
+    losses: dict[str, dict[int, float]] = field(default_factory=dict)  # by split and step
+    samples: dict[str, list[Sample]] = field(default_factory=dict)  # before and after
 
     def note(self, step: int, scores: Scores) -> bool:
         """Take in a validation; returns whether it is the best so far."""
         self.final, self.steps = scores.loss, step
+        self.losses["validation"][step] = scores.loss.mean
         if self.best is not None and scores.loss.mean >= self.best.loss.mean:
             self.since_best += 1
             return False
@@ -81,13 +86,14 @@ def run(
     config.tracker.check()
     terminal.show_config(folder.path.name, values, describe(materials))
     start_folder(folder, composed)
-    command = " ".join(["lmft", *sys.argv[1:]])
+    origin = find_origin(composed)
     with (
+        held(folder.path),
         written_to(folder.log),
         config.tracker.start(
             folder.path.name,
             flatten(values),
-            describe_source(command) | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
+            origin.tags | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
             Corpus(config.dataset.name, splits["train"].digest()),
         ) as log,
     ):
@@ -95,7 +101,11 @@ def run(
         outcome = fine_tune(config, materials, optimizer, folder, log, terminal)
         assess_best(config, values, splits, materials, outcome, folder, log, terminal)
         seconds = time.perf_counter() - started
-        folder.write_json("result.json", as_result(outcome, seconds))
+        result = as_result(outcome, seconds)
+        folder.write_json("result.json", result)
+        made = (result, outcome.losses, outcome.samples)
+        story = Story(config, values, origin, splits, materials, *made)
+        write_card(story, folder, log)
     show_end(config, outcome, folder, seconds, terminal)
     return outcome.assessed["validation"].result.loss.mean
 
@@ -121,7 +131,8 @@ def fine_tune(
             return scores
 
         outcome = Outcome(baseline=validate(step=0).loss)
-        show_samples("before", materials, log, terminal)
+        outcome.losses = {"train": {}, "validation": {0: outcome.baseline.mean}}
+        outcome.samples["before"] = show_samples("before", materials, log, terminal)
         for step in train(
             model,
             batches.training(trainer.batch_size, config.seed, trainer.shuffle),
@@ -133,6 +144,7 @@ def fine_tune(
         ):
             log.metrics(step.as_metrics(), step.number)
             outcome.tokens_per_second.append(step.tokens / step.seconds)
+            outcome.losses["train"][step.number] = step.loss.mean
             bars.show_step(step)
             if step.number % (trainer.evaluate_every or per_epoch) and step.number < steps:
                 continue
@@ -157,7 +169,7 @@ def assess_best(
     """Say what the best weights reach on validation and test, with labels and intervals."""
     if outcome.best_step < outcome.steps:
         load_weights(materials.model, folder.checkpoint)
-    show_samples("after", materials, log, terminal)
+    outcome.samples["after"] = show_samples("after", materials, log, terminal)
     assert outcome.best is not None
     scores = {"validation": outcome.best}
     if "test" in splits:
@@ -190,12 +202,13 @@ def show_loss(split: str, step: int, loss: TokenLoss, log: RunLog, terminal: Ter
     logger.info("step %d: %s loss %.6f", step, split, loss.mean)
 
 
-def show_samples(when: str, materials: Materials, log: RunLog, terminal: Terminal) -> None:
+def show_samples(when: str, materials: Materials, log: RunLog, terminal: Terminal) -> list[Sample]:
     """What the model makes of three validation texts, to the person and to the tracker."""
     samples = draw_samples(materials.model, materials.batches["validation"], materials.hardware)
     terminal.show_samples(f"{when} training", samples)
     text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
     log.text(text + "\n", f"samples_{when}.txt")
+    return samples
 
 
 def describe(materials: Materials) -> dict[str, str]:

@@ -1,6 +1,10 @@
 """What the tests share: real text and weights where they are at hand, tiny models made here."""
 
+import logging
 import os
+
+os.environ["OMP_NUM_THREADS"] = "1"  # tiny models lose more to threads than they gain
+
 import shlex
 import signal
 import sys
@@ -139,9 +143,11 @@ def command(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["lmft", *shlex.split(line)])
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        listeners = logging.getLogger().handlers.copy()
         try:
             code = cli.main()
         finally:
+            logging.getLogger().handlers[:] = listeners  # its own ends with this test's stderr
             for number, handler in handlers.items():
                 signal.signal(number, handler)
         printed = capsys.readouterr()

@@ -1,5 +1,6 @@
 """The MLflow store: where it is, and made whole or not at all."""
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
@@ -46,12 +47,12 @@ def open_client(uri: str | None) -> Any:
     Raises:
         UserError: there is no such store.
     """
-    # Read when mlflow is imported: it shall not look for the network, nor tell of its tables.
-    os.environ |= {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_LOGGING_LEVEL": "WARNING"}
+    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"  # read when mlflow is imported
     from mlflow import MlflowClient
     from mlflow.exceptions import MlflowException
     from sqlalchemy.exc import DBAPIError
 
+    logging.getLogger("mlflow").setLevel(logging.WARNING)  # importing it had set INFO
     uri = store_uri(uri)
     try:
         place = sqlite_path(uri)

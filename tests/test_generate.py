@@ -1,0 +1,57 @@
+"""`lmft generate`: a text continued, or its masks filled."""
+
+import pytest
+
+QUICK = [
+    "dataset.block_size=16",
+    "model.dropout=0",
+    "trainer.evaluate_every=99",
+    "hardware.micro_batch_size=32",
+    "trainer.epochs=40",
+    "trainer.max_steps=50",
+    "optimizer.lr=0.003",
+]
+
+
+@pytest.fixture
+def generate(command, capsys):
+    def run(folder, words):
+        capsys.readouterr()  # what training said
+        code, printed, complaint = command(f"generate run={folder} hardware=cpu {words}")
+        assert (code, complaint) == (0, "")
+        return printed
+
+    return run
+
+
+def test_a_text_goes_on_and_the_seed_decides_how(fit, corpus, generate, command):
+    folder = fit(*corpus, *QUICK)
+    greedy = generate(folder, "prompt='and saw one' temperature=0 tokens=5")
+    assert greedy.startswith("and saw one red dog")
+    hot = "prompt='the cat' temperature=2 tokens=20"
+    assert generate(folder, hot) == generate(folder, hot)
+    assert generate(folder, hot) != generate(folder, f"{hot} seed=1")
+    assert generate(folder, "tokens=3").strip()  # a new document, after the separator
+    for words, complaint in {
+        "prompt=a tokens=600": "set tokens=",
+        "prompt=a tokens=x": "tokens must be a number",
+        "prompt=a top_p=0": "top_p must be a number",
+        "prompt=a temperature=nan": "temperature must be a number",
+        "prompt=a tokenz=3": "no knob 'tokenz'",
+    }.items():
+        code, _, said = command(f"generate run={folder} hardware=cpu {words}")
+        assert code == 2 and complaint in said and said.count("\n") == 1
+
+
+def test_masks_are_filled_with_the_likeliest_tokens(fit, corpus, generate, command):
+    folder = fit(*corpus, *QUICK, "objective=mlm", "model=bert_tiny")
+    printed = generate(folder, "prompt='the cat <mask> on a <mask>'")
+    first, second = printed.splitlines()[1:]
+    assert first.count("%") == 3 and second.startswith("<mask> 2: ")
+    code, _, complaint = command(f"generate run={folder} hardware=cpu prompt='the cat'")
+    assert code == 2 and "put it into the prompt" in complaint
+
+
+def test_without_weights_there_is_nothing_to_say(command):
+    code, _, complaint = command("generate prompt=a")
+    assert code == 2 and "add run=FOLDER" in complaint
