@@ -161,7 +161,6 @@ def _keep_libraries_quiet() -> None:
     """Only our own voice, and warnings; no library looks for the network to count its users."""
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "TRANSFORMERS_VERBOSITY": "error",
         "TOKENIZERS_PARALLELISM": "true",
     }
     # Threads that wait must not spin: beside another busy process that made steps ten times slower.

@@ -6,7 +6,7 @@ from typing import Any
 from lmft.errors import UserError
 from lmft.tracker import open_client, store_uri
 from lmft.tracker.log import MlflowLog
-from lmft.tracker.store import sqlite_path
+from lmft.tracker.store import by_tag, sqlite_path
 
 PARENT = "mlflow.parentRunId"
 FOLDER = "lmft.folder"
@@ -78,10 +78,8 @@ class History:
         return True
 
     def _search(self, tag: str, value: str, most: int = 1000) -> list[Any]:
-        quote = '"' if "'" in value else "'"
         experiments = [found.experiment_id for found in self.client.search_experiments()]
-        wanted = f"tags.`{tag}` = {quote}{value}{quote}"
-        return list(self.client.search_runs(experiments, wanted, max_results=most))
+        return list(self.client.search_runs(experiments, by_tag(tag, value), max_results=most))
 
 
 def open_history(uri: str | None) -> History | None:

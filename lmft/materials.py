@@ -27,6 +27,19 @@ class Materials:
     batches: dict[str, Batches]  # by split
     model: PreTrainedModel
 
+    def describe(self) -> dict[str, str]:
+        """What the choices came to, for a person."""
+        streams = {name: some.blocks.stream for name, some in self.batches.items()}
+        weights = sum(weight.numel() for weight in self.model.parameters())
+        return {
+            "dataset": ", ".join(
+                f"{name} {len(stream.ids):,} tokens in {len(stream.ends):,} documents"
+                for name, stream in streams.items()
+            ),
+            "model": f"{weights:,} weights, {len(self.tokenizer):,} tokens",
+            "hardware": self.hardware.describe(),
+        }
+
 
 def compose_model(conf: Path, words: list[str]) -> tuple[DictConfig, RunFolder | None]:
     """The config of a run's best weights (`run=PLACE` among `words`), or of any model.

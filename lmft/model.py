@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from lmft.errors import UserError, did_you_mean
 from lmft.hub import hub_errors, resolve_commit
@@ -18,6 +18,7 @@ from lmft.objective import Objective
 
 logger = logging.getLogger(__name__)
 disable_progress_bar()  # of reading and writing weights, which takes a moment
+set_verbosity_error()  # what a user must know, we say ourselves
 
 CORPUS = "corpus"  # model.tokenizer: trained on the training split
 

@@ -155,9 +155,9 @@ class Assessment:
     sums: dict[str, Sums]  # document, block
 
 
-def sums_path(folder: Path, fingerprint: str) -> Path:
+def sums_path(folder: Path, fingerprint: str, precision: str) -> Path:
     """Where the sums behind a result are kept."""
-    return folder / f"sums-{fingerprint[:8]}.parquet"
+    return folder / f"sums-{fingerprint[:8]}-{precision}.parquet"
 
 
 def write_sums(folder: Path, found: Assessment) -> None:
@@ -179,14 +179,15 @@ def write_sums(folder: Path, found: Assessment) -> None:
     ]
     fingerprint = found.result.conditions.fingerprint
     whole = pa.concat_tables(tables).replace_schema_metadata({"fingerprint": fingerprint})
-    pq.write_table(whole, sums_path(folder, fingerprint))
+    pq.write_table(whole, sums_path(folder, fingerprint, found.result.precision))
 
 
-def read_sums(folder: Path, fingerprint: str, unit: str) -> Sums:
-    """What `write_sums` kept of one unit."""
+def read_sums(folder: Path, result: dict[str, Any], unit: str) -> Sums:
+    """What `write_sums` kept of one unit (document, block) of a result."""
     import pyarrow.parquet as pq
 
-    table = pq.read_table(sums_path(folder, fingerprint), filters=[("unit", "==", unit)])
+    path = sums_path(folder, result["fingerprint"], result["precision"])
+    table = pq.read_table(path, filters=[("unit", "==", unit)])
     return Sums(*(table[name].to_numpy() for name in ("nats", "targets", "bytes")))
 
 

@@ -2,10 +2,8 @@
 
 import logging
 import math
-import resource
 import statistics
 import time
-from dataclasses import dataclass, field
 from typing import Any
 
 from torch.optim import Optimizer
@@ -23,8 +21,9 @@ from lmft.materials import Materials, gather
 from lmft.metrics import TokenLoss
 from lmft.model import load_weights, save_model
 from lmft.optimizer import build_optimizer
+from lmft.outcome import Outcome
 from lmft.provenance import find_origin
-from lmft.result import Assessment, write_sums
+from lmft.result import write_sums
 from lmft.runs import RunFolder, name_folder, start_folder, written_to
 from lmft.samples import Sample, draw_samples
 from lmft.terminal import Bars, Terminal
@@ -32,32 +31,6 @@ from lmft.tracker import Corpus, RunLog
 from lmft.trainer import train
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass
-class Outcome:
-    """What a run reached so far."""
-
-    baseline: TokenLoss  # validation before step 1
-    best: Scores | None = None  # the lowest validation after step 0
-    best_step: int = 0
-    final: TokenLoss | None = None  # the last validation
-    steps: int = 0
-    since_best: int = 0  # evaluations
-    assessed: dict[str, Assessment] = field(default_factory=dict)  # of the best, by split
-    tokens_per_second: list[float] = field(default_factory=list)
-    losses: dict[str, dict[int, float]] = field(default_factory=dict)  # by split and step
-    samples: dict[str, list[Sample]] = field(default_factory=dict)  # before and after
-
-    def note(self, step: int, scores: Scores) -> bool:
-        """Take in a validation; returns whether it is the best so far."""
-        self.final, self.steps = scores.loss, step
-        self.losses["validation"][step] = scores.loss.mean
-        if self.best is not None and scores.loss.mean >= self.best.loss.mean:
-            self.since_best += 1
-            return False
-        self.best, self.best_step, self.since_best = scores, step, 0
-        return True
 
 
 def run(
@@ -84,7 +57,7 @@ def run(
     materials = gather(config, splits)
     optimizer = build_optimizer(config.optimizer, materials.model)
     config.tracker.check()
-    terminal.show_config(folder.path.name, values, describe(materials))
+    terminal.show_config(folder.path.name, values, materials.describe())
     start_folder(folder, composed)
     origin = find_origin(composed)
     with (
@@ -101,7 +74,7 @@ def run(
         outcome = fine_tune(config, materials, optimizer, folder, log, terminal)
         assess_best(config, values, splits, materials, outcome, folder, log, terminal)
         seconds = time.perf_counter() - started
-        result = as_result(outcome, seconds)
+        result = outcome.as_dict(seconds)
         folder.write_json("result.json", result)
         made = (result, outcome.losses, outcome.samples)
         story = Story(config, values, origin, splits, materials, *made)
@@ -209,39 +182,6 @@ def show_samples(when: str, materials: Materials, log: RunLog, terminal: Termina
     text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
     log.text(text + "\n", f"samples_{when}.txt")
     return samples
-
-
-def describe(materials: Materials) -> dict[str, str]:
-    """What the choices came to, for a person."""
-    streams = {name: some.blocks.stream for name, some in materials.batches.items()}
-    sizes = ", ".join(
-        f"{name} {len(stream.ids):,} tokens in {len(stream.ends):,} documents"
-        for name, stream in streams.items()
-    )
-    weights = sum(weight.numel() for weight in materials.model.parameters())
-    return {
-        "dataset": sizes,
-        "model": f"{weights:,} weights, {len(materials.tokenizer):,} tokens",
-        "hardware": materials.hardware.describe(),
-    }
-
-
-def as_result(outcome: Outcome, seconds: float) -> dict[str, Any]:
-    """What result.json holds; all that a clock or a memory meter measured is under `timing`."""
-    assessed = {name: found.result.as_dict() for name, found in outcome.assessed.items()}
-    return {
-        "baseline": outcome.baseline.as_dict(),
-        "validation": assessed["validation"],
-        "test": assessed.get("test"),
-        "best_step": outcome.best_step,
-        "final": outcome.final and outcome.final.as_dict(),
-        "steps": outcome.steps,
-        "timing": {
-            "seconds": seconds,
-            "tokens_per_second": statistics.median(outcome.tokens_per_second),
-            "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
-        },
-    }
 
 
 def show_end(

@@ -105,10 +105,7 @@ def test_a_pair_is_the_paired_difference_of_the_same_documents(fit, corpus):
     folders = [fit(*corpus, *TINY, f"optimizer.lr={lr}") for lr in (1e-2, 1e-3)]
     found = compare_runs(folders, "validation")
     (only,) = found.rankings[0].pairs
-    sums = [
-        read_sums(run.folder, run.result["fingerprint"], "document")
-        for run in (only.better, only.worse)
-    ]
+    sums = [read_sums(run.folder, run.result, "document") for run in (only.better, only.worse)]
     expected = paired_difference(sums[1].nats, sums[0].nats, sums[0].targets)
     assert only.difference == expected
     assert only.difference.mean == pytest.approx(LOSS.of(only.worse) - LOSS.of(only.better))

@@ -15,7 +15,7 @@ FLOORS = [
     {"config", "terminal"},
     {"runs", "compose"},
     {"materials", "archive", "comparison"},
-    {"assessment", "card", "report"},
+    {"assessment", "card", "outcome", "report"},
     {"train", "evaluate", "generate", "list_runs", "clean", "compare"},
     {"help", "mistakes"},
     {"cli"},

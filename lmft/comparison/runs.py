@@ -5,15 +5,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
 from lmft.comparison.knobs import ONLY_SPEED, read_knobs
 from lmft.errors import UserError
 from lmft.result import Sums, read_sums, sums_path
 
 SPLITS = ("test", "validation")
 UNITS = ("document", "block")
-ROUNDING = 1e-9  # of a sum of nats in another order
 
 
 @dataclass(frozen=True)
@@ -109,15 +106,11 @@ def choose_results(kept: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
 
 
 def _has_sums(folder: Path, result: dict[str, Any]) -> bool:
-    """Whether the sums are this result's, not those of the same evaluation in another precision."""
-    if not sums_path(folder, result["fingerprint"]).exists():
-        return False
-    nats = float(_sums(folder, result)["document"].nats.sum())
-    return bool(np.isclose(nats, result["nats"], rtol=ROUNDING, atol=0.0))
+    return sums_path(folder, result["fingerprint"], result["precision"]).exists()
 
 
 def _sums(folder: Path, result: dict[str, Any]) -> dict[str, Sums]:
-    return {unit: read_sums(folder, result["fingerprint"], unit) for unit in UNITS}
+    return {unit: read_sums(folder, result, unit) for unit in UNITS}
 
 
 def _read_json(path: Path) -> dict[str, Any]:

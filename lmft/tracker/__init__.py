@@ -7,7 +7,7 @@ from typing import Any, Protocol
 
 from lmft.errors import Stopped, UserError
 from lmft.tracker.log import Corpus, MlflowLog
-from lmft.tracker.store import artifact_root, folder_of, open_client, store_uri
+from lmft.tracker.store import artifact_root, by_tag, folder_of, open_client, store_uri
 
 __all__ = [
     "Corpus",
@@ -128,7 +128,7 @@ class MlflowTracker:
         """The newest run of `folder`, to add to what it holds; None where the store has none."""
         client = open_client(self.uri)
         experiments = [found.experiment_id for found in client.search_experiments()]
-        runs = client.search_runs(experiments, f"tags.`lmft.folder` = '{folder}'", max_results=1)
+        runs = client.search_runs(experiments, by_tag("lmft.folder", folder), max_results=1)
         if not runs:
             yield None
             return

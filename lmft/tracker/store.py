@@ -10,6 +10,12 @@ from filelock import FileLock
 from lmft.errors import UserError
 
 
+def by_tag(tag: str, value: str) -> str:
+    """The filter of a search for runs with that tag."""
+    quote = '"' if "'" in value else "'"
+    return f"tags.`{tag}` = {quote}{value}{quote}"
+
+
 def folder_of(run_id: str, uri: str | None) -> str | None:
     """The folder of an MLflow run; None where the store does not know it."""
     from mlflow.exceptions import MlflowException
