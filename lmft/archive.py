@@ -1,24 +1,22 @@
 """The runs that lie under a root: what can be told of them without loading anything heavy."""
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
 from typing import Any
 
 import yaml
-from filelock import FileLock, Timeout
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmft.compose import register_resolvers
 from lmft.identity import flatten
+from lmft.lock import is_held
+from lmft.record import read_facts
 
-LOCK = ".running"  # held while a run works in its folder; a dead process holds none
 # Knobs that say where things lie or how fast they go, not what a run is.
-PLACES = ("run_root", "cache_root", "debug", "tracker.", "hardware.", "dataset.source.")
+PLACES = ("run_root", "cache_root", "fresh", "debug", "tracker.", "hardware.", "dataset.source.")
 
 
 class State(Enum):
@@ -27,6 +25,7 @@ class State(Enum):
     finished = "finished"
     running = "running"
     evaluated = "evaluated"  # a model that was only scored
+    pruned = "pruned"  # by a study; the same command takes it to its end
     unfinished = "unfinished"
 
 
@@ -66,8 +65,11 @@ def read_entry(path: Path) -> Entry:
         state = State.finished
     elif is_held(path):
         state = State.running
+    elif scored:
+        state = State.evaluated
     else:
-        state = State.evaluated if scored else State.unfinished
+        pruned = "pruned_at" in read_facts(path).get("tags", {})
+        state = State.pruned if pruned else State.unfinished
     results = {found["conditions"]["split"]: found for found in scored.values()}
     results |= {split: own[split] for split in ("validation", "test") if own.get(split)}
     config = path / ".hydra" / "config.yaml"
@@ -97,27 +99,6 @@ def readable_size(size: int) -> str:
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
     return f"{size / 1e3:,.1f} kB"
-
-
-@contextmanager
-def held(path: Path) -> Iterator[None]:
-    """The run's folder `path` counts as at work inside."""
-    with FileLock(path / LOCK):
-        try:
-            yield
-        finally:
-            (path / LOCK).unlink(missing_ok=True)
-
-
-def is_held(path: Path) -> bool:
-    """Whether a process works in the run's folder `path`."""
-    if not (path / LOCK).exists():
-        return False
-    try:
-        with FileLock(path / LOCK, timeout=0):
-            return False
-    except Timeout:
-        return True
 
 
 def _read_json(path: Path) -> dict[str, Any]:

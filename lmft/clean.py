@@ -4,9 +4,10 @@ import re
 import shutil
 from pathlib import Path
 
-from lmft.archive import State, is_held, is_run, open_archive, readable_size, size_of
+from lmft.archive import State, is_run, open_archive, readable_size, size_of
 from lmft.compose import compose
 from lmft.errors import UserError
+from lmft.lock import is_held
 
 FLAGS = ("cache", "yes")
 CACHES = ("tokens", "tokenizers")  # in cache_root

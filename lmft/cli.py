@@ -1,23 +1,25 @@
 """The `lmft` command: which story to tell. Nothing heavy is imported until one is chosen."""
 
 import logging
+import math
 import os
-import signal
 import sys
 import traceback
 from contextlib import suppress
 from pathlib import Path
-from types import FrameType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
-from lmft.errors import Stopped, UserError, did_you_mean
+from lmft.errors import Busy, Refused, Stopped, UserError, did_you_mean
+from lmft.signals import listen
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from lmft.sweep.job import OpenJob
+
 PLACES = (Path(__file__).parent / "conf", Path(__file__).parent.parent / "conf")
 CONF = next(place for place in PLACES if place.is_dir())  # of an installed wheel, or a checkout
-DONE, FAILED, MISTAKE = 0, 1, 2
+DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3
 VERBS = {  # each with the module that tells its story
     "evaluate": "evaluate",
     "compare": "compare",
@@ -27,8 +29,8 @@ VERBS = {  # each with the module that tells its story
 }
 
 
-class JobFailed(Exception):
-    """A job of a sweep failed, and has said so."""
+class Console(logging.StreamHandler[TextIO]):
+    """What a person reads on stderr."""
 
 
 def main() -> int:
@@ -39,22 +41,17 @@ def main() -> int:
 
         print(help_text(CONF))
         return DONE
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, _stop)
-    _keep_libraries_quiet()
+    prepare()
     try:
         if words and words[0].isidentifier():
             tell(words[0], words[1:])
-        else:
-            train()
+            return DONE
+        return train()
     except Stopped as stopped:
-        print("lmft: stopped.", file=sys.stderr)
+        print("lmft: stopped; the same command goes on.", file=sys.stderr)
         return 128 + stopped.signal_number
-    except JobFailed:
-        return FAILED
     except Exception as error:
         return report(error)
-    return DONE
 
 
 def tell(verb: str, words: list[str]) -> None:
@@ -69,103 +66,140 @@ def tell(verb: str, words: list[str]) -> None:
     import_module(f"lmft.{VERBS[verb]}").tell(words, CONF)
 
 
-def train() -> None:
-    """Let Hydra compose a config, or several, and train on each."""
+def train() -> int:
+    """Let Hydra compose a config, or several, and train on each; returns the exit code."""
     import hydra
 
+    from lmft import sweep
     from lmft.compose import register_resolvers
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     register_resolvers()
-    failures: list[Exception | None] = []  # of each job that was started
+    failures: list[Exception | None] = []  # of each job that was started in this process
 
     def job(composed: "DictConfig") -> float | None:
         try:
             failures.append(None)
             return run_job(composed)
-        except JobFailed:
-            raise
         except Exception as error:  # kept from Hydra, which would add lines of its own
             failures[-1] = error
             return None
 
+    whole = False
     try:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        whole = True
+    except Refused as refused:
+        raise refused.error from refused
     except Exception as error:
         if failures:
             raise
         from lmft.mistakes import as_mistake
 
         raise as_mistake(error, CONF, composing=True) or error from error
+    finally:
+        succeeded = sweep.close(whole)
     if failures and failures[-1] is not None:
         raise failures[-1]
+    return DONE if succeeded else FAILED
 
 
 def run_job(composed: "DictConfig") -> float:
-    """One run of a composed config; returns its lowest validation loss, in nats per token."""
+    """One run of a composed config; returns its lowest validation loss, in nats per token.
+
+    A failing job of a sweep has told why; its loss is infinite, and the other jobs go on.
+    """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
     settings = HydraConfig.get()
-    overrides = list(settings.overrides.task)
     files = {
         "config.yaml": OmegaConf.to_yaml(composed),
-        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(overrides)),
+        "overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
         "hydra.yaml": OmegaConf.to_yaml(OmegaConf.structured(settings)),
     }
     with suppress(OSError):  # Hydra's folder for the job, in which it was told to put nothing
         os.rmdir(settings.runtime.output_dir)
     if settings.mode is not RunMode.MULTIRUN:
-        return _train_on(composed, files)
-    print(f"\nJob {settings.job.num}: {' '.join(overrides)}", flush=True)
-    try:
-        return _train_on(composed, files)
-    except Exception as error:  # the other jobs go on
-        report(error)
-        raise JobFailed from error
+        return go(composed, files)
+    prepare()  # a launcher may have started this process
+    from lmft.sweep.job import open_job
+
+    launch, words = Path(settings.sweep.dir), list(settings.overrides.task)
+    with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
+        print(f"\nJob {job.note.number}: {job.note.name}", flush=True)
+        try:
+            return go(composed, files, job)
+        except Exception as error:
+            job.fail(describe(error))
+            report(error)
+    return math.inf
 
 
-def _train_on(composed: "DictConfig", files: dict[str, str]) -> float:
-    from lmft.config import read_config
+def go(composed: "DictConfig", files: dict[str, str], job: "OpenJob | None" = None) -> float:
+    """Train, or answer at once where that was done before; returns the validation loss."""
+    from lmft.answer import answer
+    from lmft.config import as_values, build, check_types
+    from lmft.runs import find_finished
     from lmft.terminal import Terminal
-    from lmft.train import run
 
-    config, values = read_config(composed)
-    return run(config, values, files, Terminal())
+    typed = check_types(composed)
+    terminal = Terminal(brief=job is not None)
+    folder = None if typed.fresh else find_finished(typed)
+    if folder is not None:
+        answer(folder, build(typed.tracker), terminal, job.place if job else None)
+    else:
+        from lmft.train import run
+
+        more = (job.place, job.prune) if job else ()
+        folder = run(build(typed), as_values(typed), files, terminal, *more)
+    if job is not None:
+        return job.end(folder)
+    return float(folder.read_json("result.json")["validation"]["loss"])
 
 
 def report(error: Exception) -> int:
     """Say in one sentence what went wrong; returns the exit code."""
     from lmft.mistakes import as_mistake
 
-    mistake = as_mistake(error, CONF)
     if "debug=true" in sys.argv:
         traceback.print_exception(error)
+    mistake = as_mistake(error, CONF)
+    print(f"lmft: {describe(error)}", file=sys.stderr)
     if mistake is not None:
-        print(f"lmft: {mistake}", file=sys.stderr)
         return MISTAKE
-    reason = str(error).strip() or "no reason given"
-    print(f"lmft: {type(error).__name__}: {reason}", file=sys.stderr)
+    if isinstance(error, Busy):
+        return BUSY
     if "debug=true" not in sys.argv:
         print("lmft: debug=true shows where.", file=sys.stderr)
     return FAILED
 
 
-def _stop(signal_number: int, frame: FrameType | None) -> None:
-    """Unwind the stack, so that what is open is closed on the way."""
-    raise Stopped(signal_number)
+def describe(error: Exception) -> str:
+    """What went wrong, in one sentence."""
+    from lmft.mistakes import as_mistake
+
+    mistake = as_mistake(error, CONF)
+    if mistake is not None or isinstance(error, Busy):
+        return str(mistake or error)
+    if isinstance(error, FloatingPointError):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
 
 
-def _keep_libraries_quiet() -> None:
-    """Only our own voice, and warnings; no library looks for the network to count its users."""
+def prepare() -> None:
+    """Heed signals; only our own voice, and warnings; no library counts its users."""
+    listen()
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
         "TOKENIZERS_PARALLELISM": "true",
     }
     # Threads that wait must not spin: beside another busy process that made steps ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    console = logging.StreamHandler(sys.stderr)
+    if any(isinstance(known, Console) for known in logging.getLogger().handlers):
+        return
+    console = Console(sys.stderr)
     console.setLevel(logging.WARNING)
     console.setFormatter(logging.Formatter("lmft: %(message)s"))
     logging.getLogger().addHandler(console)

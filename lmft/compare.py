@@ -9,7 +9,7 @@ from rich.text import Text
 from lmft.comparison import compare_runs
 from lmft.comparison.runs import SPLITS
 from lmft.errors import UserError, did_you_mean
-from lmft.history import Curve, History, open_history
+from lmft.history import History, open_history, read_curves
 from lmft.report import as_markdown, as_page
 from lmft.report.screen import show
 from lmft.tracker import folder_of, store_uri
@@ -47,9 +47,7 @@ def tell(words: list[str], conf: Path) -> None:
     comparison = compare_runs(answer.folders, question.knobs.get("evaluation.split"))
     console = Console(highlight=False)
     show(comparison, answer.notes, console)
-    found: dict[str, dict[str, Curve]] = {}
-    if history is not None:
-        found = {run.letter: history.curves(str(run.folder)) for run in comparison.runs}
+    found = {run.letter: read_curves(run.folder) for run in comparison.runs}
     texts = {
         "compare.md": as_markdown(comparison, answer.notes),
         "compare.html": as_page(comparison, answer.notes, found),

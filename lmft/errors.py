@@ -8,12 +8,27 @@ class UserError(ValueError):
     """Something the user can mend: one sentence that names the knob, its value and the way out."""
 
 
+class Busy(RuntimeError):
+    """Another process is at the same work."""
+
+
 class Stopped(BaseException):
     """A signal asked the run to end; not an Exception, so nothing swallows it on its way up."""
 
     def __init__(self, signal_number: int):
-        super().__init__(f"stopped by signal {signal_number}")
+        super().__init__(signal_number)
         self.signal_number = signal_number
+
+    def __str__(self) -> str:
+        return f"stopped by signal {self.signal_number}"
+
+
+class Refused(BaseException):
+    """Carries an error through a library that would swallow it and go on."""
+
+    def __init__(self, error: Exception):
+        super().__init__(error)
+        self.error = error
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:

@@ -1,5 +1,6 @@
 """The story of `lmft evaluate`: score a finished run's best weights, or any model as it is."""
 
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +12,15 @@ from lmft.config import RunConfig, read_config
 from lmft.dataset import Split, open_splits
 from lmft.errors import UserError
 from lmft.evaluation import Scores
+from lmft.hub import content_digest
 from lmft.identity import digest, flatten
+from lmft.lock import held
 from lmft.materials import Materials, compose_model, find_tokenizer, gather
-from lmft.model import content_digest
 from lmft.provenance import describe_source
+from lmft.record import Facts, Record, read_facts
 from lmft.result import Assessment, write_sums
 from lmft.runs import RunFolder, name_folder, start_folder
 from lmft.terminal import Terminal
-from lmft.tracker import Corpus
 
 USAGE = "lmft evaluate run=FOLDER_OR_MLFLOW_ID | model=... [KNOB=VALUE ...]"
 MEMORY = "evaluations.json"  # in the run's folder: every result so far, by what it depends on
@@ -59,7 +61,7 @@ def evaluate_model(
         raise UserError("lmft evaluate needs trained weights; add run=FOLDER, or model=gpt2.")
     split = choose_split(config)
     conditions = find_conditions(split, config, values, find_tokenizer(config, {}))
-    folder = run or name_folder(config, {**values, "trainer": "none"}, {split.name: split})
+    folder = run or name_folder(config, {**values, "trainer": {}}, {split.name: split})
     weights = content_digest(str(config.model.name), config.model.revision)
     key = digest([weights, conditions.fingerprint, values["hardware"]["precision"]])[:16]
     known = folder.read_json(MEMORY)
@@ -134,7 +136,7 @@ def is_own(folder: RunFolder, result: dict[str, Any]) -> bool:
     if not trained:
         return True
     own = trained.get(result["conditions"]["split"]) or {}
-    return bool(own.get("fingerprint") == result["fingerprint"])
+    return all(own.get(name) == result[name] for name in ("fingerprint", "precision"))
 
 
 def track(
@@ -152,17 +154,14 @@ def track(
     }
     tags = {f"{name}/{key}": value for key, value in found.result.as_tags().items()}
     step = int(folder.read_json("result.json").get("best_step", 0))
-    with config.tracker.reopen(str(folder.path)) as log:
-        if log is not None:
+    with held(folder.path, wait=True), closing(Record(folder.path)) as record:
+        if not read_facts(folder.path):
+            corpus = config.dataset.name, split.digest()
+            facts = Facts(
+                folder.path.name, folder.key, flatten(values), *corpus, found.result.precision
+            )
+            place = {"lmft.key": folder.key, "lmft.folder": str(folder.path)}
+            record.start(facts, describe_source("lmft evaluate") | place)
+        with config.tracker.amend(record) as log:
             log.metrics(metrics, step)
             log.tags(tags)
-            return
-    with config.tracker.start(
-        folder.path.name,
-        flatten(values),
-        describe_source("lmft evaluate")
-        | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
-        Corpus(config.dataset.name, split.digest()),
-    ) as log:
-        log.metrics(metrics, step)
-        log.tags(tags)

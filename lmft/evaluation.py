@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from lmft.batches import Batches, roll
 from lmft.blocks import read_windows
+from lmft.config import EvaluationConfig
 from lmft.errors import UserError
 from lmft.hardware import Hardware
 from lmft.loss import target_nats
@@ -19,29 +20,6 @@ from lmft.metrics import TokenLoss
 from lmft.objective import IGNORED, Objective
 
 MASK_SEED = 0  # of evaluation: the same masks in every run; training's epochs count from 1
-
-
-@dataclass
-class EvaluationConfig:
-    """The `evaluation` group."""
-
-    split: str | None  # that `lmft evaluate` scores; null: test, else validation
-    context: int | None  # tokens a window; null: the block size
-    stride: int | None  # tokens from one window to the next; null: the context
-    max_blocks: int | None  # only the first so many windows; null: all
-    mask_draws: int  # frozen draws of masks (mlm) that `lmft evaluate` scores
-    pseudo: bool  # mlm: hide each token once, alone, instead
-
-    def check(self) -> None:
-        """Refuse numbers that mean nothing."""
-        for knob, least in {"context": 2, "stride": 1, "max_blocks": 1, "mask_draws": 1}.items():
-            value = getattr(self, knob)
-            if value is not None and value < least:
-                raise UserError(f"evaluation.{knob} must be at least {least}, not {value}.")
-        if self.split not in (None, "train", "validation", "test"):
-            raise UserError(
-                f"evaluation.split is {self.split!r}; choose train, validation or test."
-            )
 
 
 @dataclass(frozen=True)

@@ -1,32 +1,13 @@
 """Where a run computes: what may change its speed, but not what it learns."""
 
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 
+from lmft.config import HardwareConfig, Precision
 from lmft.errors import UserError
 
-
-class Precision(Enum):
-    """The number format of matrix products; weights stay in fp32."""
-
-    auto = "auto"  # bf16 where the device computes it natively, else fp32
-    fp32 = "fp32"
-    bf16 = "bf16"
-
-
 DTYPES = {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16}
-
-
-@dataclass
-class HardwareConfig:
-    """The `hardware` group."""
-
-    device: str  # cpu, cuda, cuda:1, mps; auto: the first found of cuda, mps, cpu
-    precision: Precision
-    micro_batch_size: int  # blocks in memory at once
-    compile: bool  # with torch.compile: a slower start, faster steps
 
 
 @dataclass(frozen=True)
@@ -52,20 +33,25 @@ class Hardware:
         return f"{name}, {self.precision.value}"
 
 
-def find_hardware(config: HardwareConfig) -> Hardware:
+def find_hardware(config: HardwareConfig, kept: str | None = None) -> Hardware:
     """The hardware that `config` asks for.
+
+    Args:
+        config: the knobs.
+        kept: what precision=auto came to when the run first started, perhaps on another device.
 
     Raises:
         UserError: torch does not find it here.
     """
-    if config.micro_batch_size < 1:
-        raise UserError(
-            f"hardware.micro_batch_size must be at least 1, not {config.micro_batch_size}."
-        )
     device = find_device(config.device)
     precision = config.precision
     if precision is Precision.auto:
-        precision = Precision.bf16 if has_bf16(device) else Precision.fp32
+        precision = Precision(kept or ("bf16" if has_bf16(device) else "fp32"))
+        if precision is Precision.bf16 and not has_bf16(device):
+            raise UserError(
+                f"This run was started in bf16, which hardware.device={device} does not compute "
+                "here; go on where it does, or start anew with fresh=true."
+            )
     return Hardware(device, precision, config.micro_batch_size, config.compile)
 
 

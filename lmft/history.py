@@ -1,14 +1,16 @@
 """What an MLflow store remembers: the runs of a sweep or an experiment, and their curves."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from lmft.errors import UserError
+from lmft.record import read_curve
 from lmft.tracker import open_client, store_uri
-from lmft.tracker.log import MlflowLog
+from lmft.tracker.mirror import find_mirror
 from lmft.tracker.store import by_tag, sqlite_path
+from lmft.tracker.sweep import LINK, PARENT
 
-PARENT = "mlflow.parentRunId"
 FOLDER = "lmft.folder"
 CURVES = ("train/loss", "validation/loss")
 
@@ -50,42 +52,40 @@ class History:
             )
         return _found(self.client.search_runs([experiment.experiment_id]))
 
-    def of_sweep(self, parent: str) -> Found:
-        """The children of a sweep's run; none where `parent` is not a sweep's id."""
-        return _found(self._search(PARENT, parent))
-
-    def curves(self, folder: str) -> dict[str, Curve]:
-        """The loss curves of the newest run of `folder`, by metric."""
-        runs = self._search(FOLDER, folder, most=1)
-        found = {}
-        for key in CURVES if runs else ():
-            points = self.client.get_metric_history(runs[0].info.run_id, key)
-            by_step = dict(sorted((point.step, point.value) for point in points))
-            if by_step:
-                found[key] = Curve(list(by_step), list(by_step.values()))
-        return found
-
     def keep(self, run_id: str | None, folder: str, texts: dict[str, str]) -> bool:
-        """Keep texts as artifacts of a run, else of the newest of `folder`; False without one."""
+        """Keep texts as artifacts of a run, else of the one of `folder`; False without one."""
         if run_id is None:
-            runs = self._search(FOLDER, folder, most=1)
-            if not runs:
+            run = find_mirror(self.client, folder)
+            if run is None:
                 return False
-            run_id = runs[0].info.run_id
-        log = MlflowLog(self.client, run_id)
+            run_id = run.info.run_id
         for name, text in texts.items():
-            log.text(text, name)
+            self.client.log_text(run_id, text, name)
         return True
 
-    def _search(self, tag: str, value: str, most: int = 1000) -> list[Any]:
+    def of_sweep(self, parent: str) -> Found:
+        """The children of a sweep's run; none where `parent` is not a sweep's id."""
         experiments = [found.experiment_id for found in self.client.search_experiments()]
-        return list(self.client.search_runs(experiments, by_tag(tag, value), max_results=most))
+        children = self.client.search_runs(experiments, by_tag(PARENT, parent))
+        linked = [run.data.tags.get(LINK) for run in children]
+        return _found(
+            [
+                self.client.get_run(link) if link else run
+                for run, link in zip(children, linked, strict=True)
+            ]
+        )
 
 
 def open_history(uri: str | None) -> History | None:
     """The store at `uri`, or None where there is none."""
     place = sqlite_path(store_uri(uri))
     return None if place is not None and not place.exists() else History(open_client(uri))
+
+
+def read_curves(folder: Path) -> dict[str, Curve]:
+    """The loss curves of the run in `folder`, by metric."""
+    found = {key: read_curve(folder, key) for key in CURVES}
+    return {key: Curve(list(by), list(by.values())) for key, by in found.items() if by}
 
 
 def _found(runs: list[Any]) -> Found:

@@ -1,10 +1,12 @@
-"""The Hugging Face hub: which commit is meant, and what to say when something can't be had."""
+"""Models and datasets by name: a local folder, or which commit of the Hugging Face hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
+from pathlib import Path
 
 from lmft.errors import UserError
+from lmft.identity import digest, digest_files
 
 
 @cache
@@ -17,6 +19,33 @@ def resolve_commit(name: str, revision: str, kind: str) -> str:
 
     with hub_errors(f"{kind} {name!r}"):
         return str(resolve_revision(name, repo_type=kind, revision=revision).resolved)
+
+
+def locate(name: str, knob: str) -> Path | None:
+    """The local folder that `name` means, or None for a model of the hub."""
+    folder = Path(name).expanduser()
+    if folder.is_dir():
+        return folder
+    if name.startswith((".", "/", "~")) or name.count("/") > 1:
+        raise UserError(f"{knob} is {name!r}, but there is no such folder; check the path.")
+    return None
+
+
+def pinned_revision(name: str, revision: str, knob: str = "model.name") -> str | None:
+    """The commit of a hub model; None for a local folder."""
+    return None if locate(name, knob) else resolve_commit(name, revision, "model")
+
+
+def content_digest(name: str, revision: str, knob: str = "model.name") -> str:
+    """A hash that changes with the content of a local folder, or a hub model's commit."""
+    folder = locate(name, knob)
+    if folder is None:
+        return digest([name, resolve_commit(name, revision, "model")])
+    read_by_people = (".md", ".svg")  # a card, which tells the time
+    files = sorted(
+        path for path in folder.iterdir() if path.is_file() and path.suffix not in read_by_people
+    )
+    return digest([[path.name for path in files], digest_files(files)])
 
 
 @contextmanager

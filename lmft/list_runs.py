@@ -14,7 +14,7 @@ from lmft.archive import Entry, open_archive, readable_size
 from lmft.compose import compose
 
 COLUMNS = ("run", "state", "size", "perplexity", "differs in", "started")
-STYLES = {"finished": "green", "running": "cyan", "evaluated": "blue", "unfinished": "yellow"}
+STYLES = {"finished": "green", "running": "cyan", "evaluated": "blue"}  # others: yellow
 PIPE_WIDTH = 1000  # columns where nobody looks on: no line is folded
 
 
@@ -50,7 +50,7 @@ def as_table(entries: list[Entry]) -> Table:
         ]
         table.add_row(
             Text(entry.path.name),
-            Text(entry.state.value, STYLES[entry.state.value]),
+            Text(entry.state.value, STYLES.get(entry.state.value, "yellow")),
             readable_size(entry.size),
             perplexity(entry),
             Text(" ".join(knobs)),

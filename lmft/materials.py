@@ -9,11 +9,12 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lmft.batches import Batches
 from lmft.blocks import Blocks, open_stream
 from lmft.compose import compose, recompose
-from lmft.config import RunConfig
+from lmft.config import CORPUS, RunConfig
 from lmft.dataset import Split
 from lmft.errors import UserError
 from lmft.hardware import Hardware, find_hardware
-from lmft.model import CORPUS, context_size, load_model, pinned_revision
+from lmft.hub import pinned_revision
+from lmft.model import context_size, load_model
 from lmft.runs import RunFolder, find_run, model_label
 from lmft.tokenizer import load_tokenizer, open_trained_tokenizer
 
@@ -59,13 +60,18 @@ def compose_model(conf: Path, words: list[str]) -> tuple[DictConfig, RunFolder |
     return composed, run
 
 
-def gather(config: RunConfig, splits: dict[str, Split]) -> Materials:
+def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = None) -> Materials:
     """Tokenize the splits and load the model.
+
+    Args:
+        config: the run.
+        splits: of its dataset.
+        precision: that the run was started in, where it goes on.
 
     Raises:
         UserError: something is missing, or two things don't fit each other.
     """
-    hardware = find_hardware(config.hardware)
+    hardware = find_hardware(config.hardware, precision)
     tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
     cache_root = Path(config.cache_root).expanduser()

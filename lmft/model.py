@@ -1,8 +1,6 @@
 """Models: pretrained or from scratch, read, checked against their objective, and written."""
 
 import logging
-import shutil
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -11,74 +9,14 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
+from lmft.config import ModelConfig
 from lmft.errors import UserError, did_you_mean
-from lmft.hub import hub_errors, resolve_commit
-from lmft.identity import digest, digest_files
+from lmft.hub import hub_errors, pinned_revision
 from lmft.objective import Objective
 
 logger = logging.getLogger(__name__)
 disable_progress_bar()  # of reading and writing weights, which takes a moment
 set_verbosity_error()  # what a user must know, we say ourselves
-
-CORPUS = "corpus"  # model.tokenizer: trained on the training split
-
-
-@dataclass
-class ModelConfig:
-    """The `model` group."""
-
-    label: str | None  # for folder names and tables; null: the last part of `name`
-    name: str | None  # a hub model, or a local folder
-    revision: str  # of the hub model
-    architecture: dict[str, Any] | None  # model_type and its config's values, if no name gives it
-    from_scratch: bool  # the architecture with new weights
-    config: dict[str, Any] | None  # changes to the architecture's config
-    tokenizer: str | None  # a hub model or folder, or `corpus`; null: the model's own
-    vocab_size: int  # of a tokenizer trained on the corpus
-    dropout: float | None  # of every kind that the architecture has; null: its own
-
-    def check(self) -> None:
-        """Refuse combinations that can't be built."""
-        if self.name is None and not (self.from_scratch and self.architecture):
-            raise UserError("model.name has no value; set it to a hub model or a local folder.")
-        if self.tokenizer == CORPUS and not self.from_scratch:
-            raise UserError(
-                "model.tokenizer is 'corpus', but pretrained weights know only their own "
-                "tokenizer; add model.from_scratch=true, or leave model.tokenizer out."
-            )
-        if self.tokenizer is None and self.name is None:
-            raise UserError("model.tokenizer has no value; set model.tokenizer=corpus.")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout must lie in [0, 1), not {self.dropout}.")
-        if self.name is not None:
-            locate(self.name, "model.name")
-
-
-def locate(name: str, knob: str) -> Path | None:
-    """The local folder that `name` means, or None for a model of the hub."""
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if name.startswith((".", "/", "~")) or name.count("/") > 1:
-        raise UserError(f"{knob} is {name!r}, but there is no such folder; check the path.")
-    return None
-
-
-def pinned_revision(name: str, revision: str, knob: str = "model.name") -> str | None:
-    """The commit of a hub model; None for a local folder."""
-    return None if locate(name, knob) else resolve_commit(name, revision, "model")
-
-
-def content_digest(name: str, revision: str, knob: str = "model.name") -> str:
-    """A hash that changes with the content of a local folder, or a hub model's commit."""
-    folder = locate(name, knob)
-    if folder is None:
-        return digest([name, resolve_commit(name, revision, "model")])
-    read_by_people = (".md", ".svg")  # a card, which tells the time
-    files = sorted(
-        path for path in folder.iterdir() if path.is_file() and path.suffix not in read_by_people
-    )
-    return digest([[path.name for path in files], digest_files(files)])
 
 
 def load_model(
@@ -207,19 +145,9 @@ def context_size(model: PreTrainedModel) -> int | None:
 
 
 def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder, whole or not at all."""
-    temporary, old = (
-        folder.with_name(f".{folder.name}-new"),
-        folder.with_name(f".{folder.name}-old"),
-    )
-    for rubbish in (temporary, old):
-        shutil.rmtree(rubbish, ignore_errors=True)
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
+    """Write an ordinary Hugging Face folder."""
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:

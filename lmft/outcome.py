@@ -1,54 +1,75 @@
-"""What a run reached, from its baseline to its labelled results."""
+"""How far a run has come, and what it reached."""
 
 import resource
 import statistics
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from lmft.evaluation import Scores
 from lmft.metrics import TokenLoss
+from lmft.record import read_curve
 from lmft.result import Assessment
-from lmft.samples import Sample
+
+
+@dataclass
+class Progress:
+    """What going on must know beside weights and optimizer."""
+
+    step: int = 0  # optimizer steps taken
+    evaluated: int | None = None  # the step of the last validation
+    baseline: TokenLoss | None = None  # validation before step 1
+    best: TokenLoss | None = None  # the lowest validation after step 0
+    best_step: int = 0
+    final: TokenLoss | None = None  # the last validation
+    since_best: int = 0  # evaluations
+    seconds: float = 0.0  # at work, over all starts
+
+    def note(self, loss: TokenLoss) -> bool:
+        """Take in a validation; returns whether it is the best so far."""
+        self.evaluated, self.final = self.step, loss
+        if self.step == 0:
+            self.baseline = loss
+            return False
+        if self.best is not None and loss.mean >= self.best.mean:
+            self.since_best += 1
+            return False
+        self.best, self.best_step, self.since_best = loss, self.step, 0
+        return True
+
+    @staticmethod
+    def from_json(saved: dict[str, Any]) -> "Progress":
+        """What `asdict` gave; the very same numbers."""
+        losses = {
+            name: TokenLoss(**saved[name])
+            for name in ("baseline", "best", "final")
+            if saved[name] is not None
+        }
+        return Progress(**{**saved, **losses})
 
 
 @dataclass
 class Outcome:
-    """What a run reached so far."""
+    """What a run reached."""
 
-    baseline: TokenLoss  # validation before step 1
-    best: Scores | None = None  # the lowest validation after step 0
-    best_step: int = 0
-    final: TokenLoss | None = None  # the last validation
-    steps: int = 0
-    since_best: int = 0  # evaluations
+    progress: Progress
     assessed: dict[str, Assessment] = field(default_factory=dict)  # of the best, by split
-    tokens_per_second: list[float] = field(default_factory=list)
-    losses: dict[str, dict[int, float]] = field(default_factory=dict)  # by split and step
-    samples: dict[str, list[Sample]] = field(default_factory=dict)  # before and after
 
-    def note(self, step: int, scores: Scores) -> bool:
-        """Take in a validation; returns whether it is the best so far."""
-        self.final, self.steps = scores.loss, step
-        self.losses["validation"][step] = scores.loss.mean
-        if self.best is not None and scores.loss.mean >= self.best.loss.mean:
-            self.since_best += 1
-            return False
-        self.best, self.best_step, self.since_best = scores, step, 0
-        return True
-
-    def as_dict(self, seconds: float) -> dict[str, Any]:
+    def as_dict(self, folder: Path, seconds: float) -> dict[str, Any]:
         """What result.json holds; all that a clock or a memory meter measured is under `timing`."""
         assessed = {name: found.result.as_dict() for name, found in self.assessed.items()}
+        progress = self.progress
+        assert progress.baseline is not None and progress.final is not None
+        speeds = read_curve(folder, "train/tokens_per_second")
         return {
-            "baseline": self.baseline.as_dict(),
+            "baseline": progress.baseline.as_dict(),
             "validation": assessed["validation"],
             "test": assessed.get("test"),
-            "best_step": self.best_step,
-            "final": self.final and self.final.as_dict(),
-            "steps": self.steps,
+            "best_step": progress.best_step,
+            "final": progress.final.as_dict(),
+            "steps": progress.step,
             "timing": {
                 "seconds": seconds,
-                "tokens_per_second": statistics.median(self.tokens_per_second),
+                "tokens_per_second": statistics.median(speeds.values()),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             },
         }

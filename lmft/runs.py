@@ -3,7 +3,6 @@
 import json
 import logging
 import re
-import shutil
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,12 +10,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.config import RunConfig
-from lmft.dataset import Split
+from omegaconf import DictConfig
+
+from lmft.config import CORPUS, ModelConfig, RunConfig, as_values, build
+from lmft.dataset import Split, open_splits
 from lmft.errors import UserError
+from lmft.files import write_json
+from lmft.hub import content_digest
 from lmft.identity import NUMERICS, digest
-from lmft.model import CORPUS, ModelConfig, content_digest
 from lmft.tracker import folder_of, store_uri
+
+SPEED = ("checkpoint_every", "checkpoint_minutes")  # knobs of the trainer that change no number
 
 
 @dataclass(frozen=True)
@@ -31,21 +35,24 @@ class RunFolder:
         """The best weights, as a Hugging Face folder."""
         return self.path / "checkpoint"
 
-    def read_json(self, name: str) -> dict[str, Any]:
-        """What the file `name` holds; nothing where there is none."""
-        path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else {}
+    @property
+    def checkpoints(self) -> Path:
+        """What going on takes, while the run has not finished."""
+        return self.path / "checkpoints"
 
     @property
     def log(self) -> Path:
         """What was said while it ran."""
         return self.path / "run.log"
 
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What the file `name` holds; nothing where there is none."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` to the file `name`, whole or not at all."""
-        temporary = self.path / f".{name}-new"
-        temporary.write_text(json.dumps(value, indent=2) + "\n")
-        temporary.rename(self.path / name)
+        write_json(self.path / name, value)
 
 
 def find_run(place: str, tracker_uri: str | None) -> RunFolder:
@@ -69,12 +76,29 @@ def find_run(place: str, tracker_uri: str | None) -> RunFolder:
     return folder
 
 
+def find_finished(typed: DictConfig) -> RunFolder | None:
+    """The folder of the run that a typed config describes, if it has finished.
+
+    Only content is hashed: nothing heavy is imported, so that it answers at once.
+    """
+    splits = open_splits(build(typed.dataset))
+    key = digest(recipe(build(typed.model), as_values(typed), splits))
+    path = _there(root_of(typed.run_root), key)
+    return RunFolder(path, key) if path is not None and (path / "result.json").exists() else None
+
+
 def name_folder(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) -> RunFolder:
     """The folder of the run that `config` describes, under `run_root`; nothing is made yet."""
-    key = digest(recipe(config, values, splits))
+    key = digest(recipe(config.model, values, splits))
+    root = root_of(config.run_root)
     readable = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
     safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", readable).strip(".")
-    return RunFolder(Path(config.run_root).expanduser().absolute() / f"{safe}-{key[:10]}", key)
+    return RunFolder(_there(root, key) or root / f"{safe}-{key[:10]}", key)
+
+
+def root_of(run_root: str) -> Path:
+    """The folder of all runs."""
+    return Path(run_root).expanduser().absolute()
 
 
 def model_label(config: ModelConfig) -> str:
@@ -82,13 +106,12 @@ def model_label(config: ModelConfig) -> str:
     return config.label or Path(str(config.name)).name
 
 
-def recipe(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) -> dict[str, Any]:
+def recipe(model: ModelConfig, values: dict[str, Any], splits: dict[str, Split]) -> dict[str, Any]:
     """All that decides a run's numbers, and nothing else: its key is the hash of this.
 
     Content stands for paths, a commit for a hub model. Where and how fast a run computes stays out;
     the precision counts as it is written.
     """
-    model = config.model
     weights = None if model.name is None else content_digest(model.name, model.revision)
     tokenizer: Any = model.tokenizer
     if model.tokenizer == CORPUS:
@@ -97,29 +120,48 @@ def recipe(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) 
         tokenizer = content_digest(model.tokenizer, model.revision, "model.tokenizer")
     return {
         "dataset": {name: split.digest() for name, split in splits.items()},
-        "separator": config.dataset.separator,
-        "block_size": config.dataset.block_size,
+        "separator": values["dataset"]["separator"],
+        "block_size": values["dataset"]["block_size"],
         "model": [weights, tokenizer, model.architecture, model.from_scratch, model.dropout],
         "model.config": model.config,
         "objective": values["objective"],
         "optimizer": values["optimizer"],
-        "trainer": values["trainer"],
+        "trainer": {k: value for k, value in values["trainer"].items() if k not in SPEED},
         "evaluation": {
             knob: values["evaluation"][knob]
             for knob in ("context", "stride", "max_blocks", "pseudo")
         },
-        "seed": config.seed,
+        "seed": values["seed"],
         "precision": values["hardware"]["precision"],
         "numerics": NUMERICS,
     }
 
 
+def _there(root: Path, key: str) -> Path | None:
+    """The folder of that key, whatever it is called."""
+    return next(root.glob(f"*-{key[:10]}"), None)
+
+
+def set_aside(path: Path) -> Path:
+    """Move a folder to the first free name of path~1, path~2 and so on; returns it."""
+    number = 1
+    while (place := path.with_name(f"{path.name}~{number}")).exists():
+        number += 1
+    path.rename(place)
+    return place
+
+
 def start_folder(folder: RunFolder, composed: dict[str, str]) -> None:
-    """An empty folder but for what was composed: file names under `.hydra`, and their texts."""
-    shutil.rmtree(folder.path, ignore_errors=True)
-    (folder.path / ".hydra").mkdir(parents=True)
+    """Keep what was composed at the first start: file names under `.hydra`, and their texts."""
+    place = folder.path / ".hydra"
+    if place.exists():
+        return
+    folder.path.mkdir(parents=True, exist_ok=True)
+    temporary = folder.path / ".hydra-new"
+    temporary.mkdir(exist_ok=True)
     for name, text in composed.items():
-        (folder.path / ".hydra" / name).write_text(text)
+        (temporary / name).write_text(text)
+    temporary.rename(place)
 
 
 @contextmanager

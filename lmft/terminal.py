@@ -1,8 +1,9 @@
 """What a person sees of a run in the terminal."""
 
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.markup import escape
@@ -12,8 +13,12 @@ from rich.text import Text
 from rich.tree import Tree
 
 from lmft.metrics import TokenLoss
-from lmft.samples import Sample
-from lmft.trainer import Step
+
+if TYPE_CHECKING:
+    from lmft.samples import Sample
+    from lmft.trainer import Step
+
+STATES = {"finished": "green", "failed": "red"}  # others: yellow
 
 KNOBS = {  # those that tell most about a group, in the order shown
     "dataset": ("name", "document", "separator", "block_size", "max_documents"),
@@ -27,11 +32,15 @@ KNOBS = {  # those that tell most about a group, in the order shown
 class Terminal:
     """The run's side of the conversation with a person."""
 
-    def __init__(self, console: Console | None = None):
+    def __init__(self, console: Console | None = None, brief: bool = False):
+        """With `brief`, as for the jobs of a sweep, only losses and the final line are shown."""
         self._console = console or Console(highlight=False)
+        self.brief = brief
 
     def show_config(self, title: str, values: Mapping[str, Any], facts: Mapping[str, str]) -> None:
         """A short tree of what was composed, and of what it came to."""
+        if self.brief:
+            return
         tree = Tree(Text(title, style="bold"))
         for group, knobs in KNOBS.items():
             shown = {knob: values[group].get(knob) for knob in knobs}
@@ -58,8 +67,10 @@ class Terminal:
             f"{loss.targets:,} targets{note}"
         )
 
-    def show_samples(self, title: str, samples: list[Sample]) -> None:
+    def show_samples(self, title: str, samples: "list[Sample]") -> None:
         """What the model makes of a few texts."""
+        if self.brief:
+            return
         self.say(f"Samples {title}", style="bold")
         for sample in samples:
             prompt, answer = (" ".join(text.split()) for text in (sample.prompt, sample.answer))
@@ -67,6 +78,8 @@ class Terminal:
 
     def show_results(self, rows: list[tuple[str, int, TokenLoss]]) -> None:
         """The final table: name, step and loss."""
+        if self.brief:
+            return
         table = Table(box=None, header_style="bold", pad_edge=False)
         for column in ("", "step", "loss, nats a token", "perplexity", "targets"):
             table.add_column(column, justify="left" if not column else "right")
@@ -77,6 +90,19 @@ class Terminal:
                 f"{loss.mean:.4f}",
                 f"{loss.perplexity:,.2f}",
                 f"{loss.targets:,}",
+            )
+        self._console.print(table)
+
+    def show_jobs(self, rows: list[tuple[int, str, str, float, str]]) -> None:
+        """What became of a sweep's jobs: number, knobs, state, validation loss, reason."""
+        table = Table(box=None, header_style="bold", pad_edge=False)
+        for column in ("job", "knobs", "state", "validation perplexity", ""):
+            table.add_column(column, justify="right" if "perplexity" in column else "left")
+        for number, knobs, state, loss, reason in rows:
+            number_shown = f"{math.exp(loss):,.2f}" if loss < 700 else ""
+            style = STATES.get(state, "yellow")
+            table.add_row(
+                str(number), Text(knobs), Text(state, style), number_shown, Text(reason, "dim")
             )
         self._console.print(table)
 
@@ -107,7 +133,7 @@ class Bars:
         self._progress = progress
         self._training = progress.add_task("training", total=steps, facts="")
 
-    def show_step(self, step: Step) -> None:
+    def show_step(self, step: "Step") -> None:
         """Move on by one optimizer step."""
         facts = f"loss {step.loss.mean:.3f}  {step.tokens / step.seconds:,.0f} tokens/s"
         self._progress.update(self._training, completed=step.number, facts=facts)

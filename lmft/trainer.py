@@ -5,64 +5,18 @@ import math
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
 
 import torch
 from torch.nn.utils import clip_grad_norm_
 from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
-from lmft.errors import UserError
+from lmft.config import TrainerConfig
 from lmft.hardware import Hardware
 from lmft.loss import summed_nats
 from lmft.metrics import TokenLoss
 from lmft.objective import Batch
 from lmft.optimizer import learning_rate_factor, set_learning_rate
-
-
-class Schedule(Enum):
-    """How the learning rate goes after warm-up."""
-
-    linear = "linear"
-    cosine = "cosine"
-    constant = "constant"
-
-
-@dataclass
-class TrainerConfig:
-    """The `trainer` group."""
-
-    epochs: float
-    max_steps: int | None  # optimizer steps; training stops at whichever comes first
-    batch_size: int  # blocks an optimizer step
-    schedule: Schedule
-    warmup_steps: int  # optimizer steps
-    max_grad_norm: float | None  # null: gradients are not clipped
-    evaluate_every: int | None  # optimizer steps; null: an epoch
-    patience: int | None  # evaluations in a row without a better one; null: no early stop
-    shuffle: bool  # false: blocks in file order
-
-    def check(self) -> None:
-        """Refuse numbers that mean nothing."""
-        for knob in ("epochs", "max_grad_norm"):
-            value = getattr(self, knob)
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"trainer.{knob} must be a number above 0, not {value}.")
-        for knob, least in {
-            "max_steps": 1,
-            "batch_size": 1,
-            "warmup_steps": 0,
-            "evaluate_every": 1,
-            "patience": 1,
-        }.items():
-            value = getattr(self, knob)
-            if value is not None and value < least:
-                raise UserError(f"trainer.{knob} must be at least {least}, not {value}.")
-
-    def steps(self, per_epoch: int) -> int:
-        """Optimizer steps to take, with `per_epoch` of them an epoch."""
-        by_epochs = math.ceil(self.epochs * per_epoch)
-        return by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
 
 
 @dataclass(frozen=True)
@@ -93,15 +47,18 @@ def train(
     optimizer: Optimizer,
     hardware: Hardware,
     config: TrainerConfig,
-    steps: int,
+    numbers: range,
     seed: int,
 ) -> Iterator[Step]:
-    """Take `steps` optimizer steps, yielding after each one.
+    """Take the optimizer steps `numbers` (1 is the first), yielding after each one.
+
+    The last of them is the one after which nothing is left of the learning rate.
 
     Raises:
         FloatingPointError: a loss or gradient is not finite.
     """
-    for number in range(1, steps + 1):
+    steps = numbers.stop - 1
+    for number in numbers:
         started = time.perf_counter()
         parts = next(batches)
         learning_rate = set_learning_rate(

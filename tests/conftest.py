@@ -1,6 +1,7 @@
 """What the tests share: real text and weights where they are at hand, tiny models made here."""
 
 import logging
+import multiprocessing
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny models lose more to threads than they gain
@@ -88,14 +89,10 @@ class Fit:
         """Train; returns the run's folder."""
         places = [f"run_root={self.root / 'runs'}", f"cache_root={self.root / 'cache'}"]
         composed = compose("hardware=cpu", "tracker=none", *places, *overrides)
-        before = set((self.root / "runs").glob("*"))
         config, values = read_config(composed)
         files = {"config.yaml": OmegaConf.to_yaml(composed)}
         files["overrides.yaml"] = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
-        run(config, values, files, Terminal())
-        made = set((self.root / "runs").glob("*")) - before
-        assert len(made) == 1, "the run's folder was there before"
-        return made.pop()
+        return run(config, values, files, Terminal()).path
 
 
 @pytest.fixture
@@ -132,6 +129,31 @@ class Store:
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return Store(tmp_path_factory.mktemp("store"))
+
+
+def start(line: str, folder: Path, log: Path | None = None):
+    """The command in a process of its own, forked from one that has the imports behind it."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["tests.preload"])
+    process = context.Process(target=enter, args=(line, str(folder), log and str(log)))
+    process.start()
+    return process
+
+
+def warm_up() -> None:
+    """Let the process that others are forked from have its imports done."""
+    start("--help", Path.cwd()).join()
+
+
+def enter(line: str, folder: str, log: str | None) -> None:
+    os.setpgid(0, 0)  # so that it can be killed with all that it starts
+    os.chdir(folder)
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    sys.argv = ["lmft", *shlex.split(line)]
+    out = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+    os.dup2(out, 1)
+    os.dup2(out, 2)
+    sys.exit(cli.main())
 
 
 @pytest.fixture

@@ -18,7 +18,8 @@ from transformers import AddedToken, ByT5Tokenizer
 
 from lmft.blocks import Blocks, open_stream, pieces, words
 from lmft.blocks.words import Words, words_stand_alone
-from lmft.dataset import DocumentRule, Split
+from lmft.config import DocumentRule
+from lmft.dataset import Split
 from lmft.dataset import documents as document_pieces
 from lmft.dataset.sources import Rows, TextFiles
 from lmft.errors import UserError

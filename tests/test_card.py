@@ -19,7 +19,7 @@ from lmft.card.curve import MOST_POINTS, thin
 from lmft.card.markdown import fence, table
 from lmft.config import read_config
 from lmft.dataset import open_splits
-from lmft.model import content_digest
+from lmft.hub import content_digest
 from lmft.provenance import describe_changes, repeat_command
 from lmft.runs import name_folder
 from tests.conftest import compose

@@ -15,7 +15,8 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.dataset import DatasetConfig, DocumentRule, documents, open_splits
+from lmft.config import DatasetConfig, DocumentRule
+from lmft.dataset import documents, open_splits
 from lmft.dataset.documents import RULES, split_documents
 from lmft.dataset.sources import PythonDocs, TextFiles
 from lmft.errors import UserError

@@ -14,10 +14,10 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from lmft.assessment import assess, score, windows_of
-from lmft.config import read_config
+from lmft.config import EvaluationConfig, read_config
 from lmft.dataset import open_splits
 from lmft.errors import UserError
-from lmft.evaluation import EvaluationConfig, cut_windows
+from lmft.evaluation import cut_windows
 from lmft.materials import gather
 from lmft.objective import CausalLM, MaskedLM
 from tests.conftest import compose

@@ -4,10 +4,11 @@ import json
 
 import pytest
 
-from lmft.archive import held, open_archive
+from lmft.archive import open_archive
 from lmft.clean import find
 from lmft.errors import UserError
 from lmft.list_runs import label_knobs
+from lmft.lock import held
 
 RESULT = {"perplexity": 27.61, "fingerprint": "f", "conditions": {"split": "validation"}}
 

@@ -6,16 +6,19 @@ import sys
 import pytest
 
 from lmft.errors import Stopped, UserError
-from lmft.tracker import Corpus, MlflowTracker, open_client
+from lmft.history import open_history
+from lmft.record import Facts, Record
+from lmft.tracker import MlflowTracker, NoTracker, open_client
 
-CORPUS = Corpus("cats", "0123456789" * 6)
 
-
-def finished(tracker, store):
-    (run,) = store.client.search_runs(
-        [store.client.get_experiment_by_name(tracker.experiment_name).experiment_id]
-    )
-    return run
+@pytest.fixture
+def record(tmp_path):
+    """The record of a run that has just begun."""
+    record = Record(tmp_path)
+    facts = Facts("run", "key", {"long": "x" * 10_000}, "cats", "0123456789" * 6, "fp32")
+    record.start(facts, {"lmft.folder": str(tmp_path)})
+    yield record
+    record.close()
 
 
 def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
@@ -40,28 +43,69 @@ def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
     ("ending", "status"),
     [(None, "FINISHED"), (RuntimeError("no"), "FAILED"), (Stopped(signal.SIGTERM), "KILLED")],
 )
-def test_however_a_run_ends_its_status_and_its_points_are_kept(store, ending, status):
-    tracker = MlflowTracker(store.uri, f"ends-{status}")
+def test_however_a_run_ends_its_status_and_its_points_are_kept(store, record, ending, status):
+    tracker = MlflowTracker(store.uri, "ends")
     try:
-        with tracker.start("run", {"long": "x" * 10_000}, {}, CORPUS) as log:
+        with tracker.follow(record) as log:
             log.metrics({"loss": 1.5}, 3)
             if ending is not None:
                 raise ending
     except (RuntimeError, Stopped):
         pass
-    run = finished(tracker, store)
+    run = store.run_of(record.path)
     assert run.info.status == status
     assert run.data.metrics == {"loss": 1.5}
     assert len(run.data.params["long"]) == 6000
+    assert run.data.tags.get("reason") == ("RuntimeError: no" if status == "FAILED" else None)
+    assert tracker.holds(str(record.path)) == (status == "FINISHED")
 
 
-def test_many_points_travel_together_and_arrive_once_each(store):
-    tracker = MlflowTracker(store.uri, "many")
-    with tracker.start("run", {}, {}, CORPUS) as log:
+def test_many_points_travel_together_and_arrive_once_each(store, record):
+    with MlflowTracker(store.uri, "many").follow(record) as log:
         for step in range(2500):
             log.metrics({"loss": float(step)}, step)
-    history = store.client.get_metric_history(finished(tracker, store).info.run_id, "loss")
-    assert [(p.step, p.value) for p in history] == [(step, float(step)) for step in range(2500)]
+    assert store.points(record.path, "loss") == {step: float(step) for step in range(2500)}
+
+
+def test_points_that_are_sent_again_change_nothing(store, record):
+    tracker = MlflowTracker(store.uri, "again")
+    with tracker.follow(record) as log:
+        log.metrics({"loss": 1.0}, 1)
+    store.client.set_tag(store.run_of(record.path).info.run_id, "lmft.sent", "0")
+    with tracker.follow(record) as log:
+        log.metrics({"loss": 2.0}, 2)
+    assert store.points(record.path, "loss") == {1: 1.0, 2: 2.0}
+
+
+def test_a_store_that_lacks_a_run_is_filled_from_its_folder(store, record, tmp_path):
+    with NoTracker().follow(record) as log:
+        log.metrics({"loss": 1.0}, 1)
+        log.text("before", "samples_before.txt")
+        log.tags({"label": "good"})
+    tracker = MlflowTracker(store.uri, "filled")
+    with tracker.amend(record):
+        pass
+    run = store.run_of(record.path)
+    assert run.info.status == "FINISHED" and run.data.tags["label"] == "good"
+    assert [artifact.path for artifact in store.client.list_artifacts(run.info.run_id)] == [
+        "samples_before.txt"
+    ]
+    assert store.points(record.path, "loss") == {1: 1.0}
+
+
+def test_a_run_of_another_sweep_is_linked_once(store, record):
+    tracker = MlflowTracker(store.uri, "linked")
+    with tracker.follow(record) as log:
+        log.metrics({"loss": 1.0}, 1)
+    first, second = (tracker.open_sweep(key, key, {}) for key in ("one", "two"))
+    assert tracker.open_sweep("one", "one", {}) == first
+    for parent in (first, second, second):
+        tracker.adopt(str(record.path), parent, f"lr={parent}")
+    run = store.run_of(record.path)
+    assert run.data.tags["mlflow.parentRunId"] == first
+    history = open_history(store.uri)
+    for parent in (first, second):
+        assert history.of_sweep(parent).folders == [str(record.path)]
 
 
 def test_two_processes_making_one_store_at_once_both_find_it_whole(tmp_path):

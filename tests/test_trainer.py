@@ -11,9 +11,9 @@ from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from lmft.batches import Batches
 from lmft.blocks import Blocks, TokenStream
-from lmft.config import read_config
+from lmft.config import Precision, read_config
 from lmft.dataset import open_splits
-from lmft.hardware import Hardware, Precision
+from lmft.hardware import Hardware
 from lmft.materials import gather
 from lmft.objective import CausalLM, MaskedLM
 from lmft.optimizer import build_optimizer, learning_rate_factor

@@ -17,8 +17,8 @@ from lmft.card.sections import (
 from lmft.config import RunConfig
 from lmft.dataset import Split
 from lmft.dataset.sources import HubDataset
+from lmft.hub import locate
 from lmft.materials import Materials
-from lmft.model import locate
 from lmft.provenance import Origin
 from lmft.runs import RunFolder
 from lmft.samples import Sample

@@ -7,11 +7,10 @@ rows make a document. All is read as a stream, so that memory stays flat as the 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
 
 import numpy as np
 
+from lmft.config import DatasetConfig, DocumentRule
 from lmft.dataset.documents import Piece, article_starts, split_documents
 from lmft.dataset.sources import Source
 from lmft.errors import UserError
@@ -21,34 +20,6 @@ logger = logging.getLogger(__name__)
 
 SPLITS = ("train", "validation", "test")
 HELD_OUT_SEED = 0  # which documents are held out never depends on a run's seed
-
-
-class DocumentRule(Enum):
-    """What makes one document of the rows that a source gives."""
-
-    auto = "auto"  # row for records, file for text, article for WikiText
-    row = "row"
-    file = "file"
-    line = "line"
-    blank_line = "blank_line"  # paragraphs, parted by blank lines
-    article = "article"  # from one ` = Title = ` to the next
-
-
-@dataclass
-class DatasetConfig:
-    """The `dataset` group."""
-
-    name: str  # as labels show it
-    source: Any  # a lmft.dataset.sources.Source, by _target_
-    train: str | None  # where the source keeps each split: a path, or the hub's name for it
-    validation: str | None
-    test: str | None
-    validation_fraction: float  # of the training documents, held out if there is no validation
-    text_column: str  # of records
-    document: DocumentRule
-    separator: str  # between documents: eos, none, model, or a text
-    block_size: int  # tokens
-    max_documents: int | None  # of each split; null: all
 
 
 @dataclass(frozen=True)
@@ -116,17 +87,8 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
     """The splits of `only` that `config` names, in the order train, validation, test.
 
     Raises:
-        UserError: a number is out of range, or a split is not where it should be.
+        UserError: a split is not where it should be.
     """
-    if not 0 < config.validation_fraction < 1:
-        raise UserError(
-            "dataset.validation_fraction must lie between 0 and 1, not "
-            f"{config.validation_fraction}."
-        )
-    for knob, least in (("block_size", 2), ("max_documents", 1)):
-        value = getattr(config, knob)
-        if value is not None and value < least:
-            raise UserError(f"dataset.{knob} must be at least {least}, not {value}.")
     places = {name: getattr(config, name) for name in SPLITS}
     held_out: dict[str, bool | None] = dict.fromkeys(SPLITS)
     if places["train"] is not None and places["validation"] is None:

@@ -1,16 +1,18 @@
-"""Where the numbers of a run are kept: MLflow, or nowhere but in its folder."""
+"""Where the numbers of a run are shown: MLflow, or nowhere but in its folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Protocol
 
 from lmft.errors import Stopped, UserError
-from lmft.tracker.log import Corpus, MlflowLog
-from lmft.tracker.store import artifact_root, by_tag, folder_of, open_client, store_uri
+from lmft.record import Record
+from lmft.tracker.mirror import Mirror, find_mirror
+from lmft.tracker.store import artifact_root, folder_of, holds_run, open_client, store_uri
+from lmft.tracker.sweep import adopt, open_parent
 
 __all__ = [
-    "Corpus",
     "MlflowTracker",
     "NoTracker",
     "RunLog",
@@ -33,18 +35,36 @@ class RunLog(Protocol):
     def tags(self, tags: dict[str, str]) -> None:
         """Set facts that the run can be found by."""
 
+    def sync(self) -> None:
+        """Let the metrics survive a loss of power."""
+
 
 class Tracker(Protocol):
-    """Where runs are kept."""
+    """Where runs are shown. All follows from their records: it can be made up for later."""
 
     def check(self) -> None:
-        """Refuse settings under which no run could be kept."""
+        """Refuse settings under which no run could be shown."""
 
-    def start(self, name: str, params: dict[str, Any], tags: dict[str, str], corpus: Corpus) -> Any:
+    def follow(self, record: Record) -> Any:
         """A context: the run is open inside, and ends FINISHED, FAILED or KILLED with it."""
 
-    def reopen(self, folder: str) -> Any:
-        """A context: the log of the run kept in `folder`, its status left alone; None without."""
+    def amend(self, record: Record) -> Any:
+        """A context: the log of a run that has ended, filled from its record where it lacks."""
+
+    def holds(self, folder: str) -> bool:
+        """Whether the run in `folder` is shown to its end."""
+
+    def adopt(self, folder: str, parent: str, name: str) -> None:
+        """Show the run of `folder` under the sweep `parent`, as `name`."""
+
+    def move(self, folder: str, place: str) -> None:
+        """The run of `folder` now lies at `place`, superseded by another one."""
+
+    def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
+        """The id of the sweep of that key, found or made; None: it is not shown."""
+
+    def close_sweep(self, parent: str, succeeded: bool, texts: Path) -> None:
+        """End a sweep, with the texts in that folder, if there is one."""
 
     def where(self) -> str:
         """How a person comes to see the runs."""
@@ -52,39 +72,38 @@ class Tracker(Protocol):
 
 @dataclass(frozen=True)
 class NoTracker:
-    """Keeps nothing."""
+    """The folder alone."""
 
     def check(self) -> None:
         """Nothing can go wrong."""
 
     @contextmanager
-    def start(
-        self, name: str, params: dict[str, Any], tags: dict[str, str], corpus: Corpus
-    ) -> Iterator[RunLog]:
-        """A run that forgets what it is told."""
-        yield Forgetful()
+    def follow(self, record: Record) -> Iterator[RunLog]:
+        """The record itself."""
+        yield record
 
-    @contextmanager
-    def reopen(self, folder: str) -> Iterator[RunLog | None]:
-        """A run that forgets what it is told."""
-        yield Forgetful()
+    amend = follow
+
+    def holds(self, folder: str) -> bool:
+        """There is nothing to make up for."""
+        return True
+
+    def adopt(self, folder: str, parent: str, name: str) -> None:
+        """There are no sweeps."""
+
+    def move(self, folder: str, place: str) -> None:
+        """Nothing to say."""
+
+    def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
+        """There are no sweeps."""
+        return None
+
+    def close_sweep(self, parent: str, succeeded: bool, texts: Path) -> None:
+        """There are no sweeps."""
 
     def where(self) -> str:
         """Nowhere."""
         return "result.json in that folder; tracker=mlflow would show curves"
-
-
-class Forgetful:
-    """A run that nobody tracks."""
-
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        """Nothing."""
-
-    def text(self, text: str, file_name: str) -> None:
-        """Nothing."""
-
-    def tags(self, tags: dict[str, str]) -> None:
-        """Nothing."""
 
 
 @dataclass(frozen=True)
@@ -103,38 +122,59 @@ class MlflowTracker:
         self._experiment(open_client(self.uri))
 
     @contextmanager
-    def start(
-        self, name: str, params: dict[str, Any], tags: dict[str, str], corpus: Corpus
-    ) -> Iterator[RunLog]:
-        """A new run, its points sent in batches."""
-        client = open_client(self.uri)
-        run = client.create_run(self._experiment(client), run_name=name, tags=tags)
-        run_id = run.info.run_id
-        log = MlflowLog(client, run_id)
+    def follow(self, record: Record) -> Iterator[RunLog]:
+        """The run of this record, found or made; its points are sent in batches."""
+        mirror = self._mirror(record)
+        mirror.set_status("RUNNING")
         status = "FAILED"
         try:
-            log.describe(params, corpus)
-            yield log
+            yield mirror
             status = "FINISHED"
-        except (Stopped, KeyboardInterrupt):
+        except Stopped:
             status = "KILLED"
             raise
+        except Exception as error:
+            mirror.tags({"reason": f"{type(error).__name__}: {error}"[:500]})
+            raise
         finally:
-            log.flush()
-            client.set_terminated(run_id, status)
+            mirror.flush()
+            mirror.set_status(status)
 
     @contextmanager
-    def reopen(self, folder: str) -> Iterator[RunLog | None]:
-        """The newest run of `folder`, to add to what it holds; None where the store has none."""
+    def amend(self, record: Record) -> Iterator[RunLog]:
+        """The run of this record, found or made, and FINISHED as before."""
+        mirror = self._mirror(record)
+        yield mirror
+        mirror.flush()
+        mirror.set_status("FINISHED")
+
+    def holds(self, folder: str) -> bool:
+        """Whether the store has the run of `folder`, and FINISHED."""
+        return holds_run(store_uri(self.uri), folder)
+
+    def adopt(self, folder: str, parent: str, name: str) -> None:
+        """Make the run a child of `parent`; one that has another parent is linked once finished."""
+        adopt(open_client(self.uri), folder, parent, name)
+
+    def move(self, folder: str, place: str) -> None:
+        """Tag the run, if the store has it."""
         client = open_client(self.uri)
-        experiments = [found.experiment_id for found in client.search_experiments()]
-        runs = client.search_runs(experiments, by_tag("lmft.folder", folder), max_results=1)
-        if not runs:
-            yield None
-            return
-        log = MlflowLog(client, runs[0].info.run_id)
-        yield log
-        log.flush()
+        run = find_mirror(client, folder)
+        if run is not None:
+            client.set_tag(run.info.run_id, "lmft.folder", place)
+            client.set_tag(run.info.run_id, "superseded", "true")
+
+    def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
+        """The parent run, RUNNING."""
+        client = open_client(self.uri)
+        return open_parent(client, self._experiment(client), key, name, tags)
+
+    def close_sweep(self, parent: str, succeeded: bool, texts: Path) -> None:
+        """The parent run, FINISHED or FAILED."""
+        client = open_client(self.uri)
+        if texts.is_dir():
+            client.log_artifacts(parent, str(texts))
+        client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
 
     def where(self) -> str:
         """The command that opens the page."""
@@ -142,6 +182,10 @@ class MlflowTracker:
         return (
             uri if uri.startswith("http") else f"make ui, or: mlflow ui --backend-store-uri {uri}"
         )
+
+    def _mirror(self, record: Record) -> Mirror:
+        client = open_client(self.uri)
+        return Mirror(client, self._experiment(client), record)
 
     def _experiment(self, client: Any) -> str:
         from mlflow.exceptions import MlflowException

@@ -2,6 +2,8 @@
 
 import logging
 import os
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,28 @@ def folder_of(run_id: str, uri: str | None) -> str | None:
     except MlflowException:
         return None
     return tags.get("lmft.folder")
+
+
+def holds_run(uri: str, folder: str) -> bool:
+    """Whether the store has a FINISHED run of `folder`."""
+    place = sqlite_path(uri)
+    if place is None:
+        query = f"{by_tag('lmft.folder', folder)} and attributes.status = 'FINISHED'"
+        client = open_client(uri)
+        experiments = [found.experiment_id for found in client.search_experiments()]
+        return bool(client.search_runs(experiments, query, max_results=1))
+    if not place.exists():
+        return False
+    # SQLite is asked directly: importing mlflow would take longer than all the rest of an answer.
+    query = (
+        "SELECT 1 FROM tags JOIN runs USING (run_uuid) WHERE tags.key = 'lmft.folder' "
+        "AND tags.value = ? AND runs.status = 'FINISHED' AND runs.lifecycle_stage = 'active'"
+    )
+    try:
+        with closing(sqlite3.connect(f"{place.as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute(query, (folder,)).fetchone() is not None
+    except sqlite3.Error:
+        return False
 
 
 def store_uri(uri: str | None) -> str:
@@ -87,8 +111,6 @@ def make_store(place: Path) -> None:
 
 
 def _create_schema(place: Path) -> None:
-    import sqlite3
-
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
     store = SqlAlchemyStore(f"sqlite:///{place}", (place.parent / "mlartifacts").as_uri())

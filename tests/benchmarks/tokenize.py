@@ -27,7 +27,8 @@ import numpy as np
 import transformers
 
 from lmft.blocks import Blocks, open_stream
-from lmft.dataset import DocumentRule, Split
+from lmft.config import DocumentRule
+from lmft.dataset import Split
 from lmft.dataset.sources import TextFiles
 from lmft.tokenizer import load_tokenizer
 

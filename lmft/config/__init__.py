@@ -1,0 +1,117 @@
+"""A whole run, typed: what Hydra composed, checked at the door and made into real objects."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.config.groups import (
+    CORPUS,
+    DatasetConfig,
+    DocumentRule,
+    EvaluationConfig,
+    HardwareConfig,
+    ModelConfig,
+    Precision,
+    Schedule,
+    TrainerConfig,
+)
+from lmft.errors import UserError
+from lmft.identity import flatten
+
+__all__ = [
+    "CORPUS",
+    "DatasetConfig",
+    "DocumentRule",
+    "EvaluationConfig",
+    "HardwareConfig",
+    "ModelConfig",
+    "Precision",
+    "RunConfig",
+    "Schedule",
+    "TrainerConfig",
+    "as_values",
+    "build",
+    "check_targets",
+    "check_types",
+    "read_config",
+]
+
+# All that a config may name in `_target_`: ours, and torch's optimizers.
+TARGETS = ("lmft.dataset.sources.", "lmft.objective.", "lmft.tracker.", "torch.optim.")
+
+
+@dataclass
+class RunConfig:
+    """All groups, and what belongs to none."""
+
+    dataset: DatasetConfig
+    model: ModelConfig
+    objective: Any  # an lmft.objective.Objective, by _target_
+    optimizer: Any  # a torch.optim.Optimizer that awaits its parameters, by _target_
+    trainer: TrainerConfig
+    evaluation: EvaluationConfig
+    hardware: HardwareConfig
+    tracker: Any  # an lmft.tracker.Tracker, by _target_
+    seed: int
+    run_root: str
+    cache_root: str
+    fresh: bool
+    debug: bool
+
+
+def check_types(composed: DictConfig) -> DictConfig:
+    """The composed config, typed and sealed; nothing that it names is imported yet.
+
+    Types are checked here, at the door, and not while Hydra composes: so `--help`, `-c job` and
+    tab completion stay quick.
+
+    Raises:
+        UserError: a value is missing, or a `_target_` is not one of ours.
+    """
+    typed: DictConfig = OmegaConf.merge(OmegaConf.structured(RunConfig), composed)  # type: ignore[assignment]
+    OmegaConf.set_readonly(typed, True)
+    missing = sorted(OmegaConf.missing_keys(typed))
+    if missing:
+        raise UserError(f"{missing[0]} has no value; set {missing[0]}=...")
+    check_targets(as_values(typed))
+    if not 0 <= typed.seed < 2**63:
+        raise UserError(f"seed must be a number from 0 to 2**63, not {typed.seed}.")
+    return typed
+
+
+def check_targets(values: dict[str, Any]) -> None:
+    """Refuse what a config may not name.
+
+    Raises:
+        UserError: a `_target_` is not one of ours.
+    """
+    for key, target in flatten(values).items():
+        if key.endswith("_target_") and not str(target).startswith(TARGETS):
+            raise UserError(f"{key} is {target!r}; only {', '.join(TARGETS)}* may be named there.")
+
+
+def as_values(typed: DictConfig) -> dict[str, Any]:
+    """A typed config as plain values, to be logged and hashed."""
+    values: dict[str, Any] = OmegaConf.to_container(typed, resolve=True, enum_to_str=True)  # type: ignore[assignment]
+    return values
+
+
+def build(typed: DictConfig | dict[str, Any]) -> Any:
+    """The real object that a typed config, or one group of it, describes.
+
+    Raises:
+        UserError: a value is refused.
+    """
+    return instantiate(typed, _convert_="object")
+
+
+def read_config(composed: DictConfig) -> tuple[RunConfig, dict[str, Any]]:
+    """The composed config as real objects, and as plain values.
+
+    Raises:
+        UserError: a value is missing or refused, or a `_target_` is not one of ours.
+    """
+    typed = check_types(composed)
+    return build(typed), as_values(typed)

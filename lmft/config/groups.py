@@ -1,0 +1,167 @@
+"""The knobs of each group, with their units; their defaults stand in `conf/`, once.
+
+Each refuses values that mean nothing. Nothing heavy is imported here, so that a finished run can
+answer before torch is loaded.
+"""
+
+import math
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+
+from lmft.errors import UserError
+from lmft.hub import locate
+
+CORPUS = "corpus"  # model.tokenizer: trained on the training split
+
+
+class DocumentRule(Enum):
+    """What makes one document of the rows that a source gives."""
+
+    auto = "auto"  # row for records, file for text, article for WikiText
+    row = "row"
+    file = "file"
+    line = "line"
+    blank_line = "blank_line"  # paragraphs, parted by blank lines
+    article = "article"  # from one ` = Title = ` to the next
+
+
+@dataclass
+class DatasetConfig:
+    """The `dataset` group."""
+
+    name: str  # as labels show it
+    source: Any  # a lmft.dataset.sources.Source, by _target_
+    train: str | None  # where the source keeps each split: a path, or the hub's name for it
+    validation: str | None
+    test: str | None
+    validation_fraction: float  # of the training documents, held out if there is no validation
+    text_column: str  # of records
+    document: DocumentRule
+    separator: str  # between documents: eos, none, model, or a text
+    block_size: int  # tokens
+    max_documents: int | None  # of each split; null: all
+
+    def __post_init__(self) -> None:
+        if not 0 < self.validation_fraction < 1:
+            raise UserError(
+                "dataset.validation_fraction must lie between 0 and 1, not "
+                f"{self.validation_fraction}."
+            )
+        _at_least(self, "dataset", {"block_size": 2, "max_documents": 1})
+
+
+@dataclass
+class ModelConfig:
+    """The `model` group."""
+
+    label: str | None  # for folder names and tables; null: the last part of `name`
+    name: str | None  # a hub model, or a local folder
+    revision: str  # of the hub model
+    architecture: dict[str, Any] | None  # model_type and its config's values, if no name gives it
+    from_scratch: bool  # the architecture with new weights
+    config: dict[str, Any] | None  # changes to the architecture's config
+    tokenizer: str | None  # a hub model or folder, or `corpus`; null: the model's own
+    vocab_size: int  # of a tokenizer trained on the corpus
+    dropout: float | None  # of every kind that the architecture has; null: its own
+
+    def __post_init__(self) -> None:
+        if self.name is None and not (self.from_scratch and self.architecture):
+            raise UserError("model.name has no value; set it to a hub model or a local folder.")
+        if self.tokenizer == CORPUS and not self.from_scratch:
+            raise UserError(
+                "model.tokenizer is 'corpus', but pretrained weights know only their own "
+                "tokenizer; add model.from_scratch=true, or leave model.tokenizer out."
+            )
+        if self.tokenizer is None and self.name is None:
+            raise UserError("model.tokenizer has no value; set model.tokenizer=corpus.")
+        if self.dropout is not None and not 0 <= self.dropout < 1:
+            raise UserError(f"model.dropout must lie in [0, 1), not {self.dropout}.")
+        if self.name is not None:
+            locate(self.name, "model.name")
+
+
+class Schedule(Enum):
+    """How the learning rate goes after warm-up."""
+
+    linear = "linear"
+    cosine = "cosine"
+    constant = "constant"
+
+
+@dataclass
+class TrainerConfig:
+    """The `trainer` group."""
+
+    epochs: float
+    max_steps: int | None  # optimizer steps; training stops at whichever comes first
+    batch_size: int  # blocks an optimizer step
+    schedule: Schedule
+    warmup_steps: int  # optimizer steps
+    max_grad_norm: float | None  # null: gradients are not clipped
+    evaluate_every: int | None  # optimizer steps; null: an epoch
+    patience: int | None  # evaluations in a row without a better one; null: no early stop
+    shuffle: bool  # false: blocks in file order
+    checkpoint_every: int | None  # optimizer steps; null: by the clock alone
+    checkpoint_minutes: float | None  # null: not by the clock
+
+    def __post_init__(self) -> None:
+        for knob in ("epochs", "max_grad_norm", "checkpoint_minutes"):
+            value = getattr(self, knob)
+            if value is not None and not 0 < value < math.inf:
+                raise UserError(f"trainer.{knob} must be a number above 0, not {value}.")
+        least = {"max_steps": 1, "batch_size": 1, "warmup_steps": 0, "evaluate_every": 1}
+        _at_least(self, "trainer", least | {"patience": 1, "checkpoint_every": 1})
+
+    def steps(self, per_epoch: int) -> int:
+        """Optimizer steps to take, with `per_epoch` of them an epoch."""
+        by_epochs = math.ceil(self.epochs * per_epoch)
+        return by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
+
+
+@dataclass
+class EvaluationConfig:
+    """The `evaluation` group."""
+
+    split: str | None  # that `lmft evaluate` scores; null: test, else validation
+    context: int | None  # tokens a window; null: the block size
+    stride: int | None  # tokens from one window to the next; null: the context
+    max_blocks: int | None  # only the first so many windows; null: all
+    mask_draws: int  # frozen draws of masks (mlm) that `lmft evaluate` scores
+    pseudo: bool  # mlm: hide each token once, alone, instead
+
+    def __post_init__(self) -> None:
+        least = {"context": 2, "stride": 1, "max_blocks": 1, "mask_draws": 1}
+        _at_least(self, "evaluation", least)
+        if self.split not in (None, "train", "validation", "test"):
+            raise UserError(
+                f"evaluation.split is {self.split!r}; choose train, validation or test."
+            )
+
+
+class Precision(Enum):
+    """The number format of matrix products; weights stay in fp32."""
+
+    auto = "auto"  # bf16 where the device computes it natively, else fp32
+    fp32 = "fp32"
+    bf16 = "bf16"
+
+
+@dataclass
+class HardwareConfig:
+    """The `hardware` group."""
+
+    device: str  # cpu, cuda, cuda:1, mps; auto: the first found of cuda, mps, cpu
+    precision: Precision
+    micro_batch_size: int  # blocks in memory at once
+    compile: bool  # with torch.compile: a slower start, faster steps
+
+    def __post_init__(self) -> None:
+        _at_least(self, "hardware", {"micro_batch_size": 1})
+
+
+def _at_least(config: Any, group: str, least: dict[str, int]) -> None:
+    for knob, bound in least.items():
+        value = getattr(config, knob)
+        if value is not None and value < bound:
+            raise UserError(f"{group}.{knob} must be at least {bound}, not {value}.")

@@ -1,0 +1,246 @@
+"""From step to step: training, evaluations and checkpoints, from wherever the run stands."""
+
+import json
+import logging
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
+from typing import Any
+
+from safetensors.numpy import load_file, save_file
+from torch.optim import Optimizer
+
+from lmft.assessment import score, windows_of
+from lmft.checkpoint import Checkpoints, load_checkpoint
+from lmft.config import RunConfig
+from lmft.dataset import Split
+from lmft.errors import Stopped
+from lmft.evaluation import Scores
+from lmft.files import new_folder
+from lmft.materials import Materials
+from lmft.metrics import TokenLoss
+from lmft.model import save_model
+from lmft.outcome import Progress
+from lmft.runs import RunFolder
+from lmft.samples import Sample, draw_samples
+from lmft.signals import finish_first
+from lmft.terminal import Bars, Terminal
+from lmft.tracker import RunLog
+from lmft.trainer import Step, train
+
+logger = logging.getLogger(__name__)
+
+# Hears of the step and the run's folder after each validation; whether to end there, for now.
+Prune = Callable[[int, RunFolder], bool]
+
+SAMPLES = "samples.json"
+SCORES = "scores.safetensors"  # of the best weights on validation, beside them
+
+
+@dataclass(frozen=True)
+class Session:
+    """One start of a run: what it works with, where it keeps things, who listens."""
+
+    config: RunConfig
+    values: dict[str, Any]  # the same, as plain values
+    splits: dict[str, Split]
+    materials: Materials
+    optimizer: Optimizer
+    folder: RunFolder
+    log: RunLog
+    terminal: Terminal
+    started: float  # on the monotonic clock
+
+    def seconds(self, progress: Progress) -> float:
+        """At work so far, over all starts."""
+        return progress.seconds + time.monotonic() - self.started
+
+    @property
+    def checkpoints(self) -> Checkpoints:
+        """What going on takes."""
+        return Checkpoints(self.folder.checkpoints)
+
+
+@dataclass(frozen=True)
+class Plan:
+    """When a run is evaluated, and when it ends."""
+
+    steps: int  # optimizer steps, at most
+    evaluate_every: int  # optimizer steps
+    patience: int | None  # evaluations in a row without a better one
+
+    def evaluates(self, progress: Progress) -> bool:
+        """Whether the validation of this step is still to be done."""
+        due = progress.step % self.evaluate_every == 0 or progress.step == self.steps
+        return due and progress.evaluated != progress.step
+
+    def is_over(self, progress: Progress) -> bool:
+        """Whether nothing is left to be done."""
+        gave_up = self.patience is not None and progress.since_best >= self.patience
+        return gave_up or progress.step == self.steps
+
+
+def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
+    """Train to the end, from the last checkpoint on where there is one.
+
+    Args:
+        session: the run.
+        prune: whether it is not worth going on; the run can be taken to its end later.
+
+    Returns:
+        How far it came, and whether that is its end.
+
+    Raises:
+        Stopped: by a signal, after the step and with a checkpoint.
+        FloatingPointError: a loss or gradient is not finite.
+    """
+    progress = go_on(session)
+    trainer = session.config.trainer
+    per_epoch = session.materials.batches["train"].steps_per_epoch(trainer.batch_size)
+    steps = trainer.steps(per_epoch)
+    plan = Plan(steps, trainer.evaluate_every or per_epoch, trainer.patience)
+    clock = Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, progress.step)
+    training = start_training(session, progress.step, steps)
+    with session.terminal.progress(steps) as bars, saved_if_stopped(session, progress):
+        while True:
+            if plan.evaluates(progress):
+                validate(session, progress, bars)
+                if progress.step and prune(progress.step, session.folder):
+                    save(session, progress)
+                    return progress, False
+            if plan.is_over(progress):
+                return progress, True
+            if clock.is_time(progress.step):
+                save(session, progress)
+            with finish_first():
+                step = next(training)
+                progress.step = step.number
+                session.log.metrics(step.as_metrics(), step.number)
+                bars.show_step(step)
+
+
+def start_training(session: Session, done: int, steps: int) -> Iterator[Step]:
+    """The steps after the first `done`."""
+    trainer, seed = session.config.trainer, session.config.seed
+    batches = session.materials.batches["train"]
+    return train(
+        session.materials.model,
+        batches.training(trainer.batch_size, seed, trainer.shuffle, start=done),
+        session.optimizer,
+        session.materials.hardware,
+        trainer,
+        range(done + 1, steps + 1),
+        seed,
+    )
+
+
+def go_on(session: Session) -> Progress:
+    """Where the last whole checkpoint stands; step 0 where there is none."""
+    checkpoint = session.checkpoints.newest()
+    if checkpoint is None:
+        return Progress()
+    load_checkpoint(checkpoint, session.materials.model, session.optimizer)
+    progress = Progress.from_json(checkpoint.progress)
+    session.terminal.say(f"Going on from step {progress.step:,}.", style="bold")
+    logger.info("going on from step %d on %s", progress.step, session.materials.hardware.describe())
+    return progress
+
+
+@dataclass
+class Clock:
+    """When the next checkpoint is due."""
+
+    every: int | None  # optimizer steps
+    minutes: float | None
+    last_step: int  # of a checkpoint, or where this start began
+    last_time: float = field(default_factory=time.monotonic)
+
+    def is_time(self, step: int) -> bool:
+        """Whether to save now; if so, the time begins anew."""
+        by_steps = self.every is not None and step % self.every == 0
+        waited = time.monotonic() - self.last_time
+        by_clock = self.minutes is not None and waited > 60 * self.minutes
+        if step == self.last_step or not (by_steps or by_clock):
+            return False
+        self.last_step, self.last_time = step, time.monotonic()
+        return True
+
+
+@contextmanager
+def saved_if_stopped(session: Session, progress: Progress) -> Iterator[None]:
+    """Where a signal ends the work inside, nothing of it is lost."""
+    try:
+        yield
+    except Stopped:
+        if progress.step:
+            with finish_first():
+                save(session, progress)
+        raise
+
+
+def save(session: Session, progress: Progress) -> None:
+    """A checkpoint of now; the points up to here are safe before it counts."""
+    session.log.sync()
+    session.checkpoints.save(
+        progress.step,
+        session.materials.model,
+        session.optimizer,
+        asdict(replace(progress, seconds=session.seconds(progress))),
+        progress.best_step,
+    )
+    logger.info("checkpoint at step %d", progress.step)
+
+
+def validate(session: Session, progress: Progress, bars: Bars) -> None:
+    """Score the validation split; the best weights so far are kept."""
+    scores = score_split("validation", session, bars)
+    show_loss("validation", progress.step, scores.loss, session)
+    if progress.step == 0:
+        show_samples("before", session)
+    elif progress.best is None or scores.loss.mean < progress.best.mean:
+        model, tokenizer = session.materials.model, session.materials.tokenizer
+        with new_folder(session.checkpoints.best(progress.step)) as folder:
+            save_model(model, tokenizer, folder)
+            save_file(vars(scores), folder / SCORES)
+    progress.note(scores.loss)
+
+
+def read_best_scores(session: Session, progress: Progress) -> Scores:
+    """What the best weights cost on each validation target."""
+    return Scores(**load_file(session.checkpoints.best(progress.best_step) / SCORES))
+
+
+def score_split(split: str, session: Session, bars: Bars) -> Scores:
+    """The scores on a split, which must be finite."""
+    config, materials = session.config, session.materials
+    with bars.evaluation(split, len(windows_of(split, config, materials))) as advance:
+        scores = score(split, config, materials, advance=advance)
+    if not math.isfinite(scores.loss.nats):
+        raise FloatingPointError(f"The {split} loss is {scores.loss.nats}; lower optimizer.lr.")
+    return scores
+
+
+def show_loss(split: str, step: int, loss: TokenLoss, session: Session) -> None:
+    """One evaluation, to all who listen."""
+    session.log.metrics({f"{split}/{name}": value for name, value in loss.as_dict().items()}, step)
+    session.terminal.show_loss(step, split, loss)
+    logger.info("step %d: %s loss %.6f", step, split, loss.mean)
+
+
+def show_samples(when: str, session: Session) -> None:
+    """What the model makes of three validation texts, to the person, the folder and the tracker."""
+    materials = session.materials
+    samples = draw_samples(materials.model, materials.batches["validation"], materials.hardware)
+    session.terminal.show_samples(f"{when} training", samples)
+    text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
+    session.log.text(text + "\n", f"samples_{when}.txt")
+    known = session.folder.read_json(SAMPLES)
+    session.folder.write_json(SAMPLES, {**known, when: [asdict(sample) for sample in samples]})
+
+
+def read_samples(session: Session) -> dict[str, list[Sample]]:
+    """The samples before and after training."""
+    saved = json.loads((session.folder.path / SAMPLES).read_text())
+    return {when: [Sample(**sample) for sample in samples] for when, samples in saved.items()}

@@ -1,0 +1,95 @@
+"""A sweep: many runs by one command, with a parent in the tracker and a table at the end."""
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.experimental.callback import Callback
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.archive import PLACES
+from lmft.config import build, check_targets
+from lmft.errors import Refused
+from lmft.identity import digest, flatten
+from lmft.provenance import describe_source
+from lmft.runs import root_of
+from lmft.sweep.job import Plan, read_notes, write_plan
+from lmft.sweep.summary import summarize
+from lmft.terminal import Terminal
+from lmft.tracker import Tracker
+
+GOOD = ("finished", "pruned")
+
+
+class OpenSweep(Callback):
+    """Hydra's hook: the sweep that it is about to start."""
+
+    def on_multirun_start(self, config: DictConfig, **more: Any) -> None:
+        """Find the parent or make it, and tell the jobs."""
+        global _current
+        try:
+            _current = Sweep(config)
+        except Exception as error:  # Hydra would warn and start the jobs
+            raise Refused(error) from error
+
+
+class Sweep:
+    """The sweep of this process."""
+
+    def __init__(self, config: DictConfig):
+        tree: dict[str, Any] = OmegaConf.to_container(config, resolve=False)  # type: ignore[assignment]
+        hydra = tree.pop("hydra")
+        study = config.hydra.sweeper.get("study_name")
+        self.names = swept_names(list(config.hydra.overrides.task), hydra["sweeper"])
+        self.key = digest([common_knobs(tree, self.names), sorted(self.names), study])
+        short = "-".join(name.rpartition(".")[2] for name in self.names)
+        self.name = f"sweep-{short}-{self.key[:10]}"
+        self.launch = Path(config.hydra.sweep.dir).expanduser().absolute()
+        self.folder = root_of(config.run_root) / self.name
+        check_targets(tree)
+        self.tracker: Tracker = build(config.tracker)
+        tags = describe_source("lmft -m " + " ".join(config.hydra.overrides.task))
+        self.parent = self.tracker.open_sweep(self.key, self.name, tags)
+        write_plan(self.launch, Plan(self.key, self.names, self.parent, None))
+
+    def close(self, whole: bool) -> bool:
+        """Show what became of the jobs and end the parent; returns whether all went well."""
+        notes = read_notes(self.launch)
+        good = whole and all(note.state in GOOD for note in notes)
+        summarize(notes, self.folder, Terminal())
+        if self.parent is not None:
+            self.tracker.close_sweep(self.parent, good, self.folder)
+        shutil.rmtree(self.launch, ignore_errors=True)
+        return good
+
+
+_current: Sweep | None = None
+
+
+def close(whole: bool) -> bool:
+    """End the sweep that was opened in this process, if one was; returns whether all went well.
+
+    Args:
+        whole: whether each job had its turn.
+    """
+    global _current
+    sweep, _current = _current, None
+    return sweep is None or sweep.close(whole)
+
+
+def swept_names(words: list[str], sweeper: dict[str, Any]) -> list[str]:
+    """The knobs and groups that vary, of the command line and of the sweeper's own config."""
+    parsed = OverridesParser.create().parse_overrides(words)
+    varied = [o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override()]
+    return list(dict.fromkeys([*varied, *(sweeper.get("params") or {})]))
+
+
+def common_knobs(tree: dict[str, Any], names: list[str]) -> dict[str, Any]:
+    """The knobs by full name, less those that vary and those that say where and how fast."""
+    varied = tuple(f"{name}." for name in names)
+    return {
+        name: value
+        for name, value in flatten(tree).items()
+        if name not in names and not name.startswith((*varied, *PLACES))
+    }

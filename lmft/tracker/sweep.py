@@ -1,0 +1,59 @@
+"""Sweeps in MLflow: a parent run, and a child for each job."""
+
+from typing import Any
+
+from lmft.tracker.mirror import find_mirror
+from lmft.tracker.store import by_tag
+
+PARENT, SWEEP, LINK = "mlflow.parentRunId", "lmft.sweep", "lmft.link"
+
+
+def open_parent(client: Any, experiment: str, key: str, name: str, tags: dict[str, str]) -> str:
+    """The id of the run that stands for the sweep of that key: found, or made."""
+    found = client.search_runs([experiment], by_tag(SWEEP, key), max_results=1)
+    if found:
+        run_id = str(found[0].info.run_id)
+        client.update_run(run_id, "RUNNING")
+    else:
+        run = client.create_run(experiment, run_name=name, tags={SWEEP: key})
+        run_id = str(run.info.run_id)
+    for tag, value in tags.items():
+        client.set_tag(run_id, tag, value)
+    return run_id
+
+
+def adopt(client: Any, folder: str, parent: str, name: str) -> None:
+    """Show the run of `folder` under `parent`.
+
+    A run has one parent in MLflow: where it is another sweep's, a link to it stands here, made once
+    it has finished.
+    """
+    run = find_mirror(client, folder)
+    if run is None:
+        return
+    own = run.data.tags.get(PARENT)
+    if own is None:
+        client.set_tag(run.info.run_id, PARENT, parent)
+        client.update_run(run.info.run_id, name=name)
+    elif own != parent and run.info.status == "FINISHED":
+        _link(client, run, parent, name)
+
+
+def _link(client: Any, run: Any, parent: str, name: str) -> None:
+    from mlflow.entities import Metric, Param, RunTag
+
+    query = f"{by_tag(LINK, run.info.run_id)} and {by_tag(PARENT, parent)}"
+    experiment = run.info.experiment_id
+    if client.search_runs([experiment], query, max_results=1):
+        return
+    link = client.create_run(
+        experiment,
+        start_time=run.info.start_time,
+        run_name=name,
+        tags={PARENT: parent, LINK: run.info.run_id},
+    ).info.run_id
+    points = [Metric(key, value, run.info.end_time, 0) for key, value in run.data.metrics.items()]
+    params = [Param(key, value) for key, value in run.data.params.items()]
+    note = f"The run itself is {run.info.run_id}."
+    client.log_batch(link, points, params[:100], [RunTag("mlflow.note.content", note)])
+    client.set_terminated(link, "FINISHED", end_time=run.info.end_time)

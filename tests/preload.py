@@ -1,0 +1,9 @@
+"""What a test's processes have imported before they are forked; nothing of it is called."""
+
+import mlflow.store.tracking.sqlalchemy_store  # noqa: F401
+import transformers.models.bert.modeling_bert
+import transformers.models.gpt2.modeling_gpt2
+import transformers.models.llama.modeling_llama  # noqa: F401
+
+import lmft.sweep
+import lmft.train  # noqa: F401

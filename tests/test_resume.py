@@ -1,0 +1,195 @@
+"""Killed anywhere and started again, a run ends as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import time
+from contextlib import suppress
+
+import pytest
+
+from lmft.checkpoint import Checkpoints
+from lmft.hub import content_digest
+from lmft.record import read_facts, read_points
+from tests.conftest import start, warm_up
+
+# Enough to be killed in: steps, evaluations with a new best, checkpoints, points sent.
+BUSY = [
+    "dataset.block_size=16", "trainer.batch_size=4", "trainer.epochs=6", "trainer.evaluate_every=6",
+    "trainer.checkpoint_every=4", "cache_root=cache", "hardware=cpu", "optimizer.lr=1e-2",
+]  # fmt: skip
+MODELS = {"clm": "gpt2_tiny", "mlm": "bert_tiny"}
+SMALL = "{n_layer:1,n_embd:32,n_head:2}"
+EXEMPT = {"train/tokens_per_second"}
+
+
+def line_of(overrides, objective="clm", *more):
+    model = [f"objective={objective}", f"model={MODELS[objective]}"]
+    if objective == "clm":
+        model.append(f"model.config={SMALL}")
+    return " ".join([*BUSY, *overrides, *model, *more])
+
+
+def outcome(folder, store):
+    """All that must not depend on how often a run was killed."""
+    result = json.loads((folder / "result.json").read_text())
+    del result["timing"]
+    noted = [(p.step, k, v) for p in read_points(folder) for k, v in p.metrics.items()]
+    points = {(step, key): value for step, key, value in noted if key not in EXEMPT}
+    assert len(noted) == len({(step, key) for step, key, _ in noted}), "noted twice"
+    shown = {}
+    for key in {key for _, key in points}:
+        shown |= {(step, key): value for step, value in store.points(folder, key).items()}
+    assert shown == points, "the store and the folder differ"
+    assert store.run_of(folder).info.status == "FINISHED"
+    assert not (folder / "checkpoints").exists()
+    return content_digest(str(folder / "checkpoint"), ""), points, result
+
+
+def kill(process):
+    with suppress(ProcessLookupError):  # it has ended, or not yet begun
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+
+
+def run_to_its_end(line, folder, log):
+    process = start(line, folder, log)
+    process.join(120)
+    print(f"{process.pid} ended after {time.monotonic():.1f}")
+    assert process.exitcode == 0, log.read_text()[-3000:]
+    return next(path for path in folder.glob("runs/*") if (path / "result.json").exists())
+
+
+def killed_and_whole(line, tmp_path, kills, seed, make_store):
+    """The outcome of a run that is killed at random moments, and of one that is not."""
+    dice = random.Random(seed)
+    whole, broken = tmp_path / "whole", tmp_path / "broken"
+    whole.mkdir(), broken.mkdir()
+    log = tmp_path / "log.txt"
+    warm_up()
+    started = time.monotonic()
+    expected = outcome(run_to_its_end(line, whole, log), make_store(whole))
+    lasts = time.monotonic() - started
+    for _ in range(kills):
+        process = start(line, broken, log)
+        process.join(dice.uniform(0.1, lasts))
+        kill(process)
+    return outcome(run_to_its_end(line, broken, log), make_store(broken)), expected
+
+
+@pytest.fixture
+def make_store():
+    from tests.conftest import Store
+
+    return Store
+
+
+@pytest.mark.parametrize("objective", MODELS)
+def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
+    objective, corpus, tmp_path, make_store
+):
+    kills = {"clm": 3, "mlm": 1}[objective]
+    line = line_of(corpus, objective)
+    found, expected = killed_and_whole(line, tmp_path, kills, seed=0, make_store=make_store)
+    assert found == expected
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("objective", "kills"), [("clm", 12), ("mlm", 12), ("clm", 100)])
+def test_however_often_it_is_killed(objective, kills, corpus, tmp_path, make_store):
+    found, expected = killed_and_whole(
+        line_of(corpus, objective), tmp_path, kills, seed=kills, make_store=make_store
+    )
+    assert found == expected
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, make_store):
+    line = line_of(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=400")
+    process = start(line, tmp_path)
+    wait_for(lambda: [p for f in tmp_path.glob("runs/*-*") for p in read_points(f) if p.step > 9])
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number
+    (folder,) = tmp_path.glob("runs/*-*")
+    last = max(points.step for points in read_points(folder))
+    assert Checkpoints(folder / "checkpoints").newest().progress["step"] == last
+    assert make_store(tmp_path).run_of(folder).info.status == "KILLED"
+
+
+def test_a_finished_run_answers_at_once_and_fills_a_store(corpus, command, tmp_path, make_store):
+    line = line_of(corpus, "clm", "trainer.max_steps=3")
+    assert command(f"{line} tracker=none")[0] == 0
+    (folder,) = tmp_path.glob("runs/*-*")
+    (folder / "checkpoint" / "model.safetensors").unlink()  # which is not needed
+    before = {path: path.read_bytes() for path in folder.rglob("*.json*")}
+    for _ in range(2):
+        code, printed, _ = command(line)
+        assert code == 0 and "has finished already" in printed and "validation, best" in printed
+    assert {path: path.read_bytes() for path in folder.rglob("*.json*")} == before
+    outcome_points = make_store(tmp_path).points(folder, "train/loss")
+    assert list(outcome_points) == [1, 2, 3]
+    assert make_store(tmp_path).run_of(folder).info.status == "FINISHED"
+
+
+def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, make_store):
+    line = line_of(corpus, "clm", "trainer.max_steps=3")
+    for more in ("", "fresh=true", "fresh=true"):
+        assert command(f"{line} {more}")[0] == 0
+    (folder,) = (path for path in tmp_path.glob("runs/*-*") if "~" not in path.name)
+    for number in (1, 2):
+        old = folder.with_name(f"{folder.name}~{number}")
+        assert (old / "result.json").exists()
+        tags = make_store(tmp_path).run_of(old).data.tags
+        assert tags["superseded"] == "true" and read_facts(old)["tags"]["superseded"] == "true"
+    assert "superseded" not in make_store(tmp_path).run_of(folder).data.tags
+
+
+def test_a_run_at_work_is_not_started_twice(corpus, command, tmp_path):
+    from lmft.lock import held
+
+    line = line_of(corpus, "clm", "trainer.max_steps=3", "tracker=none")
+    assert command(line)[0] == 0
+    (folder,) = tmp_path.glob("runs/*-*")
+    with held(folder):
+        code, _, complaint = command(f"{line} fresh=true")
+        assert code == 3 and f"in process {os.getpid()} on" in complaint
+        assert complaint.count("\n") == 1
+
+
+def test_the_precision_of_the_first_start_is_kept(corpus, command, tmp_path, monkeypatch):
+    line = line_of(corpus, "clm", "trainer.max_steps=3", "tracker=none")
+    monkeypatch.setattr("lmft.hardware.has_bf16", lambda device: True)
+    monkeypatch.setattr("lmft.train.conclude", lambda *args: 1 / 0)
+    assert command(line)[0] == 1
+    (folder,) = tmp_path.glob("runs/*-*")
+    assert read_facts(folder)["precision"] == "bf16"
+    monkeypatch.undo()
+    monkeypatch.setattr("lmft.hardware.has_bf16", lambda device: False)
+    code, _, complaint = command(f"{line} hardware.micro_batch_size=2")
+    assert code == 2 and "started in bf16" in complaint and "fresh=true" in complaint
+
+
+def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(
+    corpus, tmp_path, command, make_store
+):
+    line = line_of(corpus, "clm", "tracker=none")
+    log = tmp_path / "log.txt"
+    process = start(line, tmp_path, log)
+    newest = wait_for(lambda: sorted(tmp_path.glob("runs/*-*/checkpoints/step-1[26]")))[-1]
+    kill(process)
+    (newest / "weights.safetensors").write_bytes(b"nothing")
+    code, printed, complaint = command(line)
+    assert code == 0 and "Going on from step" in printed
+    if newest.exists():
+        assert "is damaged; going on from the one before" in complaint
