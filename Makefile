@@ -31,9 +31,11 @@ soak: .venv/made  ## Run the slow proofs as well
 bench: .venv/made  ## Measure the figures of the README
 	$(BIN)/python -m tests.benchmarks.tokenize
 
-ui: .venv/made  ## Open the MLflow page on the runs of this folder, at http://127.0.0.1:5000
+STORE ?= sqlite:///$(CURDIR)/mlflow.db
+PORT ?= 5000
+ui: .venv/made  ## Open the MLflow page on 127.0.0.1:5000 (PORT=), on ./mlflow.db (STORE=sqlite:////path/mlflow.db)
 	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-	  $(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --backend-store-uri sqlite:///$(CURDIR)/mlflow.db
+	  $(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(PORT) --backend-store-uri $(STORE)
 
 clean:  ## Remove the environment and what tools leave behind; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

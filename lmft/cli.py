@@ -9,7 +9,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
 
-from lmft.errors import Busy, Refused, Stopped, UserError, did_you_mean
+from lmft.errors import Busy, Differs, Refused, Stopped, UserError, did_you_mean
 from lmft.signals import listen
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3
 VERBS = {  # each with the module that tells its story
     "evaluate": "evaluate",
     "compare": "compare",
+    "verify": "verify",
     "generate": "generate",
     "runs": "list_runs",
     "clean": "clean",
@@ -75,6 +76,8 @@ def train() -> int:
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     register_resolvers()
+    # Wherever a person wrote the flag: argparse wants it before or after all overrides.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
     failures: list[Exception | None] = []  # of each job that was started in this process
 
     def job(composed: "DictConfig") -> float | None:
@@ -123,8 +126,12 @@ def run_job(composed: "DictConfig") -> float:
         os.rmdir(settings.runtime.output_dir)
     if settings.mode is not RunMode.MULTIRUN:
         return go(composed, files)
-    prepare()  # a launcher may have started this process
+    from lmft.compose import register_resolvers
     from lmft.sweep.job import open_job
+
+    prepare()  # a launcher may have started this process
+    register_resolvers()
+    share_cores(settings.launcher.get("n_jobs", 1))
 
     launch, words = Path(settings.sweep.dir), list(settings.overrides.task)
     with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
@@ -135,6 +142,14 @@ def run_job(composed: "DictConfig") -> float:
             job.fail(describe(error))
             report(error)
     return math.inf
+
+
+def share_cores(processes: int) -> None:
+    """Jobs side by side on one machine get equal shares; torch reads this when it is imported."""
+    cores = os.cpu_count() or 1
+    threads = max(1, cores // (cores if processes < 0 else processes))
+    if threads < cores:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def go(composed: "DictConfig", files: dict[str, str], job: "OpenJob | None" = None) -> float:
@@ -171,7 +186,7 @@ def report(error: Exception) -> int:
         return MISTAKE
     if isinstance(error, Busy):
         return BUSY
-    if "debug=true" not in sys.argv:
+    if not isinstance(error, Differs) and "debug=true" not in sys.argv:
         print("lmft: debug=true shows where.", file=sys.stderr)
     return FAILED
 
@@ -183,7 +198,7 @@ def describe(error: Exception) -> str:
     mistake = as_mistake(error, CONF)
     if mistake is not None or isinstance(error, Busy):
         return str(mistake or error)
-    if isinstance(error, FloatingPointError):
+    if isinstance(error, FloatingPointError | Differs):
         return str(error)
     return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
 

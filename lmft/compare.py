@@ -9,9 +9,9 @@ from rich.text import Text
 from lmft.comparison import compare_runs
 from lmft.comparison.runs import SPLITS
 from lmft.errors import UserError, did_you_mean
-from lmft.history import History, open_history, read_curves
-from lmft.report import as_markdown, as_page
+from lmft.history import History, open_history
 from lmft.report.screen import show
+from lmft.report.texts import as_texts
 from lmft.tracker import folder_of, store_uri
 
 KNOBS = ("evaluation.split", "tracker.uri", "tracker.experiment_name", "out")
@@ -47,11 +47,7 @@ def tell(words: list[str], conf: Path) -> None:
     comparison = compare_runs(answer.folders, question.knobs.get("evaluation.split"))
     console = Console(highlight=False)
     show(comparison, answer.notes, console)
-    found = {run.letter: read_curves(run.folder) for run in comparison.runs}
-    texts = {
-        "compare.md": as_markdown(comparison, answer.notes),
-        "compare.html": as_page(comparison, answer.notes, found),
-    }
+    texts = as_texts(comparison, answer.notes)
     place = Path(question.knobs.get("out", answer.folders[0])).expanduser().absolute()
     place.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():

@@ -12,6 +12,10 @@ class Busy(RuntimeError):
     """Another process is at the same work."""
 
 
+class Differs(RuntimeError):
+    """A promise does not hold; its text says where."""
+
+
 class Stopped(BaseException):
     """A signal asked the run to end; not an Exception, so nothing swallows it on its way up."""
 

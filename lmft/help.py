@@ -14,6 +14,8 @@ lmft fine-tunes language models from composed configurations.
   lmft runs [run_root=PATH]                     the runs there are: state, size, perplexity
   lmft clean [RUN ...] [cache=true] [yes=true]  remove runs (else the unfinished) after asking
   lmft compare RUN RUN ...                      which is better, and is it more than chance?
+  lmft verify resume|batch [KNOB=VALUE ...]     does this run end the same if it is killed, or cut
+                                                into other micro-batches? a proof, not a promise
 
 Groups, the default first; a file of conf/ stands behind each choice:
 """

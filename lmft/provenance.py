@@ -35,7 +35,8 @@ def describe_source(command: str) -> dict[str, str]:
     """Tags that say how to find a run's origin, under the names that MLflow knows."""
     tags = {
         "mlflow.user": getpass.getuser(),
-        "mlflow.source.name": command,
+        "mlflow.source.name": "lmft",
+        "command": command,
         "mlflow.source.type": "LOCAL",
         "host": socket.gethostname(),
         "pid": str(os.getpid()),

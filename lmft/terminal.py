@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lmft.trainer import Step
 
 STATES = {"finished": "green", "failed": "red"}  # others: yellow
+SHORT_REASON = 16  # characters
 
 KNOBS = {  # those that tell most about a group, in the order shown
     "dataset": ("name", "document", "separator", "block_size", "max_documents"),
@@ -94,17 +95,29 @@ class Terminal:
         self._console.print(table)
 
     def show_jobs(self, rows: list[tuple[int, str, str, float, str]]) -> None:
-        """What became of a sweep's jobs: number, knobs, state, validation loss, reason."""
+        """What became of a sweep's jobs: number, knobs, state, validation loss, reason.
+
+        A long reason stands below the table, where it has the whole width.
+        """
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("job", "knobs", "state", "validation perplexity", ""):
-            table.add_column(column, justify="right" if "perplexity" in column else "left")
+        table.add_column("job", no_wrap=True)
+        table.add_column("knobs", overflow="fold")
+        table.add_column("state", no_wrap=True)
+        table.add_column("validation perplexity", justify="right")
+        table.add_column("", no_wrap=True)
+        below = Table.grid(padding=(0, 2))
         for number, knobs, state, loss, reason in rows:
-            number_shown = f"{math.exp(loss):,.2f}" if loss < 700 else ""
-            style = STATES.get(state, "yellow")
+            perplexity = f"{math.exp(loss):,.2f}" if loss < 700 else ""
+            style, fits = STATES.get(state, "yellow"), len(reason) <= SHORT_REASON
+            shown = reason if fits else "see below"
             table.add_row(
-                str(number), Text(knobs), Text(state, style), number_shown, Text(reason, "dim")
+                str(number), Text(knobs), Text(state, style), perplexity, Text(shown, "dim")
             )
+            if not fits:
+                below.add_row(Text(f"job {number}", style), Text(reason))
         self._console.print(table)
+        if below.row_count:
+            self._console.print(below)
 
     def show_facts(self, result: Mapping[str, Any]) -> None:
         """The numbers of a result that its label leaves out."""

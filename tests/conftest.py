@@ -9,6 +9,8 @@ os.environ["OMP_NUM_THREADS"] = "1"  # tiny models lose more to threads than the
 import shlex
 import signal
 import sys
+import time
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -138,6 +140,21 @@ def start(line: str, folder: Path, log: Path | None = None):
     process = context.Process(target=enter, args=(line, str(folder), log and str(log)))
     process.start()
     return process
+
+
+def kill(process):
+    with suppress(ProcessLookupError):  # it has ended, or not yet begun
+        os.killpg(process.pid, signal.SIGKILL)
+    process.kill()
+    process.join()
+
+
+def wait_for(condition, seconds=60):
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found
 
 
 def warm_up() -> None:

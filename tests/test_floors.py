@@ -17,7 +17,7 @@ FLOORS = [
     {"materials", "archive", "comparison"},
     {"assessment", "card", "outcome", "report"},
     {"finetune", "sweep"},
-    {"train", "evaluate", "generate", "list_runs", "clean", "compare"},
+    {"train", "evaluate", "generate", "list_runs", "clean", "compare", "verify"},
     {"help", "mistakes"},
     {"cli"},
     {"__main__"},

@@ -5,14 +5,13 @@ import os
 import random
 import signal
 import time
-from contextlib import suppress
 
 import pytest
 
 from lmft.checkpoint import Checkpoints
 from lmft.hub import content_digest
 from lmft.record import read_facts, read_points
-from tests.conftest import start, warm_up
+from tests.conftest import kill, start, wait_for, warm_up
 
 # Enough to be killed in: steps, evaluations with a new best, checkpoints, points sent.
 BUSY = [
@@ -47,17 +46,9 @@ def outcome(folder, store):
     return content_digest(str(folder / "checkpoint"), ""), points, result
 
 
-def kill(process):
-    with suppress(ProcessLookupError):  # it has ended, or not yet begun
-        os.killpg(process.pid, signal.SIGKILL)
-    process.kill()
-    process.join()
-
-
 def run_to_its_end(line, folder, log):
     process = start(line, folder, log)
     process.join(120)
-    print(f"{process.pid} ended after {time.monotonic():.1f}")
     assert process.exitcode == 0, log.read_text()[-3000:]
     return next(path for path in folder.glob("runs/*") if (path / "result.json").exists())
 
@@ -103,14 +94,6 @@ def test_however_often_it_is_killed(objective, kills, corpus, tmp_path, make_sto
         line_of(corpus, objective), tmp_path, kills, seed=kills, make_store=make_store
     )
     assert found == expected
-
-
-def wait_for(condition, seconds=60):
-    deadline = time.monotonic() + seconds
-    while not (found := condition()):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
-    return found
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

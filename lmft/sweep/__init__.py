@@ -12,6 +12,7 @@ from lmft.archive import PLACES
 from lmft.config import build, check_targets
 from lmft.errors import Refused
 from lmft.identity import digest, flatten
+from lmft.lock import held
 from lmft.provenance import describe_source
 from lmft.runs import root_of
 from lmft.sweep.job import Plan, read_notes, write_plan
@@ -50,16 +51,17 @@ class Sweep:
         check_targets(tree)
         self.tracker: Tracker = build(config.tracker)
         tags = describe_source("lmft -m " + " ".join(config.hydra.overrides.task))
-        self.parent = self.tracker.open_sweep(self.key, self.name, tags)
+        with held(self.folder, wait=True):  # so that two launches at once find one parent
+            self.parent = self.tracker.open_sweep(self.key, self.name, tags)
         write_plan(self.launch, Plan(self.key, self.names, self.parent, None))
 
     def close(self, whole: bool) -> bool:
         """Show what became of the jobs and end the parent; returns whether all went well."""
         notes = read_notes(self.launch)
         good = whole and all(note.state in GOOD for note in notes)
-        summarize(notes, self.folder, Terminal())
+        best = summarize(notes, self.folder, Terminal())
         if self.parent is not None:
-            self.tracker.close_sweep(self.parent, good, self.folder)
+            self.tracker.close_sweep(self.parent, good, self.folder, best)
         shutil.rmtree(self.launch, ignore_errors=True)
         return good
 

@@ -8,9 +8,10 @@ from typing import Any, Protocol
 
 from lmft.errors import Stopped, UserError
 from lmft.record import Record
+from lmft.tracker.checkpoint import move_checkpoint
 from lmft.tracker.mirror import Mirror, find_mirror
 from lmft.tracker.store import artifact_root, folder_of, holds_run, open_client, store_uri
-from lmft.tracker.sweep import adopt, open_parent
+from lmft.tracker.sweep import adopt, end_stale, open_parent
 
 __all__ = [
     "MlflowTracker",
@@ -63,8 +64,8 @@ class Tracker(Protocol):
     def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
         """The id of the sweep of that key, found or made; None: it is not shown."""
 
-    def close_sweep(self, parent: str, succeeded: bool, texts: Path) -> None:
-        """End a sweep, with the texts in that folder, if there is one."""
+    def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
+        """End a sweep, with the texts in that folder, if there is one, and its best job named."""
 
     def where(self) -> str:
         """How a person comes to see the runs."""
@@ -98,7 +99,7 @@ class NoTracker:
         """There are no sweeps."""
         return None
 
-    def close_sweep(self, parent: str, succeeded: bool, texts: Path) -> None:
+    def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
         """There are no sweeps."""
 
     def where(self) -> str:
@@ -163,15 +164,17 @@ class MlflowTracker:
         if run is not None:
             client.set_tag(run.info.run_id, "lmft.folder", place)
             client.set_tag(run.info.run_id, "superseded", "true")
+            move_checkpoint(client, run, place)
 
     def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
         """The parent run, RUNNING."""
         client = open_client(self.uri)
         return open_parent(client, self._experiment(client), key, name, tags)
 
-    def close_sweep(self, parent: str, succeeded: bool, texts: Path) -> None:
+    def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
         """The parent run, FINISHED or FAILED."""
         client = open_client(self.uri)
+        client.set_tag(parent, "best", best)
         if texts.is_dir():
             client.log_artifacts(parent, str(texts))
         client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
@@ -179,13 +182,13 @@ class MlflowTracker:
     def where(self) -> str:
         """The command that opens the page."""
         uri = store_uri(self.uri)
-        return (
-            uri if uri.startswith("http") else f"make ui, or: mlflow ui --backend-store-uri {uri}"
-        )
+        return uri if uri.startswith("http") else f"make ui STORE={uri}"
 
     def _mirror(self, record: Record) -> Mirror:
         client = open_client(self.uri)
-        return Mirror(client, self._experiment(client), record)
+        experiment = self._experiment(client)
+        end_stale(client, experiment)
+        return Mirror(client, experiment, record)
 
     def _experiment(self, client: Any) -> str:
         from mlflow.exceptions import MlflowException

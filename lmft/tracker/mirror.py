@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from lmft.record import Record, find_texts, read_facts, read_points
+from lmft.tracker.checkpoint import show_checkpoint
 from lmft.tracker.store import by_tag
 
 FLUSH_SECONDS = 5.0
@@ -70,7 +71,9 @@ class Mirror:
         self._flushed = time.monotonic()
 
     def set_status(self, status: str) -> None:
-        """RUNNING, FINISHED, FAILED or KILLED."""
+        """RUNNING, FINISHED, FAILED or KILLED; what has FINISHED shows its checkpoint."""
+        if status == "FINISHED":
+            show_checkpoint(self._client, self.run_id, self._record)
         if status == self._status:
             return
         if status == "RUNNING":

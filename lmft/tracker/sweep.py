@@ -1,7 +1,12 @@
 """Sweeps in MLflow: a parent run, and a child for each job."""
 
+import socket
+from pathlib import Path
 from typing import Any
 
+import psutil
+
+from lmft.lock import is_held
 from lmft.tracker.mirror import find_mirror
 from lmft.tracker.store import by_tag
 
@@ -20,6 +25,20 @@ def open_parent(client: Any, experiment: str, key: str, name: str, tags: dict[st
     for tag, value in tags.items():
         client.set_tag(run_id, tag, value)
     return run_id
+
+
+def end_stale(client: Any, experiment: str) -> None:
+    """Call KILLED what says RUNNING on this host although its process is dead.
+
+    A run that is at work holds the lock of its folder; a sweep is known by its process.
+    """
+    running = client.search_runs(
+        [experiment], f"attributes.status = 'RUNNING' and {by_tag('host', socket.gethostname())}"
+    )
+    for run in running:
+        folder, pid = run.data.tags.get("lmft.folder"), run.data.tags.get("pid", "0")
+        if not (is_held(Path(folder)) if folder else psutil.pid_exists(int(pid))):
+            client.set_terminated(run.info.run_id, "KILLED")
 
 
 def adopt(client: Any, folder: str, parent: str, name: str) -> None:
