@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import traceback
+import warnings
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, TextIO
@@ -75,6 +76,8 @@ def train() -> int:
     from lmft.compose import register_resolvers
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
+    # Our ray.yaml stands beside the plug-in's own config of that name; nothing is wrong with it.
+    warnings.filterwarnings("ignore", "(?s).*validated against ConfigStore schema")
     register_resolvers()
     # Wherever a person wrote the flag: argparse wants it before or after all overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
@@ -93,7 +96,9 @@ def train() -> int:
         hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
         whole = True
     except Refused as refused:
-        raise refused.error from refused
+        if isinstance(refused.error, Busy):
+            sweep.leave()
+        raise refused.error from None
     except Exception as error:
         if failures:
             raise
@@ -129,7 +134,8 @@ def run_job(composed: "DictConfig") -> float:
     from lmft.compose import register_resolvers
     from lmft.sweep.job import open_job
 
-    prepare()  # a launcher may have started this process
+    prepare()  # a launcher may have started this process, and elsewhere
+    os.chdir(settings.runtime.cwd)
     register_resolvers()
     share_cores(settings.launcher.get("n_jobs", 1))
 

@@ -103,6 +103,8 @@ def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
     plan = Plan(steps, trainer.evaluate_every or per_epoch, trainer.patience)
     clock = Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, progress.step)
     training = start_training(session, progress.step, steps)
+    if progress.evaluated and prune(progress.step, session.folder):  # as before a kill
+        return progress, False
     with session.terminal.progress(steps) as bars, saved_if_stopped(session, progress):
         while True:
             if plan.evaluates(progress):

@@ -26,6 +26,11 @@ Examples:
   lmft model=distilgpt2 dataset=text_files dataset.train=train.txt dataset.validation=valid.txt
   lmft experiment=distilgpt2_wikitext2 hardware=cuda seed=1
   lmft -m optimizer.lr=1e-5,3e-5 seed=0,1       four runs, side by side in MLflow
+  lmft -m hydra/sweeper=lr_search               Optuna, with pruning
+  lmft -m hydra/launcher=joblib seed=0,1,2,3    several jobs at a time (pip install lmft[joblib])
+
+The same command again goes on where it was cut off, and answers at once when it is done;
+fresh=true starts anew.
 
 Flags:
   -m, --multirun           a run for each combination of the values that commas part
@@ -34,7 +39,8 @@ Flags:
   --shell-completion install=bash    print what makes the tab key complete groups and knobs
   --hydra-help             the other flags, which are Hydra's
 
-Exit codes: 0 done, 1 a run failed, 2 a mistake in the command, 130 and 143 stopped by a signal.
+Exit codes: 0 done, 1 a run failed, 2 a mistake in the command, 3 at work
+in another process already, 130 and 143 stopped by a signal.
 Every knob, its unit and its default: conf/, or `lmft -c job`."""
 
 
@@ -42,8 +48,8 @@ def help_text(conf: Path) -> str:
     """The whole help, with the groups and choices that `conf` holds."""
     lines = [INTRODUCTION]
     config = (conf / "config.yaml").read_text()
-    for group in sorted(path for path in conf.iterdir() if path.is_dir()):
-        lines.append(f"{group.name}=")
+    for group in sorted({path.parent for path in conf.rglob("*.yaml")} - {conf}):
+        lines.append(f"{group.relative_to(conf)}=")
         choices = sorted(group.glob("*.yaml"), key=lambda c: (not is_default(c, config), c.stem))
         lines += [f"  {choice.stem:<24} {first_comment(choice)}" for choice in choices]
     return "\n".join([*lines, "", EXAMPLES])

@@ -53,7 +53,8 @@ def knobs(conf: Path) -> set[str]:
     """The name of every group and knob in the config files."""
     names = {path.name for path in conf.iterdir() if path.is_dir()}
     for path in conf.rglob("*.yaml"):
-        package = "" if path.parent in (conf, conf / "experiment") else f"{path.parent.name}."
+        group = ".".join(path.parent.relative_to(conf).parts)
+        package = "" if group in ("", "experiment") else f"{group}."
         names |= set(_names(yaml.safe_load(path.read_text()), package))
     return names
 
@@ -66,7 +67,9 @@ def _names(tree: Any, prefix: str) -> Iterator[str]:
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
-    while (cause := error.__cause__ or error.__context__) is not None:
+    seen = {id(error)}  # an error that was raised again may stand in its own way
+    while (cause := error.__cause__ or error.__context__) is not None and id(cause) not in seen:
+        seen.add(id(cause))
         yield cause
         error = cause
 

@@ -80,6 +80,14 @@ def close(whole: bool) -> bool:
     return sweep is None or sweep.close(whole)
 
 
+def leave() -> None:
+    """The sweep that was opened in this process is left to another one, which is at it."""
+    global _current
+    assert _current is not None
+    shutil.rmtree(_current.launch, ignore_errors=True)
+    _current = None
+
+
 def swept_names(words: list[str], sweeper: dict[str, Any]) -> list[str]:
     """The knobs and groups that vary, of the command line and of the sweeper's own config."""
     parsed = OverridesParser.create().parse_overrides(words)

@@ -113,7 +113,9 @@ def pick_knobs(overrides: list[str], names: list[str]) -> dict[str, str]:
 
 
 def as_people_write(value: str) -> str:
-    """3e-5 for 3e-05, and 1e30 for 1e+30."""
+    """3e-5 for 3e-05, 1e30 for 1e+30, and four digits of a number that was drawn."""
+    if re.fullmatch(r"-?\d*\.?\d+(e[+-]?\d+)?", value) and len(value) > 8:
+        value = f"{float(value):.4g}"
     return re.sub(r"(?<=\d)e([+-])0*(\d+)$", lambda e: f"e{e[1].strip('+')}{e[2]}", value)
 
 

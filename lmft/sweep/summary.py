@@ -17,11 +17,11 @@ def summarize(notes: list[Note], folder: Path, terminal: Terminal) -> str:
     Returns:
         The best job of each group that is comparable, for the tracker.
     """
+    if not notes:  # of a study that is complete
+        return ""
     terminal.show_jobs(
         [(note.number, note.name, note.state, note.loss, note.reason) for note in notes]
     )
-    if not notes:
-        return ""
     groups = group_by_conditions(notes)
     if len(groups) > 1:
         terminal.say(UNLIKE, style="yellow")

@@ -94,6 +94,7 @@ class Mirror:
     def _describe(self, facts: dict[str, Any], run: Any) -> None:
         """Say what the run is made of: all of it again, since a kill may have cut it short."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param
+        from mlflow.exceptions import MlflowException
 
         params = (Param(key, str(value)[:PARAM_SIZE]) for key, value in facts["params"].items())
         for some in in_chunks(params, 100):  # the most that a REST call takes
@@ -101,7 +102,11 @@ class Mirror:
         if not run.inputs.dataset_inputs:
             dataset = Dataset(facts["corpus"], facts["corpus_digest"][:36], "code", "{}")
             tags = [InputTag("mlflow.data.context", "train")]
-            self._client.log_inputs(self.run_id, [DatasetInput(dataset, tags)])
+            inputs = [DatasetInput(dataset, tags)]
+            try:
+                self._client.log_inputs(self.run_id, inputs)
+            except MlflowException:  # another run had just put the same dataset into the store
+                self._client.log_inputs(self.run_id, inputs)
         self._set_tags(facts["tags"])
         known = {artifact.path for artifact in self._client.list_artifacts(self.run_id)}
         for text in find_texts(self._record.path):
