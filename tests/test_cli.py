@@ -4,10 +4,8 @@ import json
 import os
 import re
 import shlex
-import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -73,13 +71,6 @@ def test_a_failing_run_says_why_and_keeps_the_traceback_in_its_log(command, tmp_
     assert "Traceback" in log.read_text()
 
 
-def test_in_a_sweep_the_other_jobs_go_on(command, tmp_path):
-    code, printed, complaint = command(f"-m {QUICK} tracker=none trainer.epochs=-1,1 seed=0,1")
-    assert code == 1
-    assert complaint.count("trainer.epochs must be") == 2
-    assert len(list(tmp_path.glob("runs/*/result.json"))) == 2
-
-
 def test_help_knows_every_group_and_choice(command):
     code, printed, _ = command("--help")
     assert code == 0
@@ -127,23 +118,6 @@ def test_tab_completes_groups_and_knobs(tmp_path):
     words = [sys.executable, "-m", "lmft", "--shell-completion", "query=bash"]
     found = subprocess.run(words, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert {"model=gpt2", "model=gpt2_tiny"} <= set(found.stdout.split())
-
-
-def test_a_signal_ends_a_run_as_killed(tmp_path):
-    from lmft.tracker import open_client
-
-    line = "cache_root=cache trainer.epochs=999 evaluation.max_blocks=2 model.vocab_size=300"
-    process = spawn(line, tmp_path)
-    deadline = time.monotonic() + 90
-    while not list(tmp_path.glob("mlartifacts/*/artifacts/samples_before.txt")):
-        assert process.poll() is None and time.monotonic() < deadline
-        time.sleep(0.2)
-    process.send_signal(signal.SIGTERM)
-    assert process.wait(timeout=60) == 143
-    client = open_client(f"sqlite:///{tmp_path / 'mlflow.db'}")
-    ids = [experiment.experiment_id for experiment in client.search_experiments()]
-    (run,) = client.search_runs(ids)
-    assert run.info.status == "KILLED"
 
 
 def test_the_command_leaves_its_result_where_it_was_told(command, tmp_path):

@@ -99,6 +99,7 @@ def test_two_launches_of_one_grid_at_once_run_nothing_twice(corpus, tmp_path):
             assert (folder / "run.log").read_text().count("step 0: validation loss") == 1
 
 
+@pytest.mark.soak
 def test_memory_does_not_grow_from_job_to_job(corpus, tmp_path):
     line = line_of(corpus, "clm", "trainer.max_steps=2", "tracker=none") + " -m seed=range(0,11)"
     process = start(line, tmp_path, tmp_path / "log.txt")
