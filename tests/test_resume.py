@@ -53,21 +53,27 @@ def run_to_its_end(line, folder, log):
     return next(path for path in folder.glob("runs/*") if (path / "result.json").exists())
 
 
-def killed_and_whole(line, tmp_path, kills, seed, make_store):
-    """The outcome of a run that is killed at random moments, and of one that is not."""
-    dice = random.Random(seed)
-    whole, broken = tmp_path / "whole", tmp_path / "broken"
-    whole.mkdir(), broken.mkdir()
-    log = tmp_path / "log.txt"
+def check_kills(line, tmp_path, kills, make_store):
+    """Runs that are killed at random moments, so often in all, end as one that is not killed."""
+    dice, log = random.Random(kills), tmp_path / "log.txt"
+    (tmp_path / "whole").mkdir()
     warm_up()
     started = time.monotonic()
-    expected = outcome(run_to_its_end(line, whole, log), make_store(whole))
+    expected = outcome(
+        run_to_its_end(line, tmp_path / "whole", log), make_store(tmp_path / "whole")
+    )
     lasts = time.monotonic() - started
-    for _ in range(kills):
-        process = start(line, broken, log)
-        process.join(dice.uniform(0.1, lasts))
-        kill(process)
-    return outcome(run_to_its_end(line, broken, log), make_store(broken)), expected
+    while kills:
+        folder = tmp_path / f"{kills} left"
+        folder.mkdir()
+        ended = False
+        while kills and not ended:
+            process = start(line, folder, log)
+            process.join(dice.uniform(0.1, lasts))
+            ended = process.exitcode is not None
+            kill(process)
+            kills -= not ended
+        assert outcome(run_to_its_end(line, folder, log), make_store(folder)) == expected
 
 
 @pytest.fixture
@@ -82,18 +88,13 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
     objective, corpus, tmp_path, make_store
 ):
     kills = {"clm": 3, "mlm": 1}[objective]
-    line = line_of(corpus, objective)
-    found, expected = killed_and_whole(line, tmp_path, kills, seed=0, make_store=make_store)
-    assert found == expected
+    check_kills(line_of(corpus, objective), tmp_path, kills, make_store)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("objective", "kills"), [("clm", 12), ("mlm", 12), ("clm", 100)])
 def test_however_often_it_is_killed(objective, kills, corpus, tmp_path, make_store):
-    found, expected = killed_and_whole(
-        line_of(corpus, objective), tmp_path, kills, seed=kills, make_store=make_store
-    )
-    assert found == expected
+    check_kills(line_of(corpus, objective), tmp_path, kills, make_store)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
