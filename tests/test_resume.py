@@ -4,7 +4,9 @@ import json
 import os
 import random
 import signal
+import tempfile
 import time
+from pathlib import Path
 
 import pytest
 
@@ -64,12 +66,11 @@ def check_kills(line, tmp_path, kills, make_store):
     )
     lasts = time.monotonic() - started
     while kills:
-        folder = tmp_path / f"{kills} left"
-        folder.mkdir()
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
         ended = False
         while kills and not ended:
             process = start(line, folder, log)
-            process.join(dice.uniform(0.1, lasts))
+            process.join(dice.uniform(0.1, 0.9 * lasts))
             ended = process.exitcode is not None
             kill(process)
             kills -= not ended
@@ -87,7 +88,7 @@ def make_store():
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
     objective, corpus, tmp_path, make_store
 ):
-    kills = {"clm": 3, "mlm": 1}[objective]
+    kills = {"clm": 2, "mlm": 1}[objective]
     check_kills(line_of(corpus, objective), tmp_path, kills, make_store)
 
 
