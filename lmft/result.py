@@ -3,15 +3,17 @@
 import math
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmft.evaluation import Scores
 from lmft.identity import digest
 from lmft.metrics import TokenLoss
-from lmft.spans import Spans
 from lmft.statistics import Interval, bootstrap_interval
+
+if TYPE_CHECKING:
+    from lmft.evaluation import Scores
+    from lmft.spans import Spans
 
 FEW_DOCUMENTS = 5  # below, the interval is over blocks
 SOME_DOCUMENTS = 20  # below, it is rough
@@ -137,7 +139,7 @@ class Sums:
         return bootstrap_interval(self.nats, self.targets)
 
 
-def sum_by(owners: np.ndarray, count: int, scores: Scores, spans: Spans | None) -> Sums:
+def sum_by(owners: np.ndarray, count: int, scores: "Scores", spans: "Spans | None") -> Sums:
     """The sums over the targets of each owner; `owners` (M,) says whose each target is."""
     covered = np.zeros(len(owners)) if spans is None else spans.bytes[scores.positions]
     return Sums(

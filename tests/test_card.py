@@ -16,10 +16,10 @@ from mlflow.artifacts import load_text
 
 from lmft.card import model_facts, without_passwords
 from lmft.card.curve import MOST_POINTS, thin
-from lmft.card.markdown import fence, table
 from lmft.config import read_config
 from lmft.dataset import open_splits
 from lmft.hub import content_digest
+from lmft.markdown import fence, table
 from lmft.provenance import describe_changes, repeat_command
 from lmft.runs import name_folder
 from tests.conftest import compose

@@ -4,7 +4,7 @@ import ast
 from pathlib import Path
 
 FLOORS = [
-    {"errors", "identity", "metrics", "statistics", "provenance", "files"},
+    {"errors", "identity", "metrics", "statistics", "provenance", "files", "markdown"},
     {"hub", "lock", "signals"},
     {"config", "checkpoint", "record"},
     {"objective", "hardware", "optimizer", "tracker", "study"},

@@ -83,7 +83,7 @@ def test_jobs_under_unlike_conditions_are_told_apart(fit, corpus, tmp_path):
 
 
 def test_what_can_not_be_compared_is_left_out_with_a_reason(jobs, tmp_path):
-    ended(jobs, tmp_path / "sweep")
+    ended(jobs[:1], tmp_path / "sweep")
     for sums in (tmp_path / "runs").glob("*/sums-*"):
         sums.unlink()
     shown = ended(jobs, tmp_path / "sweep")

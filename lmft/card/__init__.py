@@ -7,7 +7,6 @@ from typing import Any
 import yaml
 
 from lmft.card.curve import draw_losses
-from lmft.card.markdown import fence, folded
 from lmft.card.sections import (
     describe_materials,
     describe_numbers,
@@ -18,6 +17,7 @@ from lmft.config import RunConfig
 from lmft.dataset import Split
 from lmft.dataset.sources import HubDataset
 from lmft.hub import locate
+from lmft.markdown import fence, folded
 from lmft.materials import Materials
 from lmft.provenance import Origin
 from lmft.runs import RunFolder

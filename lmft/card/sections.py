@@ -2,11 +2,11 @@
 
 from typing import Any
 
-from lmft.card.markdown import fence, table
 from lmft.config import ModelConfig
 from lmft.dataset import Split
 from lmft.hardware import Hardware
 from lmft.hub import content_digest, pinned_revision
+from lmft.markdown import fence, table
 from lmft.materials import Materials
 from lmft.provenance import Origin
 from lmft.samples import Sample
