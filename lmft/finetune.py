@@ -1,33 +1,23 @@
 """From step to step: training, evaluations and checkpoints, from wherever the run stands."""
 
-import json
 import logging
-import math
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any
 
 from safetensors.numpy import load_file, save_file
-from torch.optim import Optimizer
 
-from lmft.assessment import score, windows_of
-from lmft.checkpoint import Checkpoints, load_checkpoint
-from lmft.config import RunConfig
-from lmft.dataset import Split
+from lmft.checkpoint import load_checkpoint
 from lmft.errors import Stopped
 from lmft.evaluation import Scores
 from lmft.files import new_folder
-from lmft.materials import Materials
-from lmft.metrics import TokenLoss
 from lmft.model import save_model
 from lmft.outcome import Progress
 from lmft.runs import RunFolder
-from lmft.samples import Sample, draw_samples
+from lmft.session import Session, score_split, show_loss, show_samples
 from lmft.signals import finish_first
-from lmft.terminal import Bars, Terminal
-from lmft.tracker import RunLog
+from lmft.terminal import Bars
 from lmft.trainer import Step, train
 
 logger = logging.getLogger(__name__)
@@ -35,32 +25,7 @@ logger = logging.getLogger(__name__)
 # Hears of the step and the run's folder after each validation; whether to end there, for now.
 Prune = Callable[[int, RunFolder], bool]
 
-SAMPLES = "samples.json"
 SCORES = "scores.safetensors"  # of the best weights on validation, beside them
-
-
-@dataclass(frozen=True)
-class Session:
-    """One start of a run: what it works with, where it keeps things, who listens."""
-
-    config: RunConfig
-    values: dict[str, Any]  # the same, as plain values
-    splits: dict[str, Split]
-    materials: Materials
-    optimizer: Optimizer
-    folder: RunFolder
-    log: RunLog
-    terminal: Terminal
-    started: float  # on the monotonic clock
-
-    def seconds(self, progress: Progress) -> float:
-        """At work so far, over all starts."""
-        return progress.seconds + time.monotonic() - self.started
-
-    @property
-    def checkpoints(self) -> Checkpoints:
-        """What going on takes."""
-        return Checkpoints(self.folder.checkpoints)
 
 
 @dataclass(frozen=True)
@@ -212,37 +177,3 @@ def validate(session: Session, progress: Progress, bars: Bars) -> None:
 def read_best_scores(session: Session, progress: Progress) -> Scores:
     """What the best weights cost on each validation target."""
     return Scores(**load_file(session.checkpoints.best(progress.best_step) / SCORES))
-
-
-def score_split(split: str, session: Session, bars: Bars) -> Scores:
-    """The scores on a split, which must be finite."""
-    config, materials = session.config, session.materials
-    with bars.evaluation(split, len(windows_of(split, config, materials))) as advance:
-        scores = score(split, config, materials, advance=advance)
-    if not math.isfinite(scores.loss.nats):
-        raise FloatingPointError(f"The {split} loss is {scores.loss.nats}; lower optimizer.lr.")
-    return scores
-
-
-def show_loss(split: str, step: int, loss: TokenLoss, session: Session) -> None:
-    """One evaluation, to all who listen."""
-    session.log.metrics({f"{split}/{name}": value for name, value in loss.as_dict().items()}, step)
-    session.terminal.show_loss(step, split, loss)
-    logger.info("step %d: %s loss %.6f", step, split, loss.mean)
-
-
-def show_samples(when: str, session: Session) -> None:
-    """What the model makes of three validation texts, to the person, the folder and the tracker."""
-    materials = session.materials
-    samples = draw_samples(materials.model, materials.batches["validation"], materials.hardware)
-    session.terminal.show_samples(f"{when} training", samples)
-    text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
-    session.log.text(text + "\n", f"samples_{when}.txt")
-    known = session.folder.read_json(SAMPLES)
-    session.folder.write_json(SAMPLES, {**known, when: [asdict(sample) for sample in samples]})
-
-
-def read_samples(session: Session) -> dict[str, list[Sample]]:
-    """The samples before and after training."""
-    saved = json.loads((session.folder.path / SAMPLES).read_text())
-    return {when: [Sample(**sample) for sample in samples] for when, samples in saved.items()}

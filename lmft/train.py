@@ -2,7 +2,8 @@
 
 import shutil
 import time
-from contextlib import closing
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -15,27 +16,18 @@ from lmft.config import RunConfig
 from lmft.dataset import Split, open_splits
 from lmft.errors import UserError
 from lmft.files import new_folder
-from lmft.finetune import (
-    SCORES,
-    Prune,
-    Session,
-    fine_tune,
-    read_best_scores,
-    read_samples,
-    score_split,
-    show_loss,
-    show_samples,
-)
+from lmft.finetune import SCORES, Prune, fine_tune, read_best_scores
 from lmft.identity import flatten
 from lmft.lock import held
 from lmft.materials import gather
 from lmft.model import load_weights
 from lmft.optimizer import build_optimizer
 from lmft.outcome import Outcome, Progress
-from lmft.provenance import Origin, find_origin
+from lmft.provenance import find_origin
 from lmft.record import Facts, Record, read_curve, read_facts
 from lmft.result import write_sums
 from lmft.runs import RunFolder, name_folder, set_aside, start_folder, written_to
+from lmft.session import Session, read_samples, score_split, show_loss, show_samples
 from lmft.terminal import Terminal
 
 
@@ -74,36 +66,54 @@ def run(
         if (folder.path / "result.json").exists() and not config.fresh:
             answer(folder, config.tracker, terminal, job)
             return folder
-        set_seed(config.seed)
-        kept = {} if config.fresh else read_facts(folder.path)
-        materials = gather(config, splits, kept.get("precision"))
-        optimizer = build_optimizer(config.optimizer, materials.model)
-        config.tracker.check()
-        terminal.show_config(folder.path.name, values, materials.describe())
-        if config.fresh and folder.path.exists():
-            set_aside_old(folder, config, terminal)
-        start_folder(folder, composed)
-        with written_to(folder.log), closing(Record(folder.path)) as record:
-            origin = find_origin(composed)
-            precision = materials.hardware.precision.value
-            record.start(
-                describe(folder, config, values, splits, job, precision),
-                origin.tags | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
-            )
-            with config.tracker.follow(record) as log:
-                if job is not None and job.parent is not None:
-                    config.tracker.adopt(str(folder.path), job.parent, job.name)
-                session = Session(
-                    config, values, splits, materials, optimizer, folder, log, terminal, started
-                )
-                progress, over = fine_tune(session, prune)
-                if not over:
-                    log.tags({"pruned_at": str(progress.step)})
-                    terminal.say(f"Pruned at step {progress.step:,}.")
-                    return folder
-                result = conclude(session, progress, origin)
+        with open_session(
+            config, values, composed, splits, folder, terminal, job, started
+        ) as session:
+            progress, over = fine_tune(session, prune)
+            if not over:
+                session.log.tags({"pruned_at": str(progress.step)})
+                terminal.say(f"Pruned at step {progress.step:,}.")
+                return folder
+            result = conclude(session, progress)
     show_end(result, folder, config.tracker, terminal)
     return folder
+
+
+@contextmanager
+def open_session(
+    config: RunConfig,
+    values: dict[str, Any],
+    composed: dict[str, str],
+    splits: dict[str, Split],
+    folder: RunFolder,
+    terminal: Terminal,
+    job: Job | None,
+    started: float,
+) -> Iterator[Session]:
+    """Everything made ready and checked before the folder is touched; then the run is open."""
+    set_seed(config.seed)
+    kept = {} if config.fresh else read_facts(folder.path)
+    materials = gather(config, splits, kept.get("precision"))
+    optimizer = build_optimizer(config.optimizer, materials.model)
+    config.tracker.check()
+    terminal.show_config(folder.path.name, values, materials.describe())
+    if config.fresh and folder.path.exists():
+        set_aside_old(folder, config, terminal)
+    start_folder(folder, composed)
+    with written_to(folder.log), closing(Record(folder.path)) as record:
+        origin = find_origin(composed)
+        record.start(
+            describe(folder, config, values, splits, job, materials.hardware.precision.value),
+            origin.tags | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
+        )
+        with config.tracker.follow(record) as log:
+            if job is not None and job.parent is not None:
+                config.tracker.adopt(str(folder.path), job.parent, job.name)
+            # fmt: off
+            yield Session(
+                config, values, splits, materials, optimizer, folder, log, origin, terminal, started
+            )
+            # fmt: on
 
 
 def describe(
@@ -129,7 +139,7 @@ def set_aside_old(folder: RunFolder, config: RunConfig, terminal: Terminal) -> N
     terminal.say(f"The run that was there is now {place.name}.")
 
 
-def conclude(session: Session, progress: Progress, origin: Origin) -> dict[str, Any]:
+def conclude(session: Session, progress: Progress) -> dict[str, Any]:
     """Put the best weights in their place, say what they reach, and call the run finished."""
     folder = session.folder
     best = session.checkpoints.best(progress.best_step)
@@ -143,7 +153,9 @@ def conclude(session: Session, progress: Progress, origin: Origin) -> dict[str, 
     losses = {name: read_curve(folder.path, f"{name}/loss") for name in ("train", "validation")}
     made = (result, losses, read_samples(session))
     config, values, splits = session.config, session.values, session.splits
-    write_card(Story(config, values, origin, splits, session.materials, *made), folder, session.log)
+    write_card(
+        Story(config, values, session.origin, splits, session.materials, *made), folder, session.log
+    )
     folder.write_json("result.json", result)  # from here on the run has finished
     session.checkpoints.drop()
     return result

@@ -16,16 +16,19 @@ FLOORS = [
     {"result", "compose"},
     {"materials", "archive", "comparison"},
     {"assessment", "card", "outcome", "report"},
-    {"finetune", "sweep"},
+    {"session", "sweep"},
+    {"finetune"},
     {"train", "evaluate", "generate", "list_runs", "clean", "compare", "verify"},
     {"help", "mistakes"},
+    {"console"},
+    {"launch"},
     {"cli"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
 ALLOWED = {  # heavy libraries, and the only rooms that may import them
     "mlflow": {"tracker"},
-    "hydra": {"cli", "compose", "config", "mistakes", "sweep"},
+    "hydra": {"cli", "compose", "config", "launch", "mistakes", "sweep"},
 }
 LMFT = Path(__file__).parents[1] / "lmft"
 

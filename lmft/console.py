@@ -1,0 +1,63 @@
+"""What a person reads on stderr, and what every process of lmft does first."""
+
+import logging
+import os
+import sys
+import traceback
+from typing import TextIO
+
+from lmft import CONF
+from lmft.errors import Busy, Differs
+from lmft.signals import listen
+
+DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
+
+
+class Console(logging.StreamHandler[TextIO]):
+    """What a person reads on stderr."""
+
+
+def report(error: Exception) -> int:
+    """Say in one sentence what went wrong; returns the exit code."""
+    from lmft.mistakes import as_mistake
+
+    if "debug=true" in sys.argv:
+        traceback.print_exception(error)
+    mistake = as_mistake(error, CONF)
+    print(f"lmft: {describe(error)}", file=sys.stderr)
+    if mistake is not None:
+        return MISTAKE
+    if isinstance(error, Busy):
+        return BUSY
+    if not isinstance(error, Differs) and "debug=true" not in sys.argv:
+        print("lmft: debug=true shows where.", file=sys.stderr)
+    return FAILED
+
+
+def describe(error: Exception) -> str:
+    """What went wrong, in one sentence."""
+    from lmft.mistakes import as_mistake
+
+    mistake = as_mistake(error, CONF)
+    if mistake is not None or isinstance(error, Busy):
+        return str(mistake or error)
+    if isinstance(error, FloatingPointError | Differs):
+        return str(error)
+    return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
+
+
+def prepare() -> None:
+    """Heed signals; only our own voice, and warnings; no library counts its users."""
+    listen()
+    os.environ |= {
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "TOKENIZERS_PARALLELISM": "true",
+    }
+    # Threads that wait must not spin: beside another busy process that made steps ten times slower.
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    if any(isinstance(known, Console) for known in logging.getLogger().handlers):
+        return
+    console = Console(sys.stderr)
+    console.setLevel(logging.WARNING)
+    console.setFormatter(logging.Formatter("lmft: %(message)s"))
+    logging.getLogger().addHandler(console)

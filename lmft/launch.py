@@ -1,0 +1,85 @@
+"""One run of a composed config, in whatever process a launcher starts it.
+
+Nothing heavy is imported before it is known that there is something to do.
+"""
+
+import math
+import os
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from lmft.console import describe, prepare, report
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig
+
+    from lmft.sweep.job import OpenJob
+
+
+def run_job(composed: "DictConfig") -> float:
+    """One run of a composed config; returns its lowest validation loss, in nats per token.
+
+    A failing job of a sweep has told why; its loss is infinite, and the other jobs go on.
+    """
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+    from omegaconf import OmegaConf
+
+    settings = HydraConfig.get()
+    files = {
+        "config.yaml": OmegaConf.to_yaml(composed),
+        "overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
+        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.structured(settings)),
+    }
+    with suppress(OSError):  # Hydra's folder for the job, in which it was told to put nothing
+        os.rmdir(settings.runtime.output_dir)
+    if settings.mode is not RunMode.MULTIRUN:
+        return go(composed, files)
+    from lmft.compose import register_resolvers
+    from lmft.sweep.job import open_job
+
+    prepare()  # a launcher may have started this process, and elsewhere
+    os.chdir(settings.runtime.cwd)
+    register_resolvers()
+    share_cores(settings.launcher.get("n_jobs", 1))
+
+    launch, words = Path(settings.sweep.dir), list(settings.overrides.task)
+    with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
+        print(f"\nJob {job.note.number}: {job.note.name}", flush=True)
+        try:
+            return go(composed, files, job)
+        except Exception as error:
+            job.fail(describe(error))
+            report(error)
+    return math.inf
+
+
+def share_cores(processes: int) -> None:
+    """Jobs side by side on one machine get equal shares; torch reads this when it is imported."""
+    cores = os.cpu_count() or 1
+    threads = max(1, cores // (cores if processes < 0 else processes))
+    if threads < cores:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
+def go(composed: "DictConfig", files: dict[str, str], job: "OpenJob | None" = None) -> float:
+    """Train, or answer at once where that was done before; returns the validation loss."""
+    from lmft.answer import answer
+    from lmft.config import as_values, build, check_types
+    from lmft.runs import find_finished
+    from lmft.terminal import Terminal
+
+    typed = check_types(composed)
+    terminal = Terminal(brief=job is not None)
+    folder = None if typed.fresh else find_finished(typed)
+    if folder is not None:
+        answer(folder, build(typed.tracker), terminal, job.place if job else None)
+    else:
+        from lmft.train import run
+
+        more = (job.place, job.prune) if job else ()
+        folder = run(build(typed), as_values(typed), files, terminal, *more)
+    if job is not None:
+        return job.end(folder)
+    return float(folder.read_json("result.json")["validation"]["loss"])

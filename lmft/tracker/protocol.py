@@ -1,0 +1,53 @@
+"""What a run asks of whatever shows it."""
+
+from pathlib import Path
+from typing import Any, Protocol
+
+from lmft.record import Record
+
+
+class RunLog(Protocol):
+    """What a run tells while it goes on."""
+
+    def metrics(self, values: dict[str, float], step: int) -> None:
+        """Note `values`, measured after optimizer step `step`."""
+
+    def text(self, text: str, file_name: str) -> None:
+        """Keep a text beside the run."""
+
+    def tags(self, tags: dict[str, str]) -> None:
+        """Set facts that the run can be found by."""
+
+    def sync(self) -> None:
+        """Let the metrics survive a loss of power."""
+
+
+class Tracker(Protocol):
+    """Where runs are shown. All follows from their records: it can be made up for later."""
+
+    def check(self) -> None:
+        """Refuse settings under which no run could be shown."""
+
+    def follow(self, record: Record) -> Any:
+        """A context: the run is open inside, and ends FINISHED, FAILED or KILLED with it."""
+
+    def amend(self, record: Record) -> Any:
+        """A context: the log of a run that has ended, filled from its record where it lacks."""
+
+    def holds(self, folder: str) -> bool:
+        """Whether the run in `folder` is shown to its end."""
+
+    def adopt(self, folder: str, parent: str, name: str) -> None:
+        """Show the run of `folder` under the sweep `parent`, as `name`."""
+
+    def move(self, folder: str, place: str) -> None:
+        """The run of `folder` now lies at `place`, superseded by another one."""
+
+    def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
+        """The id of the sweep of that key, found or made; None: it is not shown."""
+
+    def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
+        """End a sweep, with the texts in that folder, if there is one, and its best job named."""
+
+    def where(self) -> str:
+        """How a person comes to see the runs."""
