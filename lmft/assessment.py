@@ -28,6 +28,7 @@ def score(
     windows = windows_of(split, config, materials)
     return evaluate(
         materials.model,
+        materials.head,
         materials.batches[split],
         materials.hardware,
         windows,

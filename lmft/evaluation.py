@@ -15,6 +15,7 @@ from lmft.blocks import read_windows
 from lmft.config import EvaluationConfig
 from lmft.errors import UserError
 from lmft.hardware import Hardware
+from lmft.head import Head
 from lmft.loss import target_nats
 from lmft.metrics import TokenLoss
 from lmft.objective import IGNORED, Objective
@@ -85,6 +86,7 @@ class Scores:
 
 def evaluate(
     model: PreTrainedModel,
+    head: Head | None,
     batches: Batches,
     hardware: Hardware,
     windows: Windows,
@@ -96,6 +98,7 @@ def evaluate(
 
     Args:
         model: in whatever mode; it is left in evaluation mode.
+        head: the model's, where it is understood.
         batches: the split, and what is asked of it.
         hardware: how many windows go at once, in which precision.
         windows: what to read and what to score.
@@ -115,7 +118,7 @@ def evaluate(
             dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
             batch = batches.objective.batch(blocks, batches.tokenizer, dice)
         micro_batches = batch.split(hardware.micro_batch_size)
-        nats = torch.cat([target_nats(model, micro, hardware).cpu() for micro in micro_batches])
+        nats = torch.cat([target_nats(model, head, micro, hardware).cpu() for micro in micro_batches])
         places = starts[:, None] + np.arange(size) + batches.objective.ahead  # (B, T)
         counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
         rows = np.broadcast_to(group[:, None], places.shape)

@@ -94,6 +94,7 @@ def start_training(session: Session, done: int, steps: int) -> Iterator[Step]:
     batches = session.materials.batches["train"]
     return train(
         session.materials.model,
+        session.materials.head,
         batches.training(trainer.batch_size, seed, trainer.shuffle, start=done),
         session.optimizer,
         session.materials.hardware,

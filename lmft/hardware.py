@@ -19,6 +19,11 @@ class Hardware:
     micro_batch_size: int
     compile: bool
 
+    @property
+    def dtype(self) -> torch.dtype:
+        """Of matrix products."""
+        return DTYPES[self.precision]
+
     def autocast(self) -> torch.autocast:
         """A context in which matrix products are computed in the run's precision."""
         dtype = DTYPES[self.precision]

@@ -13,7 +13,9 @@ from lmft.config import CORPUS, RunConfig
 from lmft.dataset import Split
 from lmft.errors import UserError
 from lmft.hardware import Hardware, find_hardware
+from lmft.head import Head, find_head
 from lmft.hub import pinned_revision
+from lmft.kernels import speed_up
 from lmft.model import context_size, load_model
 from lmft.runs import RunFolder, find_run, model_label
 from lmft.tokenizer import load_tokenizer, open_trained_tokenizer
@@ -27,6 +29,7 @@ class Materials:
     tokenizer: PreTrainedTokenizerBase
     batches: dict[str, Batches]  # by split
     model: PreTrainedModel
+    head: Head | None  # the model's, where it is understood
 
     def describe(self) -> dict[str, str]:
         """What the choices came to, for a person."""
@@ -98,9 +101,12 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
             f"set dataset.block_size={context} or less."
         )
     model.to(hardware.device)  # type: ignore[arg-type]
+    head = find_head(model)
     if hardware.compile:
-        model.compile()
-    return Materials(hardware, tokenizer, batches, model)
+        (model if head is None else model.base_model).compile()
+    else:
+        speed_up(model)
+    return Materials(hardware, tokenizer, batches, model, head)
 
 
 def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTokenizerBase:

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel
 
 from lmft.config import TrainerConfig
 from lmft.hardware import Hardware
-from lmft.loss import summed_nats
+from lmft.head import Head
+from lmft.loss import mean_nats
 from lmft.metrics import TokenLoss
 from lmft.objective import Batch
 from lmft.optimizer import learning_rate_factor, set_learning_rate
@@ -43,6 +44,7 @@ class Step:
 
 def train(
     model: PreTrainedModel,
+    head: Head | None,
     batches: Iterator[list[Batch]],
     optimizer: Optimizer,
     hardware: Hardware,
@@ -66,7 +68,7 @@ def train(
             learning_rate_factor(config.schedule.value, config.warmup_steps, number, steps),
         )
         model.train()
-        loss = accumulate_gradients(model, parts, hardware, seed, number)
+        loss = accumulate_gradients(model, head, parts, hardware, seed, number)
         grad_norm = float(clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf))
         if not math.isfinite(loss.nats) or not math.isfinite(grad_norm):
             raise FloatingPointError(
@@ -81,7 +83,12 @@ def train(
 
 
 def accumulate_gradients(
-    model: PreTrainedModel, parts: list[Batch], hardware: Hardware, seed: int, step: int
+    model: PreTrainedModel,
+    head: Head | None,
+    parts: list[Batch],
+    hardware: Hardware,
+    seed: int,
+    step: int,
 ) -> TokenLoss:
     """Add the gradients of the batch's mean loss: one division for all, however it is split."""
     targets = sum(part.num_targets for part in parts)
@@ -90,9 +97,9 @@ def accumulate_gradients(
     nats = nats.to(hardware.device)
     for number, micro_batch in enumerate(micro_batches):
         torch.manual_seed(dropout_seed(seed, step, number))
-        micro_nats = summed_nats(model, micro_batch, hardware)
-        (micro_nats / max(1, targets)).backward()
-        nats += micro_nats.detach()
+        mean, micro_nats = mean_nats(model, head, micro_batch, hardware, max(1, targets))
+        mean.backward()
+        nats += micro_nats
     return TokenLoss(float(nats), targets)
 
 
