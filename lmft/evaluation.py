@@ -117,8 +117,8 @@ def evaluate(
         else:
             dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
             batch = batches.objective.batch(blocks, batches.tokenizer, dice)
-        micro_batches = batch.split(hardware.micro_batch_size)
-        nats = torch.cat([target_nats(model, head, micro, hardware).cpu() for micro in micro_batches])
+        parts = batch.split(hardware.micro_batch_size)
+        nats = torch.cat([target_nats(model, head, part, hardware).cpu() for part in parts])
         places = starts[:, None] + np.arange(size) + batches.objective.ahead  # (B, T)
         counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
         rows = np.broadcast_to(group[:, None], places.shape)

@@ -1,4 +1,4 @@
-"""A model's head: the linear map from its last hidden states to logits, which is worth taking apart.
+"""A model's head: the linear map from its last hidden states to logits.
 
 The logits of a batch are by far the largest tensor of a step. Knowing the head, the loss need never
 hold more than a chunk of them.
@@ -17,7 +17,7 @@ PROBE_TOKENS = 8
 
 @dataclass(frozen=True)
 class Head:
-    """logits = cap(scale * (hidden @ weight.T + bias)), where cap(x) = softcap * tanh(x / softcap)."""
+    """logits = cap(scale * (hidden @ weight.T + bias)), cap(x) = softcap * tanh(x / softcap)."""
 
     linear: nn.Linear
     scale: float
@@ -53,8 +53,8 @@ def find_head(model: PreTrainedModel) -> Head | None:
 def _is_whole(head: Head, model: PreTrainedModel) -> bool:
     was_training = model.training
     model.eval()
-    size = model.get_input_embeddings().num_embeddings
-    ids = torch.arange(PROBE_TOKENS, device=model.device).remainder(size)[None]
+    size = model.config.get_text_config().vocab_size
+    ids = (torch.arange(PROBE_TOKENS, device=model.device) % size)[None]  # (1, T)
     expected = model(input_ids=ids, use_cache=False).logits
     with beheaded(head.linear) as caught:
         model(input_ids=ids, use_cache=False)
@@ -67,14 +67,14 @@ def _is_whole(head: Head, model: PreTrainedModel) -> bool:
 
 @contextmanager
 def beheaded(linear: nn.Linear) -> Iterator[list[Tensor]]:
-    """Inside, the model stops before its head; yields a list that gets its hidden states (B, T, H)."""
+    """Inside, the model stops before its head; its hidden states (B, T, H) go to the list."""
     caught: list[Tensor] = []
 
     def catch(hidden: Tensor) -> Tensor:
         caught.append(hidden)
         return hidden[..., :1]  # in place of logits; nobody looks
 
-    linear.forward = catch  # type: ignore[method-assign]
+    linear.forward = catch  # type: ignore[method-assign, assignment]
     try:
         yield caught
     finally:

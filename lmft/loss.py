@@ -29,7 +29,7 @@ def mean_nats(
         return nats / targets, nats.detach()
     hidden, asked = _hidden(model, head, batch, hardware)
     weight, bias = head.linear.weight, head.linear.bias
-    loss: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(
+    loss: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
         hidden, weight, bias, asked, head, hardware.dtype, targets
     )
     return loss
@@ -81,7 +81,7 @@ class LinearCrossEntropy(Function):
             rows = rows.to(dtype)
             logits = F.linear(rows, cast_weight, cast_bias).float()
             finished = head.finish(logits)
-            gradient = torch.log_softmax(finished, dim=-1)  # (n, V), reused until it is the gradient
+            gradient = torch.log_softmax(finished, dim=-1)  # (n, V); becomes the gradient
             picked = asked[:, None]
             nats -= gradient.gather(1, picked).sum()
             gradient.exp_().scatter_add_(1, picked, gradient.new_full(picked.shape, -1.0))
@@ -145,7 +145,7 @@ def _through_finish(gradient: Tensor, finished: Tensor, head: Head) -> None:
 
 
 def _add_product(total: Tensor, gradient: Tensor, rows: Tensor) -> None:
-    """total += gradient.T @ rows, summed in the precision of `total`."""
+    """Total += gradient.T @ rows, summed in the precision of `total`."""
     if gradient.dtype == total.dtype:
         total.addmm_(gradient.T, rows)
     else:

@@ -1,6 +1,6 @@
 """Attention whose dropout is made again in the backward pass, not kept.
 
-With dropout, torch's attention on a CPU leaves its flash kernel and keeps every weight and every die.
+With dropout, torch's attention on a CPU leaves its flash kernel, and keeps every weight and die.
 Here a chunk of queries is done at a time, and the dice come from a seed. Without dropout, and on
 other devices, torch's own kernels serve.
 """
@@ -45,7 +45,7 @@ def attend(
     groups = query.shape[1] // key.shape[1]
     key, value = (some.repeat_interleave(groups, dim=1) for some in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
-    out = DropoutAttention.apply(
+    out = DropoutAttention.apply(  # type: ignore[no-untyped-call]
         query, key, value, attention_mask, causal, scale, dropout, new_seed()
     )
     return out.transpose(1, 2).contiguous(), None

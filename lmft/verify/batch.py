@@ -89,6 +89,7 @@ def measure(
         batches, trainer = materials.batches["train"], config.trainer
         steps = train(
             materials.model,
+            materials.head,
             batches.training(trainer.batch_size, config.seed, trainer.shuffle),
             build_optimizer(config.optimizer, materials.model),
             materials.hardware,
