@@ -30,6 +30,8 @@ soak: .venv/made  ## Run the slow proofs as well
 
 bench: .venv/made  ## Measure the figures of the README
 	$(BIN)/python -m tests.benchmarks.tokenize
+	$(BIN)/python -m tests.benchmarks.training --block 128 --steps 6 --pairs 2
+	$(BIN)/python -m tests.benchmarks.training --block 1024 --steps 4 --pairs 1
 
 STORE ?= sqlite:///$(CURDIR)/mlflow.db
 PORT ?= 5000
