@@ -22,7 +22,6 @@ from lmft.result import Assessment, write_sums
 from lmft.runs import RunFolder, name_folder, start_folder
 from lmft.terminal import Terminal
 
-USAGE = "lmft evaluate run=FOLDER_OR_MLFLOW_ID | model=... [KNOB=VALUE ...]"
 MEMORY = "evaluations.json"  # in the run's folder: every result so far, by what it depends on
 
 
@@ -66,27 +65,20 @@ def evaluate_model(
     key = digest([weights, conditions.fingerprint, values["hardware"]["precision"]])[:16]
     known = folder.read_json(MEMORY)
     trained = folder.read_json("result.json").get(split.name) or {}
+    wanted = (conditions.fingerprint, values["hardware"]["precision"])
     for found in (known.get(key, {}), trained):
-        if (found.get("fingerprint"), found.get("precision")) == (
-            conditions.fingerprint,
-            values["hardware"]["precision"],
-        ):
+        if (found.get("fingerprint"), found.get("precision")) == wanted:
             terminal.say(f"{found['label']}  (known already)")
             terminal.show_facts(found)
             return dict(found)
-
     config.tracker.check()
     materials = gather(config, {split.name: split})
     assessed, spread = score_draws(split, config, values, materials, terminal)
-    if not folder.path.exists():
-        start_folder(folder, composed)
+    start_folder(folder, composed)
     result = assessed.result.as_dict() | spread
-    name = split.name
-    if not is_own(folder, result):
-        name = f"{config.dataset.name}-{conditions.fingerprint[:8]}/{split.name}"
     write_sums(folder.path, assessed)
     folder.write_json(MEMORY, known | {key: result})
-    track(config, values, folder, split, name, assessed, spread)
+    track(config, values, folder, split, assessed, spread)
     terminal.say(assessed.result.label)
     terminal.show_facts(result)
     return result
@@ -144,11 +136,13 @@ def track(
     values: dict[str, Any],
     folder: RunFolder,
     split: Split,
-    name: str,
     found: Assessment,
     spread: dict[str, float],
 ) -> None:
     """Log to the run that trained the weights, at their step; else to a run of its own."""
+    name = split.name
+    if not is_own(folder, found.result.as_dict()):
+        name = f"{config.dataset.name}-{found.result.conditions.fingerprint[:8]}/{name}"
     metrics = {
         f"{name}/{key}": value for key, value in (found.result.as_metrics() | spread).items()
     }

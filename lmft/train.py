@@ -13,7 +13,7 @@ from lmft.answer import Job, answer, show_end
 from lmft.assessment import assess
 from lmft.card import Story, write_card
 from lmft.config import RunConfig
-from lmft.dataset import Split, open_splits
+from lmft.dataset import Split, open_splits, warn_of_overlap
 from lmft.errors import UserError
 from lmft.files import new_folder
 from lmft.finetune import SCORES, Prune, fine_tune, read_best_scores
@@ -91,6 +91,7 @@ def open_session(
     started: float,
 ) -> Iterator[Session]:
     """Everything made ready and checked before the folder is touched; then the run is open."""
+    warn_of_overlap(splits)
     set_seed(config.seed)
     kept = {} if config.fresh else read_facts(folder.path)
     materials = gather(config, splits, kept.get("precision"))

@@ -16,7 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lmft.config import DatasetConfig, DocumentRule
-from lmft.dataset import documents, open_splits
+from lmft.dataset import documents, open_splits, warn_of_overlap
 from lmft.dataset.documents import RULES, split_documents
 from lmft.dataset.sources import PythonDocs, TextFiles
 from lmft.errors import UserError
@@ -318,12 +318,12 @@ def test_training_text_that_is_validated_on_is_warned_of(tmp_path, caplog):
     path, other = write(tmp_path, ".txt", LINES), tmp_path / "other.txt"
     other.write_bytes(path.read_bytes())
     with caplog.at_level(logging.WARNING, logger="lmft"):
-        open_splits(as_config(train=str(path), validation=str(other)))
+        warn_of_overlap(open_splits(as_config(train=str(path), validation=str(other))))
     assert "dataset.validation has the same content as dataset.train" in caplog.text
     caplog.clear()
     other.write_text("something else")
     with caplog.at_level(logging.WARNING, logger="lmft"):
-        open_splits(as_config(train=str(path), validation=str(other)))
+        warn_of_overlap(open_splits(as_config(train=str(path), validation=str(other))))
         open_splits(as_config(train=str(path)))
     assert not caplog.text
 

@@ -2,6 +2,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 
 import pytest
 
@@ -91,6 +92,18 @@ def test_a_store_that_lacks_a_run_is_filled_from_its_folder(store, record, tmp_p
         "samples_before.txt"
     ]
     assert store.points(record.path, "loss") == {1: 1.0}
+
+
+def test_a_folder_that_was_moved_is_one_more_run_however_often_it_is_asked_for(store, record):
+    tracker = MlflowTracker(store.uri, "moved")
+    with tracker.follow(record) as log:
+        log.metrics({"loss": 1.0}, 1)
+    place = record.path.rename(record.path.with_name(f"{record.path.name}-moved"))
+    for _ in range(2):
+        with closing(Record(place)) as moved, tracker.amend(moved):
+            pass
+        assert tracker.holds(str(place))
+        assert store.points(place, "loss") == {1: 1.0}  # of the one run there is
 
 
 def test_a_run_of_another_sweep_is_linked_once(store, record):

@@ -108,11 +108,11 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
         for name, where in places.items()
         if where is not None and name in only
     }
-    _warn_of_overlap(splits)
     return splits
 
 
-def _warn_of_overlap(splits: dict[str, Split]) -> None:
+def warn_of_overlap(splits: dict[str, Split]) -> None:
+    """Say so where a split that is scored is the one that is trained on."""
     digests = {name: split.digest() for name, split in splits.items()}
     for name in ("validation", "test"):
         if "train" in splits and digests.get(name) == digests["train"]:

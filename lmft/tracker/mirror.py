@@ -27,6 +27,7 @@ class Mirror:
         self._client = client
         self._record = record
         facts = read_facts(record.path)
+        facts["tags"]["lmft.folder"] = str(record.path)  # where it lies now, if it was moved
         run = find_mirror(client, str(record.path)) or self._make(experiment, facts)
         self.run_id: str = run.info.run_id
         self._status = run.info.status
