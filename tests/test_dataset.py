@@ -324,7 +324,7 @@ def test_training_text_that_is_validated_on_is_warned_of(tmp_path, caplog):
     other.write_text("something else")
     with caplog.at_level(logging.WARNING, logger="lmft"):
         warn_of_overlap(open_splits(as_config(train=str(path), validation=str(other))))
-        open_splits(as_config(train=str(path)))
+        warn_of_overlap(open_splits(as_config(train=str(path))))
     assert not caplog.text
 
 
