@@ -129,8 +129,9 @@ def line_of_search(corpus, count):
     return f"{line_of(corpus, 'clm', 'trainer.epochs=3')} {SEARCH_POINTS} {trials}"
 
 
-@pytest.mark.parametrize("count", [4, pytest.param(8, marks=pytest.mark.soak)])
-def test_a_search_killed_as_a_whole_goes_on_with_its_study(count, corpus, command, tmp_path):
+@pytest.mark.soak
+def test_a_search_killed_as_a_whole_goes_on_with_its_study(corpus, command, tmp_path):
+    count = 8
     warm_up()
     facts = begin(tmp_path, count)
     line, log = line_of_search(corpus, count), tmp_path / "log.txt"
