@@ -27,8 +27,7 @@ def score(
     """The nats of every target of a split, as `evaluation` asks for them."""
     windows = windows_of(split, config, materials)
     return evaluate(
-        materials.model,
-        materials.head,
+        materials.network,
         materials.batches[split],
         materials.hardware,
         windows,

@@ -8,16 +8,15 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from lmft.batches import Batches, roll
 from lmft.blocks import read_windows
 from lmft.config import EvaluationConfig
 from lmft.errors import UserError
 from lmft.hardware import Hardware
-from lmft.head import Head
 from lmft.loss import target_nats
 from lmft.metrics import TokenLoss
+from lmft.network import Network
 from lmft.objective import IGNORED, Objective
 
 MASK_SEED = 0  # of evaluation: the same masks in every run; training's epochs count from 1
@@ -85,8 +84,7 @@ class Scores:
 
 
 def evaluate(
-    model: PreTrainedModel,
-    head: Head | None,
+    network: Network,
     batches: Batches,
     hardware: Hardware,
     windows: Windows,
@@ -97,16 +95,15 @@ def evaluate(
     """Score the windows of a split; no logits are kept.
 
     Args:
-        model: in whatever mode; it is left in evaluation mode.
-        head: the model's, where it is understood.
+        network: in whatever mode; it is left in evaluation mode.
         batches: the split, and what is asked of it.
-        hardware: how many windows go at once, in which precision.
+        hardware: how many windows go at once.
         windows: what to read and what to score.
         draw: which of the frozen draws of masks (mlm).
         pseudo: hide each token once, alone, instead (mlm).
         advance: hears how many more windows are done.
     """
-    model.eval()
+    network.compute.eval()
     found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
     for group in _by_length(windows, 1 if pseudo else hardware.micro_batch_size):
         starts, size = windows.starts[group], int((windows.ends - windows.starts)[group[0]])
@@ -118,7 +115,7 @@ def evaluate(
             dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
             batch = batches.objective.batch(blocks, batches.tokenizer, dice)
         parts = batch.split(hardware.micro_batch_size)
-        nats = torch.cat([target_nats(model, head, part, hardware).cpu() for part in parts])
+        nats = torch.cat([target_nats(network.compute, network.head, part).cpu() for part in parts])
         places = starts[:, None] + np.arange(size) + batches.objective.ahead  # (B, T)
         counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
         rows = np.broadcast_to(group[:, None], places.shape)

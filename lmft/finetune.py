@@ -67,7 +67,7 @@ def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
     steps = trainer.steps(per_epoch)
     plan = Plan(steps, trainer.evaluate_every or per_epoch, trainer.patience)
     clock = Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, progress.step)
-    training = start_training(session, progress.step, steps)
+    training = start_training(session, progress, steps)
     if progress.evaluated and prune(progress.step, session.folder):  # as before a kill
         return progress, False
     with session.terminal.progress(steps) as bars, saved_if_stopped(session, progress):
@@ -83,24 +83,24 @@ def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
                 save(session, progress)
             with finish_first():
                 step = next(training)
-                progress.step = step.number
+                progress.step, progress.loss_scale = step.number, step.loss_scale
                 session.log.metrics(step.as_metrics(), step.number)
                 bars.show_step(step)
 
 
-def start_training(session: Session, done: int, steps: int) -> Iterator[Step]:
-    """The steps after the first `done`."""
+def start_training(session: Session, progress: Progress, steps: int) -> Iterator[Step]:
+    """The steps that are left."""
     trainer, seed = session.config.trainer, session.config.seed
     batches = session.materials.batches["train"]
     return train(
-        session.materials.model,
-        session.materials.head,
-        batches.training(trainer.batch_size, seed, trainer.shuffle, start=done),
+        session.materials.network,
+        batches.training(trainer.batch_size, seed, trainer.shuffle, start=progress.step),
         session.optimizer,
         session.materials.hardware,
         trainer,
-        range(done + 1, steps + 1),
+        range(progress.step + 1, steps + 1),
         seed,
+        progress.loss_scale,
     )
 
 
@@ -109,7 +109,8 @@ def go_on(session: Session) -> Progress:
     checkpoint = session.checkpoints.newest()
     if checkpoint is None:
         return Progress()
-    load_checkpoint(checkpoint, session.materials.model, session.optimizer)
+    load_checkpoint(checkpoint, session.materials.network.model, session.optimizer)
+    session.materials.network.refresh()
     progress = Progress.from_json(checkpoint.progress)
     session.terminal.say(f"Going on from step {progress.step:,}.", style="bold")
     logger.info("going on from step %d on %s", progress.step, session.materials.hardware.describe())
@@ -153,7 +154,7 @@ def save(session: Session, progress: Progress) -> None:
     session.log.sync()
     session.checkpoints.save(
         progress.step,
-        session.materials.model,
+        session.materials.network.model,
         session.optimizer,
         asdict(replace(progress, seconds=session.seconds(progress))),
         progress.best_step,
@@ -168,7 +169,7 @@ def validate(session: Session, progress: Progress, bars: Bars) -> None:
     if progress.step == 0:
         show_samples("before", session)
     elif progress.best is None or scores.loss.mean < progress.best.mean:
-        model, tokenizer = session.materials.model, session.materials.tokenizer
+        model, tokenizer = session.materials.network.model, session.materials.tokenizer
         with new_folder(session.checkpoints.best(progress.step)) as folder:
             save_model(model, tokenizer, folder)
             save_file(vars(scores), folder / SCORES)

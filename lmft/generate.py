@@ -10,9 +10,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.config import RunConfig, read_config
 from lmft.errors import UserError
-from lmft.hardware import Hardware, find_hardware
+from lmft.hardware import find_hardware
 from lmft.materials import compose_model, find_tokenizer
 from lmft.model import context_size, load_model
+from lmft.network import build_network
 from lmft.samples import Sampling, continue_text, fill_masks
 from lmft.tokenizer import find_separator
 
@@ -36,8 +37,8 @@ def tell(words: list[str], conf: Path) -> None:
     hardware = find_hardware(config.hardware)
     model = load_model(config.model, config.objective, tokenizer, config.seed)
     check_length(len(ids), sampling.tokens if config.objective.ahead else 0, model)
-    model.to(hardware.device).eval()  # type: ignore[arg-type]
-    print(answer(prompt, ids, config, sampling, model, tokenizer, hardware))
+    compute = build_network(model, hardware).compute.eval()
+    print(answer(prompt, ids, config, sampling, compute, tokenizer))
 
 
 def read_sampling(values: dict[str, str]) -> Sampling:
@@ -115,10 +116,9 @@ def answer(
     sampling: Sampling,
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
-    hardware: Hardware,
 ) -> str:
     """The prompt and its continuation, or a line for each mask."""
-    with torch.random.fork_rng(devices=[]), hardware.autocast():
+    with torch.random.fork_rng(devices=[]):
         if config.objective.ahead:
             return printable(prompt + continue_text(model, tokenizer, ids, sampling))
         masks: list[Any] = fill_masks(model, tokenizer, ids, GUESSES)

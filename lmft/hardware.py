@@ -7,7 +7,11 @@ import torch
 from lmft.config import HardwareConfig, Precision
 from lmft.errors import UserError
 
-DTYPES = {Precision.fp32: torch.float32, Precision.bf16: torch.bfloat16}
+DTYPES = {
+    Precision.fp32: torch.float32,
+    Precision.bf16: torch.bfloat16,
+    Precision.fp16: torch.float16,
+}
 
 
 @dataclass(frozen=True)
@@ -18,16 +22,12 @@ class Hardware:
     precision: Precision  # never auto
     micro_batch_size: int
     compile: bool
+    checkpoint_activations: bool
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of matrix products."""
+        """Of the weights that compute, and of what they make."""
         return DTYPES[self.precision]
-
-    def autocast(self) -> torch.autocast:
-        """A context in which matrix products are computed in the run's precision."""
-        dtype = DTYPES[self.precision]
-        return torch.autocast(self.device.type, dtype, enabled=dtype is not torch.float32)
 
     def describe(self) -> str:
         """The device and precision, for a person."""
@@ -57,7 +57,13 @@ def find_hardware(config: HardwareConfig, kept: str | None = None) -> Hardware:
                 f"This run was started in bf16, which hardware.device={device} does not compute "
                 "here; go on where it does, or start anew with fresh=true."
             )
-    return Hardware(device, precision, config.micro_batch_size, config.compile)
+    return Hardware(
+        device,
+        precision,
+        config.micro_batch_size,
+        config.compile,
+        config.checkpoint_activations,
+    )
 
 
 def find_device(name: str) -> torch.device:

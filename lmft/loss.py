@@ -12,7 +12,6 @@ from torch.autograd import Function
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lmft.hardware import Hardware
 from lmft.head import Head, beheaded
 from lmft.objective import IGNORED, Batch
 
@@ -20,40 +19,40 @@ CHUNK = 2**25  # logits in memory at once: 128 MiB in fp32
 
 
 def mean_nats(
-    model: PreTrainedModel, head: Head | None, batch: Batch, hardware: Hardware, targets: int
+    model: PreTrainedModel, head: Head | None, batch: Batch, divisor: float
 ) -> tuple[Tensor, Tensor]:
-    """The batch's nats divided by `targets`, to train on, and the nats themselves; both ()."""
-    batch = batch.to(hardware.device)
+    """The batch's nats over `divisor`, to train on, and the nats themselves; both ().
+
+    Args:
+        model: what computes.
+        head: the model's, where it is understood.
+        batch: inputs and targets.
+        divisor: how many targets the whole step has; less where gradients are scaled up.
+    """
     if head is None:
-        nats = _plain(model, batch, hardware).sum()
-        return nats / targets, nats.detach()
-    hidden, asked = _hidden(model, head, batch, hardware)
+        nats = _plain(model, batch).sum()
+        return nats / divisor, nats.detach()
+    hidden, targets, _ = _hidden(model, head, batch)
     weight, bias = head.linear.weight, head.linear.bias
     loss: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, asked, head, hardware.dtype, targets
+        hidden, weight, bias, targets, head, divisor
     )
     return loss
 
 
 @torch.no_grad()
-def target_nats(
-    model: PreTrainedModel, head: Head | None, batch: Batch, hardware: Hardware
-) -> Tensor:
+def target_nats(model: PreTrainedModel, head: Head | None, batch: Batch) -> Tensor:
     """The nats of each target, to evaluate; shape (B, T), 0 where nothing is asked."""
-    batch = batch.to(hardware.device)
     if head is None:
-        return _plain(model, batch, hardware)
-    hidden, asked = _hidden(model, head, batch, hardware)
-    nats = torch.zeros(batch.targets.shape, device=hidden.device)
-    weight, bias = (_cast(some, hardware.dtype) for some in (head.linear.weight, head.linear.bias))
+        return _plain(model, batch)
+    hidden, targets, asked = _hidden(model, head, batch)
+    nats = torch.zeros(batch.targets.numel(), device=hidden.device)
     parts = [
-        -_log_probabilities(rows.to(hardware.dtype), weight, bias, head)
-        .gather(1, some[:, None])
-        .squeeze(1)
-        for rows, some in _chunks(hidden, asked, len(head.linear.weight))
+        F.cross_entropy(head.finish(head.linear(rows).float()), some, reduction="none")
+        for rows, some in _chunks(hidden, targets, len(head.linear.weight))
     ]
-    nats[batch.targets != IGNORED] = torch.cat(parts) if parts else nats.new_zeros(0)
-    return nats
+    nats[asked] = torch.cat(parts) if parts else nats.new_zeros(0)
+    return nats.view(batch.targets.shape)
 
 
 class LinearCrossEntropy(Function):
@@ -67,47 +66,48 @@ class LinearCrossEntropy(Function):
         bias: Tensor | None,  # (V,)
         targets: Tensor,  # (N,) int64
         head: Head,
-        dtype: torch.dtype,  # of matrix products
-        divisor: int,
+        divisor: float,
     ) -> tuple[Tensor, Tensor]:
         """Nats over `divisor`, and nats; the gradients of the first are formed on the way."""
         nats = torch.zeros((), device=hidden.device)
         into_hidden = torch.empty_like(hidden)
-        into_weight = torch.zeros_like(weight)
-        into_bias = None if bias is None else torch.zeros_like(bias)
-        cast_weight, cast_bias = _cast(weight, dtype), _cast(bias, dtype)
+        into_weight = into_bias = None  # in fp32 where chunks add up
         start = 0
         for rows, asked in _chunks(hidden, targets, len(weight)):
-            rows = rows.to(dtype)
-            logits = F.linear(rows, cast_weight, cast_bias).float()
-            finished = head.finish(logits)
+            finished = head.finish(F.linear(rows, weight, bias).float())
             gradient = torch.log_softmax(finished, dim=-1)  # (n, V); becomes the gradient
             picked = asked[:, None]
             nats -= gradient.gather(1, picked).sum()
             gradient.exp_().scatter_add_(1, picked, gradient.new_full(picked.shape, -1.0))
             _through_finish(gradient, finished, head)
-            small = gradient.to(dtype)
-            into_hidden[start : start + len(rows)] = (small @ cast_weight).div_(divisor)
-            _add_product(into_weight, small, rows / divisor)
-            if into_bias is not None:
-                into_bias += gradient.sum(dim=0) / divisor
+            narrow = gradient.to(weight.dtype)
+            into_hidden[start : start + len(rows)] = (narrow @ weight).div_(divisor)
+            into_weight = _add_product(into_weight, narrow, rows / divisor)
+            if bias is not None:
+                summed = gradient.sum(dim=0).div_(divisor)
+                into_bias = summed if into_bias is None else into_bias.add_(summed)
             start += len(rows)
-        ctx.save_for_backward(into_hidden, into_weight, into_bias)
+        if into_weight is None:  # nothing was asked
+            into_weight = torch.zeros_like(weight)
+            into_bias = None if bias is None else torch.zeros_like(bias)
+        ctx.save_for_backward(
+            into_hidden,
+            into_weight.to(weight.dtype),
+            None if into_bias is None else into_bias.to(weight.dtype),
+        )
         ctx.mark_non_differentiable(nats)
         return nats / divisor, nats
 
     @staticmethod
     def backward(ctx: Any, into_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
-        """What was formed in the forward pass."""
-        gradients = ctx.saved_tensors
-        if into_loss.item() != 1.0:
-            gradients = [None if some is None else some * into_loss for some in gradients]
-        return (*gradients, None, None, None, None)
+        """What was formed in the forward pass; other scales than 1 belong into `divisor`."""
+        torch._assert_async(into_loss == 1)
+        return (*ctx.saved_tensors, None, None, None)
 
 
-def _plain(model: PreTrainedModel, batch: Batch, hardware: Hardware) -> Tensor:
-    with hardware.autocast():
-        logits = model(input_ids=batch.inputs, use_cache=False).logits  # (B, T, V)
+def _plain(model: PreTrainedModel, batch: Batch) -> Tensor:
+    batch = batch.to(model.device)
+    logits = model(input_ids=batch.inputs, use_cache=False).logits  # (B, T, V)
     nats = F.cross_entropy(
         logits.float().flatten(0, 1),
         batch.targets.flatten(),
@@ -117,23 +117,19 @@ def _plain(model: PreTrainedModel, batch: Batch, hardware: Hardware) -> Tensor:
     return nats.view(batch.targets.shape)
 
 
-def _hidden(
-    model: PreTrainedModel, head: Head, batch: Batch, hardware: Hardware
-) -> tuple[Tensor, Tensor]:
-    """Hidden states (N, H) and targets (N,) where something is asked."""
-    with beheaded(head.linear) as caught, hardware.autocast():
-        model(input_ids=batch.inputs, use_cache=False)
-    asked = batch.targets != IGNORED
-    return caught[0][asked], batch.targets[asked]
+def _hidden(model: PreTrainedModel, head: Head, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """Hidden states (N, H) and targets (N,) where something is asked, and where that is (N,)."""
+    asked = (batch.targets.flatten() != IGNORED).nonzero().squeeze(1)  # known before a GPU starts
+    targets = batch.targets.flatten()[asked].to(model.device)
+    asked = asked.to(model.device)
+    with beheaded(head.linear) as caught:
+        model(input_ids=batch.inputs.to(model.device), use_cache=False)
+    return caught[0].flatten(0, 1)[asked], targets, asked
 
 
 def _chunks(hidden: Tensor, targets: Tensor, vocabulary: int) -> Any:
     size = max(1, CHUNK // vocabulary)
     return zip(hidden.split(size), targets.split(size), strict=True)
-
-
-def _log_probabilities(rows: Tensor, weight: Tensor, bias: Tensor | None, head: Head) -> Tensor:
-    return torch.log_softmax(head.finish(F.linear(rows, weight, bias).float()), dim=-1)
 
 
 def _through_finish(gradient: Tensor, finished: Tensor, head: Head) -> None:
@@ -144,13 +140,10 @@ def _through_finish(gradient: Tensor, finished: Tensor, head: Head) -> None:
         gradient *= head.scale
 
 
-def _add_product(total: Tensor, gradient: Tensor, rows: Tensor) -> None:
-    """Total += gradient.T @ rows, summed in the precision of `total`."""
-    if gradient.dtype == total.dtype:
-        total.addmm_(gradient.T, rows)
-    else:
-        total += gradient.T @ rows
-
-
-def _cast(tensor: Tensor | None, dtype: torch.dtype) -> Any:
-    return None if tensor is None else tensor.detach().to(dtype)
+def _add_product(total: Tensor | None, gradient: Tensor, rows: Tensor) -> Tensor:
+    """`total` + gradient.T @ rows; the first as it is, a sum in fp32."""
+    if total is None:
+        return gradient.T @ rows
+    if gradient.dtype is torch.float32:
+        return total.addmm_(gradient.T, rows)
+    return total.float().add_(gradient.T @ rows)

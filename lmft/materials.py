@@ -4,8 +4,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from omegaconf import DictConfig
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
+from lmft.allocator import keep_freed_memory
 from lmft.batches import Batches
 from lmft.blocks import Blocks, open_stream
 from lmft.compose import compose, recompose
@@ -13,10 +14,9 @@ from lmft.config import CORPUS, RunConfig
 from lmft.dataset import Split
 from lmft.errors import UserError
 from lmft.hardware import Hardware, find_hardware
-from lmft.head import Head, find_head
 from lmft.hub import pinned_revision
-from lmft.kernels import speed_up
 from lmft.model import context_size, load_model
+from lmft.network import Network, build_network
 from lmft.runs import RunFolder, find_run, model_label
 from lmft.tokenizer import load_tokenizer, open_trained_tokenizer
 
@@ -28,13 +28,12 @@ class Materials:
     hardware: Hardware
     tokenizer: PreTrainedTokenizerBase
     batches: dict[str, Batches]  # by split
-    model: PreTrainedModel
-    head: Head | None  # the model's, where it is understood
+    network: Network
 
     def describe(self) -> dict[str, str]:
         """What the choices came to, for a person."""
         streams = {name: some.blocks.stream for name, some in self.batches.items()}
-        weights = sum(weight.numel() for weight in self.model.parameters())
+        weights = sum(weight.numel() for weight in self.network.model.parameters())
         return {
             "dataset": ", ".join(
                 f"{name} {len(stream.ids):,} tokens in {len(stream.ends):,} documents"
@@ -74,6 +73,7 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
     Raises:
         UserError: something is missing, or two things don't fit each other.
     """
+    keep_freed_memory()
     hardware = find_hardware(config.hardware, precision)
     tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
@@ -100,13 +100,7 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
             f"model={model_label(config.model)} reads at most {context} tokens at once; "
             f"set dataset.block_size={context} or less."
         )
-    model.to(hardware.device)  # type: ignore[arg-type]
-    head = find_head(model)
-    if hardware.compile:
-        (model if head is None else model.base_model).compile()
-    else:
-        speed_up(model)
-    return Materials(hardware, tokenizer, batches, model, head)
+    return Materials(hardware, tokenizer, batches, build_network(model, hardware))
 
 
 def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTokenizerBase:

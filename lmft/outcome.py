@@ -22,6 +22,7 @@ class Progress:
     best_step: int = 0
     final: TokenLoss | None = None  # the last validation
     since_best: int = 0  # evaluations
+    loss_scale: float | None = None  # of fp16, after the last step
     seconds: float = 0.0  # at work, over all starts
 
     def note(self, loss: TokenLoss) -> bool:

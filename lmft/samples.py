@@ -8,7 +8,6 @@ from torch import Tensor
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.batches import Batches, roll
-from lmft.hardware import Hardware
 from lmft.objective import IGNORED
 
 PROMPT_TOKENS = 12
@@ -34,12 +33,10 @@ class Sample:
     answer: str
 
 
-def draw_samples(
-    model: PreTrainedModel, batches: Batches, hardware: Hardware, count: int = 3
-) -> list[Sample]:
+def draw_samples(model: PreTrainedModel, batches: Batches, count: int = 3) -> list[Sample]:
     """Continuations (causal) or filled gaps (masked) of the starts of `count` documents."""
     model.eval()
-    with torch.random.fork_rng(devices=[]), hardware.autocast():
+    with torch.random.fork_rng(devices=[]):
         if batches.objective.ahead:
             return [
                 Sample(

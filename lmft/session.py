@@ -73,7 +73,7 @@ def show_loss(split: str, step: int, loss: TokenLoss, session: Session) -> None:
 def show_samples(when: str, session: Session) -> None:
     """What the model makes of three validation texts, to the person, the folder and the tracker."""
     materials = session.materials
-    samples = draw_samples(materials.model, materials.batches["validation"], materials.hardware)
+    samples = draw_samples(materials.network.compute, materials.batches["validation"])
     session.terminal.show_samples(f"{when} training", samples)
     text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
     session.log.text(text + "\n", f"samples_{when}.txt")

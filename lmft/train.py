@@ -95,7 +95,7 @@ def open_session(
     set_seed(config.seed)
     kept = {} if config.fresh else read_facts(folder.path)
     materials = gather(config, splits, kept.get("precision"))
-    optimizer = build_optimizer(config.optimizer, materials.model)
+    optimizer = build_optimizer(config.optimizer, materials.network.model)
     config.tracker.check()
     terminal.show_config(folder.path.name, values, materials.describe())
     if config.fresh and folder.path.exists():
@@ -145,7 +145,8 @@ def conclude(session: Session, progress: Progress) -> dict[str, Any]:
     folder = session.folder
     best = session.checkpoints.best(progress.best_step)
     if progress.best_step < progress.step:
-        load_weights(session.materials.model, best)
+        load_weights(session.materials.network.model, best)
+        session.materials.network.refresh()
     show_samples("after", session)
     outcome = assess_best(session, progress)
     with new_folder(folder.checkpoint) as place:

@@ -7,15 +7,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.nn.utils import clip_grad_norm_
+from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
-from transformers import PreTrainedModel
 
-from lmft.config import TrainerConfig
+from lmft.config import Precision, TrainerConfig
 from lmft.hardware import Hardware
-from lmft.head import Head
 from lmft.loss import mean_nats
 from lmft.metrics import TokenLoss
+from lmft.network import Network
 from lmft.objective import Batch
 from lmft.optimizer import learning_rate_factor, set_learning_rate
 
@@ -30,6 +29,7 @@ class Step:
     grad_norm: float  # before clipping
     tokens: int  # read
     seconds: float
+    loss_scale: float | None  # of the next step, in fp16
 
     def as_metrics(self) -> dict[str, float]:
         """For the tracker."""
@@ -43,23 +43,32 @@ class Step:
 
 
 def train(
-    model: PreTrainedModel,
-    head: Head | None,
+    network: Network,
     batches: Iterator[list[Batch]],
     optimizer: Optimizer,
     hardware: Hardware,
     config: TrainerConfig,
     numbers: range,
     seed: int,
+    loss_scale: float | None = None,
 ) -> Iterator[Step]:
     """Take the optimizer steps `numbers` (1 is the first), yielding after each one.
 
-    The last of them is the one after which nothing is left of the learning rate.
+    Args:
+        network: the model; its weights are those of the optimizer.
+        batches: one for each step, in parts of equal length.
+        optimizer: as `build_optimizer` makes it.
+        hardware: how many blocks go at once, in which precision.
+        config: the schedule and the clipping.
+        numbers: of the steps; the last is the one after which nothing is left of the learning rate.
+        seed: of dropout.
+        loss_scale: of fp16, where the step before the first left it.
 
     Raises:
         FloatingPointError: a loss or gradient is not finite.
     """
-    steps = numbers.stop - 1
+    steps, parameters = numbers.stop - 1, list(network.model.parameters())
+    scale = LossScale(loss_scale) if hardware.precision is Precision.fp16 else None
     for number in numbers:
         started = time.perf_counter()
         parts = next(batches)
@@ -67,40 +76,91 @@ def train(
             optimizer,
             learning_rate_factor(config.schedule.value, config.warmup_steps, number, steps),
         )
-        model.train()
-        loss = accumulate_gradients(model, head, parts, hardware, seed, number)
-        grad_norm = float(clip_grad_norm_(model.parameters(), config.max_grad_norm or math.inf))
+        network.compute.train()
+        loss, grad_norm = find_gradients(network, parts, hardware, seed, number, scale)
         if not math.isfinite(loss.nats) or not math.isfinite(grad_norm):
             raise FloatingPointError(
                 f"At step {number} the loss is {loss.mean:.4g} and the gradient's norm "
                 f"{grad_norm:.4g}; lower optimizer.lr, or raise trainer.warmup_steps."
             )
+        if config.max_grad_norm is not None and grad_norm > config.max_grad_norm:
+            clip_grads_with_norm_(parameters, config.max_grad_norm, torch.tensor(grad_norm))
         optimizer.step()
         optimizer.zero_grad()
+        network.refresh()
         tokens = sum(part.inputs.numel() for part in parts)
         seconds = time.perf_counter() - started
-        yield Step(number, loss, learning_rate, grad_norm, tokens, seconds)
+        next_scale = None if scale is None else scale.value
+        yield Step(number, loss, learning_rate, grad_norm, tokens, seconds, next_scale)
 
 
-def accumulate_gradients(
-    model: PreTrainedModel,
-    head: Head | None,
+def find_gradients(
+    network: Network,
     parts: list[Batch],
     hardware: Hardware,
     seed: int,
     step: int,
+    scale: "LossScale | None",
+) -> tuple[TokenLoss, float]:
+    """The batch's loss and the norm of its gradients; in fp16, at a scale that holds them."""
+    while True:
+        factor = 1.0 if scale is None else scale.value
+        loss = accumulate_gradients(network, parts, hardware, seed, step, factor)
+        gradients = [w.grad for w in network.model.parameters() if w.grad is not None]
+        grad_norm = float(get_total_norm(gradients))
+        if scale is None or scale.holds(step, math.isfinite(grad_norm)):
+            return loss, grad_norm
+        network.model.zero_grad()
+
+
+def accumulate_gradients(
+    network: Network,
+    parts: list[Batch],
+    hardware: Hardware,
+    seed: int,
+    step: int,
+    scale: float = 1.0,
 ) -> TokenLoss:
-    """Add the gradients of the batch's mean loss: one division for all, however it is split."""
+    """Add the gradients of the batch's mean loss: one division for all, however it is split.
+
+    On the way back they are `scale` times as large.
+    """
     targets = sum(part.num_targets for part in parts)
     micro_batches = (micro for part in parts for micro in part.split(hardware.micro_batch_size))
     nats = torch.zeros((), dtype=torch.float64 if hardware.device.type != "mps" else torch.float32)
     nats = nats.to(hardware.device)
     for number, micro_batch in enumerate(micro_batches):
         torch.manual_seed(dropout_seed(seed, step, number))
-        mean, micro_nats = mean_nats(model, head, micro_batch, hardware, max(1, targets))
+        mean, micro_nats = mean_nats(
+            network.compute, network.head, micro_batch, max(1, targets) / scale
+        )
         mean.backward()
+        network.hand_over(scale)
         nats += micro_nats
     return TokenLoss(float(nats), targets)
+
+
+class LossScale:
+    """What fp16's small gradients are multiplied with, so that they don't vanish.
+
+    It is halved where a gradient overflows, and the step is taken again with the same dice; from
+    time to time it is doubled (dynamic loss scaling, Micikevicius et al. 2018).
+    """
+
+    FIRST = 2.0**16
+    DOUBLED_EVERY = 1000  # steps
+
+    def __init__(self, value: float | None):
+        self.value = value or self.FIRST
+
+    def holds(self, step: int, finite: bool) -> bool:
+        """Whether the gradients can be used; the scale of the next try or step follows from it."""
+        if not finite and self.value > 1:
+            self.value /= 2
+            return False
+        if step % self.DOUBLED_EVERY == 0:
+            self.value *= 2
+        return True
 
 
 def dropout_seed(seed: int, step: int, micro_batch: int) -> int:

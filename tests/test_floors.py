@@ -4,12 +4,12 @@ import ast
 from pathlib import Path
 
 FLOORS = [
-    {"errors", "identity", "metrics", "statistics", "provenance", "files", "markdown"},
+    {"errors", "identity", "metrics", "statistics", "provenance", "files", "markdown", "allocator"},
     {"hub", "lock", "signals"},
     {"config", "checkpoint", "record"},
     {"objective", "hardware", "optimizer", "tracker", "study"},
     {"dataset", "tokenizer", "head", "kernels", "model", "history", "terminal"},
-    {"blocks", "loss", "runs"},
+    {"blocks", "loss", "network", "runs"},
     {"batches", "trainer", "answer"},
     {"evaluation", "samples"},
     {"spans"},

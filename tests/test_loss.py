@@ -7,8 +7,8 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 from lmft import loss
 from lmft.config import Precision
 from lmft.hardware import Hardware
-from lmft.head import find_head
 from lmft.loss import mean_nats, target_nats
+from lmft.network import build_network
 from lmft.objective import IGNORED, Batch
 
 SIZES = {
@@ -41,27 +41,27 @@ def build(kind):
     return auto.from_config(config).eval()
 
 
-def measure(model, head, batch, precision):
-    hardware = Hardware(torch.device("cpu"), precision, 4, compile=False)
-    model.zero_grad()
-    mean, nats = mean_nats(model, head, batch, hardware, batch.num_targets)
+def measure(network, head, batch):
+    network.compute.zero_grad()
+    mean, nats = mean_nats(network.compute, head, batch, batch.num_targets)
     mean.backward()
-    gradients = {n: w.grad.clone() for n, w in model.named_parameters() if w.grad is not None}
-    return mean.detach(), nats, target_nats(model, head, batch, hardware), gradients
+    named = network.compute.named_parameters()
+    gradients = {name: w.grad.clone() for name, w in named if w.grad is not None}
+    return mean.detach(), nats, target_nats(network.compute, head, batch), gradients
 
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
 def test_chunks_give_the_loss_and_the_gradients_of_whole_logits(kind, precision, monkeypatch):
     monkeypatch.setattr(loss, "CHUNK", 97 * 7)  # seven rows
-    model = build(kind)
-    head = find_head(model)
-    assert head is not None
+    hardware = Hardware(torch.device("cpu"), precision, 4, False, False)
+    network = build_network(build(kind), hardware)
+    assert network.head is not None
     ids = torch.randint(3, 97, (3, 16))
     targets = torch.randint(3, 97, (3, 16)).masked_fill(torch.rand(3, 16) < 0.3, IGNORED)
     batch = Batch(ids, targets)
-    mean, nats, each, gradients = measure(model, head, batch, precision)
-    plain_mean, plain_nats, plain_each, plain_gradients = measure(model, None, batch, precision)
+    mean, nats, each, gradients = measure(network, network.head, batch)
+    plain_mean, plain_nats, plain_each, plain_gradients = measure(network, None, batch)
     close = 1e-5 if precision is Precision.fp32 else 1e-2
     assert torch.allclose(mean, plain_mean, rtol=close)
     assert torch.allclose(nats, plain_nats, rtol=close)

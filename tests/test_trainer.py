@@ -14,8 +14,8 @@ from lmft.blocks import Blocks, TokenStream
 from lmft.config import Precision, read_config
 from lmft.dataset import open_splits
 from lmft.hardware import Hardware
-from lmft.head import find_head
 from lmft.materials import gather
+from lmft.network import build_network
 from lmft.objective import CausalLM, MaskedLM
 from lmft.optimizer import build_optimizer, learning_rate_factor
 from lmft.tokenizer import train_tokenizer
@@ -43,8 +43,9 @@ def gradients(objective, micro_batch_size):
     stream = TokenStream(ids, np.array([len(ids)]), np.array([len(ids)]), "")
     batch = next(Batches(Blocks(stream, 16), objective, tokenizer).training(8, 0, True))
     model = tiny_model(objective)
-    hardware = Hardware(torch.device("cpu"), Precision.fp32, micro_batch_size, compile=False)
-    loss = accumulate_gradients(model, find_head(model), batch, hardware, seed=0, step=1)
+    hardware = Hardware(torch.device("cpu"), Precision.fp32, micro_batch_size, False, False)
+    network = build_network(model, hardware)
+    loss = accumulate_gradients(network, batch, hardware, seed=0, step=1)
     return loss, torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
 

@@ -56,7 +56,7 @@ def describe_materials(
     model: ModelConfig, corpus: str, splits: dict[str, Split], materials: Materials
 ) -> str:
     """The model's size and origin; each split's size and digest."""
-    weights = sum(weight.numel() for weight in materials.model.parameters())
+    weights = sum(weight.numel() for weight in materials.network.model.parameters())
     rows = []
     for name, split in splits.items():
         stream = materials.batches[name].blocks.stream

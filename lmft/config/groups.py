@@ -140,11 +140,12 @@ class EvaluationConfig:
 
 
 class Precision(Enum):
-    """The number format of matrix products; weights stay in fp32."""
+    """The number format that a model computes in; the weights that learn stay in fp32."""
 
     auto = "auto"  # bf16 where the device computes it natively, else fp32
     fp32 = "fp32"
     bf16 = "bf16"
+    fp16 = "fp16"  # with loss scaling
 
 
 @dataclass
@@ -155,6 +156,7 @@ class HardwareConfig:
     precision: Precision
     micro_batch_size: int  # blocks in memory at once
     compile: bool  # with torch.compile: a slower start, faster steps
+    checkpoint_activations: bool  # made again in the backward pass: less memory, slower steps
 
     def __post_init__(self) -> None:
         _at_least(self, "hardware", {"micro_batch_size": 1})

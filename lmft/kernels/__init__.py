@@ -15,6 +15,6 @@ def speed_up(model: PreTrainedModel) -> None:
             if type(part) is NewGELUActivation:
                 setattr(module, name, nn.GELU(approximate="tanh"))
             elif type(part) is nn.Dropout:
-                setattr(module, name, SeededDropout(part.p))
+                setattr(module, name, SeededDropout(part.p).train(part.training))
     if model.config._attn_implementation == "sdpa":
         model.set_attn_implementation(NAME)

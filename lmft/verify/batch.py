@@ -20,7 +20,7 @@ from lmft.trainer import train
 STEPS = 5  # unless trainer.max_steps is given
 # How far rounding may take a step's loss or gradient norm, relative to its size. One number of bf16
 # is rounded by up to 2**-8; that hides slight mistakes, so fp32 is the sharper proof.
-BOUNDS = {Precision.fp32: 1e-4, Precision.bf16: 4e-3}
+BOUNDS = {Precision.fp32: 1e-4, Precision.fp16: 1e-3, Precision.bf16: 4e-3}
 TINY = 1e-12  # in place of smaller numbers, which nothing can be relative to
 MEASURES = ("loss", "gradient norm")
 
@@ -88,10 +88,9 @@ def measure(
         materials = gather(config, splits)
         batches, trainer = materials.batches["train"], config.trainer
         steps = train(
-            materials.model,
-            materials.head,
+            materials.network,
             batches.training(trainer.batch_size, config.seed, trainer.shuffle),
-            build_optimizer(config.optimizer, materials.model),
+            build_optimizer(config.optimizer, materials.network.model),
             materials.hardware,
             trainer,
             range(1, trainer.steps(batches.steps_per_epoch(trainer.batch_size)) + 1),
