@@ -16,6 +16,7 @@ VERBS = {  # each with the module that tells its story
     "evaluate": "evaluate",
     "compare": "compare",
     "verify": "verify",
+    "profile": "profile",
     "generate": "generate",
     "runs": "list_runs",
     "clean": "clean",

@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 
 from safetensors.numpy import load_file, save_file
 
+from lmft.arithmetic import find_limit
 from lmft.checkpoint import load_checkpoint
 from lmft.errors import Stopped
 from lmft.evaluation import Scores
@@ -92,14 +93,16 @@ def start_training(session: Session, progress: Progress, steps: int) -> Iterator
     """The steps that are left."""
     trainer, seed = session.config.trainer, session.config.seed
     batches = session.materials.batches["train"]
+    network, hardware = session.materials.network, session.materials.hardware
     return train(
-        session.materials.network,
+        network,
         batches.training(trainer.batch_size, seed, trainer.shuffle, start=progress.step),
         session.optimizer,
-        session.materials.hardware,
+        hardware,
         trainer,
         range(progress.step + 1, steps + 1),
         seed,
+        find_limit(network.model, hardware, causal=bool(batches.objective.ahead)),
         progress.loss_scale,
     )
 

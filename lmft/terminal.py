@@ -148,7 +148,9 @@ class Bars:
 
     def show_step(self, step: "Step") -> None:
         """Move on by one optimizer step."""
-        facts = f"loss {step.loss.mean:.3f}  {step.tokens / step.seconds:,.0f} tokens/s"
+        speed = f"{step.tokens / step.seconds:,.0f} tokens/s"
+        share = f"({100 * step.share_of_limit:.0f} % of the limit)"
+        facts = f"loss {step.loss.mean:.3f}  {speed} {share}"
         self._progress.update(self._training, completed=step.number, facts=facts)
 
     @contextmanager

@@ -10,6 +10,7 @@ import torch
 from torch.nn.utils import clip_grads_with_norm_, get_total_norm
 from torch.optim import Optimizer
 
+from lmft.arithmetic import Limit
 from lmft.config import Precision, TrainerConfig
 from lmft.hardware import Hardware
 from lmft.loss import mean_nats
@@ -29,6 +30,7 @@ class Step:
     grad_norm: float  # before clipping
     tokens: int  # read
     seconds: float
+    share_of_limit: float  # of the operations that the device could have done meanwhile
     loss_scale: float | None  # of the next step, in fp16
 
     def as_metrics(self) -> dict[str, float]:
@@ -39,6 +41,7 @@ class Step:
             "train/learning_rate": self.learning_rate,
             "train/grad_norm": self.grad_norm,
             "train/tokens_per_second": self.tokens / self.seconds,
+            "train/share_of_limit": self.share_of_limit,
         }
 
 
@@ -50,6 +53,7 @@ def train(
     config: TrainerConfig,
     numbers: range,
     seed: int,
+    limit: Limit,
     loss_scale: float | None = None,
 ) -> Iterator[Step]:
     """Take the optimizer steps `numbers` (1 is the first), yielding after each one.
@@ -62,6 +66,7 @@ def train(
         config: the schedule and the clipping.
         numbers: of the steps; the last is the one after which nothing is left of the learning rate.
         seed: of dropout.
+        limit: what the device could do.
         loss_scale: of fp16, where the step before the first left it.
 
     Raises:
@@ -90,8 +95,9 @@ def train(
         network.refresh()
         tokens = sum(part.inputs.numel() for part in parts)
         seconds = time.perf_counter() - started
+        share = limit.share(parts, seconds)
         next_scale = None if scale is None else scale.value
-        yield Step(number, loss, learning_rate, grad_norm, tokens, seconds, next_scale)
+        yield Step(number, loss, learning_rate, grad_norm, tokens, seconds, share, next_scale)
 
 
 def find_gradients(

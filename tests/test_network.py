@@ -7,6 +7,7 @@ from itertools import islice
 import pytest
 import torch
 
+from lmft.arithmetic import Limit
 from lmft.config import Precision, Schedule, TrainerConfig
 from lmft.hardware import Hardware
 from lmft.loss import target_nats
@@ -17,6 +18,7 @@ from lmft.trainer import LossScale, train
 from tests.test_loss import build
 
 CONFIG = TrainerConfig(1, None, 4, Schedule.linear, 0, 1.0, None, None, False, None, None)
+LIMIT = Limit(rate=1.0, body=1, head=1, attention=1.0)
 MORE_STEPS = 1000  # of the schedule
 
 
@@ -39,7 +41,7 @@ def start(network, done=0, scale=None, precision=Precision.fp32):
     optimizer = build_optimizer(lambda groups: torch.optim.AdamW(groups, 1e-3), network.model)
     numbers = range(done + 1, MORE_STEPS)
     return optimizer, train(
-        network, batches(done), optimizer, hardware(precision), CONFIG, numbers, 0, scale
+        network, batches(done), optimizer, hardware(precision), CONFIG, numbers, 0, LIMIT, scale
     )
 
 

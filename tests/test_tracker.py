@@ -26,7 +26,14 @@ def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
     folder = fit(*corpus, *store.overrides, "dataset.block_size=16", "trainer.evaluate_every=4")
     run = store.run_of(folder)
     steps = max(store.points(folder, "train/loss"))
-    for key in ("loss", "perplexity", "learning_rate", "grad_norm", "tokens_per_second"):
+    for key in (
+        "loss",
+        "perplexity",
+        "learning_rate",
+        "grad_norm",
+        "tokens_per_second",
+        "share_of_limit",
+    ):
         assert list(store.points(folder, f"train/{key}")) == list(range(1, steps + 1))
     evaluated = sorted({0, *range(4, steps + 1, 4), steps})
     assert list(store.points(folder, "validation/loss")) == evaluated

@@ -9,6 +9,7 @@ from rich.table import Table
 from rich.text import Text
 from transformers import set_seed
 
+from lmft.arithmetic import find_limit
 from lmft.compose import compose
 from lmft.config import Precision, RunConfig, read_config
 from lmft.dataset import Split, open_splits
@@ -95,6 +96,7 @@ def measure(
             trainer,
             range(1, trainer.steps(batches.steps_per_epoch(trainer.batch_size)) + 1),
             config.seed,
+            find_limit(materials.network.model, materials.hardware, bool(batches.objective.ahead)),
         )
         measured = np.array([(step.loss.mean, step.grad_norm) for step in steps])
     return measured, materials.hardware.precision

@@ -15,7 +15,7 @@ from lmft.tracker import open_client
 from lmft.tracker.mirror import find_mirror
 
 READ_BY_PEOPLE = (".md", ".svg")  # a card, which tells the time
-MEASURED = re.compile("second|memory")  # metrics of time, memory and speed; never equal
+MEASURED = re.compile("second|memory|limit")  # metrics of time, memory and speed; never equal
 SHOWN = 40  # characters of a value
 
 # What was found under each name, as exact text; in order, so that the first one is the earliest.
