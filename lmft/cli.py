@@ -1,5 +1,6 @@
 """The `lmft` command: which story to tell. Nothing heavy is imported until one is chosen."""
 
+import gc
 import os
 import sys
 import warnings
@@ -59,6 +60,7 @@ def tell(verb: str, words: list[str]) -> None:
 
 def train() -> int:
     """Let Hydra compose a config, or several, and train on each; returns the exit code."""
+    gc.disable()  # until all is imported: that leaves no rubbish, and the search takes a tenth
     import hydra
 
     from lmft import sweep

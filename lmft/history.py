@@ -7,8 +7,7 @@ from typing import Any
 from lmft.errors import UserError
 from lmft.record import read_curve
 from lmft.tracker import open_client, store_uri
-from lmft.tracker.mirror import find_mirror
-from lmft.tracker.store import by_tag, sqlite_path
+from lmft.tracker.store import by_tag, find_mirror, sqlite_path
 from lmft.tracker.sweep import LINK, PARENT
 
 FOLDER = "lmft.folder"

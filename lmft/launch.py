@@ -3,6 +3,7 @@
 Nothing heavy is imported before it is known that there is something to do.
 """
 
+import gc
 import math
 import os
 from contextlib import suppress
@@ -78,6 +79,9 @@ def go(composed: "DictConfig", files: dict[str, str], job: "OpenJob | None" = No
     else:
         from lmft.train import run
 
+        if not gc.isenabled():  # the command line had put it off until all is imported
+            gc.freeze()  # that stays; of a sweep's later jobs nothing may
+            gc.enable()
         more = (job.place, job.prune) if job else ()
         folder = run(build(typed), as_values(typed), files, terminal, *more)
     if job is not None:

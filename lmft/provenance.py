@@ -8,6 +8,7 @@ import socket
 import subprocess
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from importlib.metadata import version
 
 import yaml
@@ -47,7 +48,13 @@ def describe_source(command: str) -> dict[str, str]:
     if commit:
         tags["mlflow.source.git.commit"] = commit
         tags["git.dirty"] = str(bool(git("status", "--porcelain"))).lower()
-    return tags | {f"version.{name}": version(name) for name in PACKAGES}
+    return tags | versions()
+
+
+@cache
+def versions() -> dict[str, str]:
+    """Tags that name the packages."""
+    return {f"version.{name}": version(name) for name in PACKAGES}
 
 
 def describe_changes() -> str:

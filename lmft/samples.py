@@ -1,11 +1,19 @@
 """A few lines of what a model makes of the validation text, to look at."""
 
 from dataclasses import dataclass
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    LogitsProcessor,
+    LogitsProcessorList,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    TemperatureLogitsWarper,
+    TopPLogitsWarper,
+)
 
 from lmft.batches import Batches, roll
 from lmft.objective import IGNORED
@@ -38,13 +46,10 @@ def draw_samples(model: PreTrainedModel, batches: Batches, count: int = 3) -> li
     model.eval()
     with torch.random.fork_rng(devices=[]):
         if batches.objective.ahead:
-            return [
-                Sample(
-                    str(batches.tokenizer.decode(prompt)),
-                    continue_text(model, batches.tokenizer, prompt),
-                )
-                for prompt in document_middles(batches, count, PROMPT_TOKENS)
-            ]
+            prompts = document_middles(batches, count, PROMPT_TOKENS)
+            answers = continue_texts(model, batches.tokenizer, prompts)
+            texts = [str(batches.tokenizer.decode(prompt)) for prompt in prompts]
+            return [Sample(*pair) for pair in zip(texts, answers, strict=True)]
         prompts = document_middles(batches, count, PROMPT_TOKENS + NEW_TOKENS)
         return [fill_gaps(model, batches, prompt) for prompt in prompts]
 
@@ -65,7 +70,6 @@ def document_middles(batches: Batches, count: int, tokens: int) -> list[np.ndarr
     ]
 
 
-@torch.no_grad()
 def continue_text(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
@@ -73,18 +77,63 @@ def continue_text(
     sampling: Sampling = Sampling(),
 ) -> str:
     """The text that the model adds to `prompt` (T,)."""
-    inputs = torch.from_numpy(prompt)[None].to(model.device)
-    torch.manual_seed(sampling.seed)
-    dice = {"temperature": sampling.temperature, "top_p": sampling.top_p, "top_k": 0}
-    ids = model.generate(  # type: ignore[operator]
-        inputs,
-        attention_mask=torch.ones_like(inputs),
-        max_new_tokens=sampling.tokens,
-        do_sample=sampling.temperature > 0,
-        pad_token_id=tokenizer.eos_token_id or 0,
-        **(dice if sampling.temperature > 0 else {}),
-    )
-    return str(tokenizer.decode(ids[0, len(prompt) :], skip_special_tokens=True))
+    return continue_texts(model, tokenizer, [prompt], sampling)[0]
+
+
+@torch.no_grad()
+def continue_texts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: list[np.ndarray],
+    sampling: Sampling = Sampling(),
+) -> list[str]:
+    """The texts that the model adds to `prompts` (T,) each; neighbours of one length go at once."""
+    texts = []
+    for length, some in groupby(prompts, key=len):
+        inputs = torch.from_numpy(np.stack(list(some))).to(model.device)  # (B, T)
+        ids = model.generate(  # type: ignore[operator]
+            inputs,
+            attention_mask=torch.ones_like(inputs),
+            max_new_tokens=sampling.tokens,
+            do_sample=False,  # the dice are ours
+            logits_processor=LogitsProcessorList(_drawing(sampling, len(inputs), model.device)),
+            pad_token_id=tokenizer.eos_token_id or 0,
+        )
+        ends = model.generation_config.eos_token_id
+        texts += [
+            str(tokenizer.decode(until(ends, row), skip_special_tokens=True))
+            for row in ids[:, length:].cpu().numpy()
+        ]
+    return texts
+
+
+def until(ends: int | list[int] | None, ids: np.ndarray) -> np.ndarray:
+    """The ids (T,) up to the first of `ends`: padding follows it, where neighbours went on."""
+    found = np.flatnonzero(np.isin(ids, [] if ends is None else ends))
+    return ids[: found[0] + 1] if len(found) else ids
+
+
+def _drawing(sampling: Sampling, rows: int, device: torch.device) -> list[LogitsProcessor]:
+    if sampling.temperature == 0:
+        return []
+    warpers = [TemperatureLogitsWarper(sampling.temperature), TopPLogitsWarper(sampling.top_p)]
+    return [*warpers, Dice(sampling.seed, rows, device)]
+
+
+class Dice(LogitsProcessor):
+    """Draws a token for each row, with dice of its own: a text does not depend on its neighbours.
+
+    Only the token that was drawn keeps a score.
+    """
+
+    def __init__(self, seed: int, rows: int, device: torch.device):
+        self._dice = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
+
+    def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
+        """The scores (B, V) with one finite value a row."""
+        pairs = zip(scores.softmax(dim=-1), self._dice, strict=True)
+        drawn = torch.stack([row.multinomial(1, generator=dice) for row, dice in pairs])
+        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0)
 
 
 @torch.no_grad()

@@ -7,8 +7,6 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
-from transformers import set_seed
-
 from lmft.answer import Job, answer, show_end
 from lmft.assessment import assess
 from lmft.card import Story, write_card
@@ -92,7 +90,6 @@ def open_session(
 ) -> Iterator[Session]:
     """Everything made ready and checked before the folder is touched; then the run is open."""
     warn_of_overlap(splits)
-    set_seed(config.seed)
     kept = {} if config.fresh else read_facts(folder.path)
     materials = gather(config, splits, kept.get("precision"))
     optimizer = build_optimizer(config.optimizer, materials.network.model)
@@ -107,9 +104,8 @@ def open_session(
             describe(folder, config, values, splits, job, materials.hardware.precision.value),
             origin.tags | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
         )
-        with config.tracker.follow(record) as log:
-            if job is not None and job.parent is not None:
-                config.tracker.adopt(str(folder.path), job.parent, job.name)
+        place = None if job is None or job.parent is None else (job.parent, job.name)
+        with config.tracker.follow(record, place) as log:
             # fmt: off
             yield Session(
                 config, values, splits, materials, optimizer, folder, log, origin, terminal, started

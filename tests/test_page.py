@@ -64,7 +64,8 @@ def test_a_model_that_a_kill_left_unfinished_is_gone_on_with(fit, store, corpus)
     with closing(Record(folder)) as record:
         result = (folder / "result.json").rename(folder / "not-yet.json")
         with tracker.follow(record):
-            assert models_of(store, folder) == []
+            pass
+        assert models_of(store, folder) == []
         result.rename(folder / "result.json")
         run = store.run_of(folder).info
         model = store.client.create_logged_model(run.experiment_id, "checkpoint", run.run_id)

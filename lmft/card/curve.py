@@ -17,8 +17,8 @@ def draw_losses(losses: Mapping[str, Mapping[int, float]], best_step: int) -> st
     from matplotlib.figure import Figure
     from matplotlib.ticker import MaxNLocator
 
-    figure = Figure(figsize=(7, 3.5), layout="constrained")
-    axes = figure.add_subplot()
+    figure = Figure(figsize=(7, 3.5))
+    axes = figure.add_axes((0.09, 0.14, 0.89, 0.83))  # laying it out would take half the time
     for split, color, marker in (("train", "#9ab8d8", ""), ("validation", "#c44e52", "o")):
         steps, values = thin(losses.get(split, {}))
         axes.plot(steps, values, color=color, marker=marker, markersize=4, label=split)
@@ -28,7 +28,7 @@ def draw_losses(losses: Mapping[str, Mapping[int, float]], best_step: int) -> st
     axes.grid(alpha=0.25)
     axes.legend(frameon=False)
     file = io.StringIO()
-    with matplotlib.rc_context({"svg.hashsalt": "lmft"}):
+    with matplotlib.rc_context({"svg.hashsalt": "lmft", "svg.fonttype": "none"}):
         figure.savefig(file, format="svg", metadata={"Date": None})
     return file.getvalue()
 

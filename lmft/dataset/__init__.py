@@ -7,6 +7,7 @@ rows make a document. All is read as a stream, so that memory stays flat as the 
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -44,6 +45,10 @@ class Split:
 
     def digest(self) -> str:
         """A hash of the content (never of file times) and of what makes documents of it."""
+        return self._digest
+
+    @cached_property
+    def _digest(self) -> str:  # is asked for half a dozen times, and reads the whole corpus
         content = self.source.digest(self.where)
         held_out = None if self.held_out is None else [self.held_out, self.fraction]
         return digest([content, self.rule.value, held_out, self.max_documents])

@@ -9,9 +9,16 @@ from typing import Any
 from lmft.errors import Stopped, UserError
 from lmft.record import Record
 from lmft.tracker.checkpoint import move_checkpoint
-from lmft.tracker.mirror import Mirror, find_mirror
+from lmft.tracker.mirror import Mirror, Place
 from lmft.tracker.protocol import RunLog
-from lmft.tracker.store import artifact_root, holds_run, open_client, store_uri
+from lmft.tracker.store import (
+    artifact_root,
+    find_mirror,
+    has_experiment,
+    holds_run,
+    open_client,
+    store_uri,
+)
 from lmft.tracker.sweep import adopt, end_stale, open_parent
 
 
@@ -28,13 +35,13 @@ class MlflowTracker:
         Raises:
             UserError: it is not so.
         """
-        self._experiment(open_client(self.uri))
+        if not has_experiment(store_uri(self.uri), self.experiment_name):
+            self._experiment(open_client(self.uri))
 
     @contextmanager
-    def follow(self, record: Record) -> Iterator[RunLog]:
-        """The run of this record, found or made; its points are sent in batches."""
-        mirror = self._mirror(record)
-        mirror.set_status("RUNNING")
+    def follow(self, record: Record, job: Place | None = None) -> Iterator[RunLog]:
+        """The run of this record, found or made, as part of a sweep; sent every few seconds."""
+        mirror = Mirror(self._connect, record, job)
         status = "FAILED"
         try:
             yield mirror
@@ -52,7 +59,8 @@ class MlflowTracker:
     @contextmanager
     def amend(self, record: Record) -> Iterator[RunLog]:
         """The run of this record, found or made, and FINISHED as before."""
-        mirror = self._mirror(record)
+        mirror = Mirror(self._connect, record, None)
+        mirror.open()
         yield mirror
         mirror.flush()
         mirror.set_status("FINISHED")
@@ -92,11 +100,11 @@ class MlflowTracker:
         uri = store_uri(self.uri)
         return uri if uri.startswith("http") else f"make ui STORE={uri}"
 
-    def _mirror(self, record: Record) -> Mirror:
+    def _connect(self) -> tuple[Any, str]:
         client = open_client(self.uri)
         experiment = self._experiment(client)
         end_stale(client, experiment)
-        return Mirror(client, experiment, record)
+        return client, experiment
 
     def _experiment(self, client: Any) -> str:
         from mlflow.exceptions import MlflowException

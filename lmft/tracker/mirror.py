@@ -1,17 +1,19 @@
 """One run in MLflow, which follows the record in its folder."""
 
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
 from lmft.record import Record, find_texts, read_facts, read_points
 from lmft.tracker.checkpoint import show_checkpoint
-from lmft.tracker.store import by_tag
+from lmft.tracker.store import find_mirror
+from lmft.tracker.sweep import adopt
 
 FLUSH_SECONDS = 5.0
 FLUSH_LINES = 100  # of metrics.jsonl a call; a REST call takes at most 1000 points
 PARAM_SIZE = 6000  # characters; MLflow's limit
+Place = tuple[str, str]  # a sweep's id, and the run's name there
 SENT = "lmft.sent"  # a tag: bytes of metrics.jsonl that the store has
 
 
@@ -22,18 +24,33 @@ class Mirror:
     sent again for the same.
     """
 
-    def __init__(self, client: Any, experiment: str, record: Record):
-        """Find the run of this record, or make it, and send what the store lacks."""
-        self._client = client
+    def __init__(self, connect: Callable[[], tuple[Any, str]], record: Record, job: Place | None):
+        """Nothing is sent yet: that takes seconds, in which a run can begin.
+
+        Args:
+            connect: gives the client, and the id of the experiment.
+            record: of the run.
+            job: the sweep that it is part of.
+        """
+        self._connect = connect
+        self._client: Any = None
         self._record = record
-        facts = read_facts(record.path)
-        facts["tags"]["lmft.folder"] = str(record.path)  # where it lies now, if it was moved
-        run = find_mirror(client, str(record.path)) or self._make(experiment, facts)
+        self._job = job
+        self._texts: set[str] = set()  # kept before the store was opened
+        self._flushed = time.monotonic()
+
+    def open(self) -> None:
+        """Find the run of this record, or make it, and tell what it is made of."""
+        self._client, experiment = self._connect()
+        folder, facts = str(self._record.path), read_facts(self._record.path)
+        facts["tags"]["lmft.folder"] = folder  # where it lies now, if it was moved
+        run = find_mirror(self._client, folder) or self._make(experiment, facts)
         self.run_id: str = run.info.run_id
         self._status = run.info.status
         self._sent = int(run.data.tags.get(SENT, 0))
         self._describe(facts, run)
-        self.flush()
+        if self._job is not None:
+            adopt(self._client, folder, *self._job)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Note `values`; every few seconds, all that was noted is sent."""
@@ -44,12 +61,16 @@ class Mirror:
     def text(self, text: str, file_name: str) -> None:
         """Keep `text`, also as an artifact."""
         self._record.text(text, file_name)
-        self._client.log_artifact(self.run_id, str(self._record.path / file_name))
+        if self._client is None:
+            self._texts.add(file_name)
+        else:
+            self._client.log_artifact(self.run_id, str(self._record.path / file_name))
 
     def tags(self, tags: dict[str, str]) -> None:
         """Set tags on the run."""
         self._record.tags(tags)
-        self._set_tags(tags)
+        if self._client is not None:
+            self._set_tags(tags)
 
     def sync(self) -> None:
         """Let the points survive a loss of power."""
@@ -57,6 +78,9 @@ class Mirror:
 
     def flush(self) -> None:
         """Send what was noted since the last time; it is safe on disk before that."""
+        if self._client is None:
+            self.open()
+            self.set_status("RUNNING")
         from mlflow.entities import Metric, RunTag
 
         self._record.sync()
@@ -111,7 +135,7 @@ class Mirror:
         self._set_tags(facts["tags"])
         known = {artifact.path for artifact in self._client.list_artifacts(self.run_id)}
         for text in find_texts(self._record.path):
-            if text.name not in known:
+            if text.name not in known - self._texts:
                 self._client.log_artifact(self.run_id, str(text))
 
     def _set_tags(self, tags: dict[str, str]) -> None:
@@ -119,13 +143,6 @@ class Mirror:
 
         new = [RunTag(key, str(value)) for key, value in tags.items()]
         self._client.log_batch(self.run_id, tags=new)
-
-
-def find_mirror(client: Any, folder: str) -> Any | None:
-    """The run of `folder` in the store; None where it has none."""
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    runs = client.search_runs(experiments, by_tag("lmft.folder", folder), max_results=1)
-    return runs[0] if runs else None
 
 
 T = TypeVar("T")

@@ -17,7 +17,7 @@ class NoTracker:
         """Nothing can go wrong."""
 
     @contextmanager
-    def follow(self, record: Record) -> Iterator[RunLog]:
+    def follow(self, record: Record, job: tuple[str, str] | None = None) -> Iterator[RunLog]:
         """The record itself."""
         yield record
 

@@ -28,8 +28,11 @@ class Tracker(Protocol):
     def check(self) -> None:
         """Refuse settings under which no run could be shown."""
 
-    def follow(self, record: Record) -> Any:
-        """A context: the run is open inside, and ends FINISHED, FAILED or KILLED with it."""
+    def follow(self, record: Record, job: tuple[str, str] | None = None) -> Any:
+        """A context: the run is open inside, and ends FINISHED, FAILED or KILLED with it.
+
+        `job` is the id of the sweep that it is part of, and its name there.
+        """
 
     def amend(self, record: Record) -> Any:
         """A context: the log of a run that has ended, filled from its record where it lacks."""

@@ -40,18 +40,40 @@ def holds_run(uri: str, folder: str) -> bool:
         client = open_client(uri)
         experiments = [found.experiment_id for found in client.search_experiments()]
         return bool(client.search_runs(experiments, query, max_results=1))
+    return _finds(
+        place,
+        "SELECT 1 FROM tags JOIN runs USING (run_uuid) WHERE tags.key = 'lmft.folder' "
+        "AND tags.value = ? AND runs.status = 'FINISHED' AND runs.lifecycle_stage = 'active'",
+        folder,
+    )
+
+
+def has_experiment(uri: str, name: str) -> bool:
+    """Whether a SQLite store is sure to have the experiment of that name, and not deleted."""
+    place = sqlite_path(uri)
+    query = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
+    return place is not None and _finds(place, query, name)
+
+
+def _finds(place: Path, query: str, value: str) -> bool:
+    """Whether a query has an answer in a SQLite store; False where the store can't be read.
+
+    SQLite is asked directly: importing mlflow would take longer than all the rest of an answer.
+    """
     if not place.exists():
         return False
-    # SQLite is asked directly: importing mlflow would take longer than all the rest of an answer.
-    query = (
-        "SELECT 1 FROM tags JOIN runs USING (run_uuid) WHERE tags.key = 'lmft.folder' "
-        "AND tags.value = ? AND runs.status = 'FINISHED' AND runs.lifecycle_stage = 'active'"
-    )
     try:
         with closing(sqlite3.connect(f"{place.as_uri()}?mode=ro", uri=True)) as connection:
-            return connection.execute(query, (folder,)).fetchone() is not None
+            return connection.execute(query, (value,)).fetchone() is not None
     except sqlite3.Error:
         return False
+
+
+def find_mirror(client: Any, folder: str) -> Any | None:
+    """The run of `folder` in the store; None where it has none."""
+    experiments = [found.experiment_id for found in client.search_experiments()]
+    runs = client.search_runs(experiments, by_tag("lmft.folder", folder), max_results=1)
+    return runs[0] if runs else None
 
 
 def store_uri(uri: str | None) -> str:

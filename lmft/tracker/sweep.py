@@ -7,8 +7,7 @@ from typing import Any
 import psutil
 
 from lmft.lock import is_held
-from lmft.tracker.mirror import find_mirror
-from lmft.tracker.store import by_tag
+from lmft.tracker.store import by_tag, find_mirror
 
 PARENT, SWEEP, LINK = "mlflow.parentRunId", "lmft.sweep", "lmft.link"
 

@@ -12,7 +12,7 @@ from rich.text import Text
 from lmft.identity import digest_files, flatten
 from lmft.record import read_points
 from lmft.tracker import open_client
-from lmft.tracker.mirror import find_mirror
+from lmft.tracker.store import find_mirror
 
 READ_BY_PEOPLE = (".md", ".svg")  # a card, which tells the time
 MEASURED = re.compile("second|memory|limit")  # metrics of time, memory and speed; never equal
