@@ -7,6 +7,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny models lose more to threads than they gain
 
 import shlex
+import shutil
 import signal
 import sys
 import time
@@ -22,6 +23,7 @@ from lmft.compose import compose as lmft_compose
 from lmft.config import read_config
 from lmft.terminal import Terminal
 from lmft.tracker import open_client
+from lmft.tracker.store import make_store
 from lmft.train import run
 
 SHARED = Path(os.environ.get("LMFT_SHARED", Path(__file__).parents[2] / "shared")).absolute()
@@ -64,13 +66,28 @@ def wikitext(shared: Path) -> Path:
     return shared / "data" / "wikitext-2"
 
 
+@pytest.fixture(scope="session")
+def real_text(wikitext: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
+    """Overrides for some real text to train and to validate on, of 150,000 characters each."""
+    folder, overrides = tmp_path_factory.mktemp("real"), ["dataset=text_files"]
+    for split, name in {"train": "test", "validation": "valid"}.items():
+        path = folder / f"{split}.txt"
+        path.write_text((wikitext / f"{name}.txt").read_text()[:150_000])
+        overrides.append(f"dataset.{split}={path}")
+    return overrides
+
+
 @pytest.fixture
 def corpus(tmp_path: Path) -> list[str]:
+    return write_corpus(tmp_path)
+
+
+def write_corpus(folder: Path) -> list[str]:
     """Overrides for a small corpus in files: three splits of 40, 8 and 6 documents."""
     lines = ["the cat sat on a mat\n", "and saw one red dog run by\n", "so the dog sat\n"]
     overrides = ["dataset=text_files", "dataset.document=line", "model.vocab_size=300"]
     for split, count in {"train": 40, "validation": 8, "test": 6}.items():
-        path = tmp_path / f"{split}.txt"
+        path = folder / f"{split}.txt"
         path.write_text("".join(lines[i % 3] for i in range(count)))
         overrides.append(f"dataset.{split}={path}")
     return overrides
@@ -102,6 +119,28 @@ def fit(tmp_path: Path) -> Fit:
     return Fit(tmp_path)
 
 
+@pytest.fixture(scope="module")
+def runs_of_module(tmp_path_factory: pytest.TempPathFactory) -> tuple[Fit, list[str]]:
+    """Runs that the tests of a module share, and a corpus that stays: what is equal runs once."""
+    folder = tmp_path_factory.mktemp("shared")
+    return Fit(folder), write_corpus(folder)
+
+
+@pytest.fixture(scope="session")
+def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A whole store without a run, to be copied: making one takes a second of migrations."""
+    place = tmp_path_factory.mktemp("empty") / "mlflow.db"
+    make_store(place)
+    return place
+
+
+@pytest.fixture
+def store_at_hand(empty_store: Path, tmp_path: Path) -> Path:
+    """The store that the command finds where it starts in `tmp_path`; returns an empty one."""
+    shutil.copy(empty_store, tmp_path)
+    return empty_store
+
+
 class Store:
     """An MLflow store of its own, and what is in it."""
 
@@ -129,8 +168,8 @@ class Store:
 
 
 @pytest.fixture(scope="session")
-def store(tmp_path_factory: pytest.TempPathFactory) -> Store:
-    return Store(tmp_path_factory.mktemp("store"))
+def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Store:
+    return Store(Path(shutil.copy(empty_store, tmp_path_factory.mktemp("store"))).parent)
 
 
 def start(line: str, folder: Path, log: Path | None = None):

@@ -16,7 +16,7 @@ from tests.conftest import compose
 ROOT = Path(__file__).parents[1]
 
 
-QUICK = "cache_root=cache trainer.max_steps=2 evaluation.max_blocks=2 model.vocab_size=300"
+QUICK = "trainer.max_steps=2 evaluation.max_blocks=2 model.vocab_size=300"
 
 MISTAKES = {
     "trainer.epoch=3": "Did you mean 'trainer.epochs'",
@@ -54,17 +54,23 @@ MISTAKES = {
 }
 
 
+@pytest.fixture(scope="module")
+def quick(tmp_path_factory):
+    """The default experiment, small, its text tokenized once."""
+    return f"{QUICK} cache_root={tmp_path_factory.mktemp('cache')}"
+
+
 @pytest.mark.parametrize("line", MISTAKES)
-def test_a_mistake_gets_one_sentence_and_leaves_nothing(line, command, tmp_path):
-    code, _, complaint = command(f"{QUICK} {line}" if "=" in line else line)
+def test_a_mistake_gets_one_sentence_and_leaves_nothing(line, command, quick, tmp_path):
+    code, _, complaint = command(f"{quick} {line}" if "=" in line else line)
     assert code == 2
     assert MISTAKES[line] in complaint
     assert complaint.startswith("lmft: ") and complaint.count("\n") == 1
     assert not list(tmp_path.glob("runs/*-*")) and not (tmp_path / "mlflow.db").exists()
 
 
-def test_a_failing_run_says_why_and_keeps_the_traceback_in_its_log(command, tmp_path):
-    code, _, complaint = command(f"{QUICK} tracker=none optimizer.lr=1e30 trainer.epochs=9")
+def test_a_failing_run_says_why_and_keeps_the_traceback_in_its_log(command, quick, tmp_path):
+    code, _, complaint = command(f"{quick} tracker=none optimizer.lr=1e30 trainer.epochs=9")
     assert code == 1
     assert "lower optimizer.lr" in complaint and "Traceback" not in complaint
     (log,) = tmp_path.glob("runs/*/run.log")
@@ -120,8 +126,8 @@ def test_tab_completes_groups_and_knobs(tmp_path):
     assert {"model=gpt2", "model=gpt2_tiny"} <= set(found.stdout.split())
 
 
-def test_the_command_leaves_its_result_where_it_was_told(command, tmp_path):
-    code, printed, complaint = command(f"{QUICK} tracker=none")
+def test_the_command_leaves_its_result_where_it_was_told(command, quick, tmp_path):
+    code, printed, complaint = command(f"{quick} tracker=none")
     assert (code, complaint) == (0, "")
     (result,) = tmp_path.glob("runs/*/result.json")
     assert json.loads(result.read_text())["steps"] == 2

@@ -83,7 +83,8 @@ def test_runs_that_differ_in_learning_rate_are_ranked_in_words(fit, store, corpu
     assert {"compare.md", "compare.html"} <= kept
 
 
-def test_runs_that_differ_only_in_seed_have_a_spread(fit, corpus):
+def test_runs_that_differ_only_in_seed_have_a_spread(runs_of_module):
+    fit, corpus = runs_of_module
     common = [*corpus, *TINY]
     same = [fit(*common, f"seed={seed}") for seed in (0, 1)]
     found = compare_runs(same, None)
@@ -101,7 +102,8 @@ def test_runs_that_differ_only_in_seed_have_a_spread(fit, corpus):
     assert "t-test" in words_of(found)
 
 
-def test_a_pair_is_the_paired_difference_of_the_same_documents(fit, corpus):
+def test_a_pair_is_the_paired_difference_of_the_same_documents(runs_of_module):
+    fit, corpus = runs_of_module
     folders = [fit(*corpus, *TINY, f"optimizer.lr={lr}") for lr in (1e-2, 1e-3)]
     found = compare_runs(folders, "validation")
     (only,) = found.rankings[0].pairs
@@ -112,8 +114,9 @@ def test_a_pair_is_the_paired_difference_of_the_same_documents(fit, corpus):
     assert pair(only.worse, only.better, LOSS).difference.mean == pytest.approx(-expected.mean)
 
 
-def test_what_was_scored_under_other_conditions_is_not_ranked(fit, corpus):
-    common = [*corpus, *TINY, "trainer.max_steps=2"]
+def test_what_was_scored_under_other_conditions_is_not_ranked(runs_of_module):
+    fit, corpus = runs_of_module
+    common = [*corpus, *TINY]
     causal = fit(*common)
     joined = fit(*common, "dataset.separator=none")
     masked = fit(*common, "objective=mlm", "model=bert_tiny")

@@ -2,9 +2,11 @@
 
 import hashlib
 import json
+import shutil
 import subprocess
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,6 +40,19 @@ def scored(stories, wikitext, tmp_path):
         "model=pretrained", f"model.name={stories}", "dataset=text_files", f"dataset.test={path}",
         "dataset.separator=none", "dataset.block_size=64", f"cache_root={tmp_path}",
     ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def masked_run(runs_of_module):
+    """The folder of a masked model, hardly trained."""
+    fit, corpus = runs_of_module
+    return fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1")
+
+
+@pytest.fixture
+def masked(masked_run, tmp_path):
+    """A copy of that folder, to be evaluated."""
+    return Path(shutil.copytree(masked_run, tmp_path / "runs" / masked_run.name))
 
 
 @given(
@@ -86,10 +101,9 @@ def test_nats_are_those_of_a_float64_reference(scored, stories):
 
 
 @pytest.mark.parametrize("objective", ["clm", "mlm"])
-def test_how_many_windows_go_together_changes_nothing(objective, scored, fit, corpus, tmp_path):
+def test_how_many_windows_go_together_changes_nothing(objective, scored, masked_run):
     if objective == "mlm":
-        folder = fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=2")
-        scored = [*scored, "objective=mlm", f"model.name={folder / 'checkpoint'}"]
+        scored = [*scored, "objective=mlm", f"model.name={masked_run / 'checkpoint'}"]
     config, _, _, materials = open_evaluation(*scored)
     losses = {}
     for size in (1, 3, 8, 1000):
@@ -201,22 +215,20 @@ def test_a_model_without_a_run_gets_one_of_its_own(scored, store, command, tmp_p
     assert run.data.tags["test/fingerprint"] == found["fingerprint"]
 
 
-def test_masked_evaluation_in_another_process_is_the_same_to_the_last_digit(fit, corpus, tmp_path):
-    folder = fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=2")
-    trained = json.loads((folder / "result.json").read_text())["test"]
-    words = [sys.executable, "-m", "lmft", "evaluate", f"run={folder}", "tracker=none"]
+def test_masked_evaluation_in_another_process_is_the_same_to_the_last_digit(masked, tmp_path):
+    trained = json.loads((masked / "result.json").read_text())["test"]
+    words = [sys.executable, "-m", "lmft", "evaluate", f"run={masked}", "tracker=none"]
     words += ["evaluation.split=test", "hardware.micro_batch_size=8"]
-    (folder / "result.json").unlink()  # so that it can't answer from memory
+    (masked / "result.json").unlink()  # so that it can't answer from memory
     subprocess.run(words, check=True, cwd=tmp_path, capture_output=True)
-    (again,) = json.loads((folder / "evaluations.json").read_text()).values()
+    (again,) = json.loads((masked / "evaluations.json").read_text()).values()
     assert again["nats"] == trained["nats"] and again["label"] == trained["label"]
 
 
-def test_several_draws_of_masks_give_mean_and_spread(fit, corpus, tmp_path, command):
-    folder = fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=2")
-    code, _, _ = command(f"evaluate run={folder} tracker=none evaluation.mask_draws=3")
+def test_several_draws_of_masks_give_mean_and_spread(masked, command):
+    code, _, _ = command(f"evaluate run={masked} tracker=none evaluation.mask_draws=3")
     assert code == 0
-    found = list(json.loads((folder / "evaluations.json").read_text()).values())
+    found = list(json.loads((masked / "evaluations.json").read_text()).values())
     (drawn,) = [some for some in found if "mask_draws" in some]
     (once,) = [some for some in found if "mask_draws" not in some] or [None]
     assert drawn["loss_deviation"] > 0
@@ -224,10 +236,9 @@ def test_several_draws_of_masks_give_mean_and_spread(fit, corpus, tmp_path, comm
         assert drawn["targets"] == 3 * once["targets"]
 
 
-def test_frozen_masks_are_the_ones_they_always_were(fit, corpus):
-    folder = fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1")
-    overrides = [*corpus, "model=bert_tiny", "objective=mlm", f"cache_root={fit.root / 'cache'}"]
-    overrides += [f"model.name={folder / 'checkpoint'}", "model.from_scratch=false"]
+def test_frozen_masks_are_the_ones_they_always_were(masked_run, corpus, tmp_path):
+    overrides = [*corpus, "model=bert_tiny", "objective=mlm", f"cache_root={tmp_path / 'cache'}"]
+    overrides += [f"model.name={masked_run / 'checkpoint'}", "model.from_scratch=false"]
     overrides += ["model.tokenizer=null", "model.architecture=null"]
     config, values, splits, materials = open_evaluation(*overrides)
     found = score("test", config, materials)
@@ -238,16 +249,15 @@ def test_frozen_masks_are_the_ones_they_always_were(fit, corpus):
     assert "15% hidden" in result.label
 
 
-def test_pseudo_perplexity_hides_each_token_once_alone(fit, corpus, command):
-    folder = fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1")
-    code, printed, _ = command(f"evaluate run={folder} tracker=none evaluation.pseudo=true")
+def test_pseudo_perplexity_hides_each_token_once_alone(masked, corpus, command, tmp_path):
+    code, printed, _ = command(f"evaluate run={masked} tracker=none evaluation.pseudo=true")
     assert code == 0 and "hidden alone" in printed
-    (found,) = json.loads((folder / "evaluations.json").read_text()).values()
+    (found,) = json.loads((masked / "evaluations.json").read_text()).values()
     from transformers import AutoModelForMaskedLM, AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(folder / "checkpoint")
-    model = AutoModelForMaskedLM.from_pretrained(folder / "checkpoint").eval()
-    text = (folder.parents[1] / "test.txt").read_text().splitlines(keepends=True)
+    tokenizer = AutoTokenizer.from_pretrained(masked / "checkpoint")
+    model = AutoModelForMaskedLM.from_pretrained(masked / "checkpoint").eval()
+    text = (tmp_path / "test.txt").read_text().splitlines(keepends=True)
     end = tokenizer.eos_token_id
     ids = [
         i for line in text for i in [*tokenizer(line, add_special_tokens=False)["input_ids"], end]

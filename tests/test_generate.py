@@ -25,7 +25,7 @@ def generate(command, capsys):
 
 
 def test_a_text_goes_on_and_the_seed_decides_how(fit, corpus, generate, command):
-    folder = fit(*corpus, *QUICK)
+    folder = fit(*corpus, *QUICK, "model.config={n_layer:1}")
     greedy = generate(folder, "prompt='and saw one' temperature=0 tokens=5")
     assert greedy.startswith("and saw one red dog")
     hot = "prompt='the cat' temperature=2 tokens=20"
@@ -44,7 +44,7 @@ def test_a_text_goes_on_and_the_seed_decides_how(fit, corpus, generate, command)
 
 
 def test_masks_are_filled_with_the_likeliest_tokens(fit, corpus, generate, command):
-    folder = fit(*corpus, *QUICK, "objective=mlm", "model=bert_tiny")
+    folder = fit(*corpus, *QUICK, "objective=mlm", "model=bert_tiny", "trainer.max_steps=2")
     printed = generate(folder, "prompt='the cat <mask> on a <mask>'")
     first, second = printed.splitlines()[1:]
     assert first.count("%") == 3 and second.startswith("<mask> 2: ")

@@ -97,11 +97,10 @@ def page():
 
 
 @pytest.fixture
-def server(tmp_path):
+def server(store_at_hand, tmp_path):
     """The address of the page on the store of this test, as `make ui` starts it."""
     if shutil.which("make") is None:
         pytest.skip("there is no make to start the page with")
-    assert Store(tmp_path).client  # it is made here: two processes making it would break it
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]

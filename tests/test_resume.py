@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import tempfile
 import time
@@ -13,23 +14,22 @@ import pytest
 from lmft.checkpoint import Checkpoints
 from lmft.hub import content_digest
 from lmft.record import read_facts, read_points
-from tests.conftest import kill, start, wait_for, warm_up
+from tests.conftest import Store, kill, start, wait_for, warm_up
 
 # Enough to be killed in: steps, evaluations with a new best, checkpoints, points sent.
 BUSY = [
-    "dataset.block_size=16", "trainer.batch_size=4", "trainer.epochs=6", "trainer.evaluate_every=6",
+    "dataset.block_size=16", "trainer.batch_size=4", "trainer.epochs=3", "trainer.evaluate_every=6",
     "trainer.checkpoint_every=4", "cache_root=cache", "hardware=cpu", "optimizer.lr=1e-2",
 ]  # fmt: skip
-MODELS = {"clm": "gpt2_tiny", "mlm": "bert_tiny"}
-SMALL = "{n_layer:1,n_embd:32,n_head:2}"
+MODELS = {
+    "clm": ["model=gpt2_tiny", "model.config={n_layer:1,n_embd:32,n_head:2}"],
+    "mlm": ["model=bert_tiny", "model.config={num_hidden_layers:1,hidden_size:32}"],
+}
 EXEMPT = {"train/tokens_per_second", "train/share_of_limit"}
 
 
 def line_of(overrides, objective="clm", *more):
-    model = [f"objective={objective}", f"model={MODELS[objective]}"]
-    if objective == "clm":
-        model.append(f"model.config={SMALL}")
-    return " ".join([*BUSY, *overrides, *model, *more])
+    return " ".join([*BUSY, *overrides, f"objective={objective}", *MODELS[objective], *more])
 
 
 def outcome(folder, store):
@@ -55,18 +55,25 @@ def run_to_its_end(line, folder, log):
     return next(path for path in folder.glob("runs/*") if (path / "result.json").exists())
 
 
-def check_kills(line, tmp_path, kills, make_store):
-    """Runs that are killed at random moments, so often in all, end as one that is not killed."""
-    dice, log = random.Random(kills), tmp_path / "log.txt"
-    (tmp_path / "whole").mkdir()
+def check_kills(line, tmp_path, kills, seed, empty_store=None):
+    """Runs that are killed at random moments, so often in all, end as one that is not killed.
+
+    Each makes a store, and may be killed at it, unless there is an empty one to begin with.
+    """
+    dice, log = random.Random(seed), tmp_path / "log.txt"
+
+    def new_folder():
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        if empty_store:
+            shutil.copy(empty_store, folder)
+        return folder
+
     warm_up()
-    started = time.monotonic()
-    expected = outcome(
-        run_to_its_end(line, tmp_path / "whole", log), make_store(tmp_path / "whole")
-    )
+    folder, started = new_folder(), time.monotonic()
+    expected = outcome(run_to_its_end(line, folder, log), Store(folder))
     lasts = time.monotonic() - started
     while kills:
-        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        folder = new_folder()
         ended = False
         while kills and not ended:
             process = start(line, folder, log)
@@ -74,32 +81,26 @@ def check_kills(line, tmp_path, kills, make_store):
             ended = process.exitcode is not None
             kill(process)
             kills -= not ended
-        assert outcome(run_to_its_end(line, folder, log), make_store(folder)) == expected
-
-
-@pytest.fixture
-def make_store():
-    from tests.conftest import Store
-
-    return Store
+        assert outcome(run_to_its_end(line, folder, log), Store(folder)) == expected
 
 
 @pytest.mark.parametrize("objective", MODELS)
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
-    objective, corpus, tmp_path, make_store
+    objective, corpus, tmp_path, empty_store
 ):
     kills = {"clm": 2, "mlm": 1}[objective]
-    check_kills(line_of(corpus, objective), tmp_path, kills, make_store)
+    seed = 38  # the first moments are in the middle of the run, where there is something to lose
+    check_kills(line_of(corpus, objective), tmp_path, kills, seed, empty_store)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("objective", "kills"), [("clm", 12), ("mlm", 12), ("clm", 100)])
-def test_however_often_it_is_killed(objective, kills, corpus, tmp_path, make_store):
-    check_kills(line_of(corpus, objective), tmp_path, kills, make_store)
+def test_however_often_it_is_killed(objective, kills, corpus, tmp_path):
+    check_kills(line_of(corpus, objective), tmp_path, kills, seed=kills)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, make_store):
+def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, store_at_hand):
     line = line_of(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=400")
     process = start(line, tmp_path)
     wait_for(lambda: [p for f in tmp_path.glob("runs/*-*") for p in read_points(f) if p.step > 9])
@@ -109,10 +110,10 @@ def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, 
     (folder,) = tmp_path.glob("runs/*-*")
     last = max(points.step for points in read_points(folder))
     assert Checkpoints(folder / "checkpoints").newest().progress["step"] == last
-    assert make_store(tmp_path).run_of(folder).info.status == "KILLED"
+    assert Store(tmp_path).run_of(folder).info.status == "KILLED"
 
 
-def test_a_finished_run_answers_at_once_and_fills_a_store(corpus, command, tmp_path, make_store):
+def test_a_finished_run_answers_at_once_and_fills_a_store(corpus, command, tmp_path, store_at_hand):
     line = line_of(corpus, "clm", "trainer.max_steps=3")
     assert command(f"{line} tracker=none")[0] == 0
     (folder,) = tmp_path.glob("runs/*-*")
@@ -122,12 +123,12 @@ def test_a_finished_run_answers_at_once_and_fills_a_store(corpus, command, tmp_p
         code, printed, _ = command(line)
         assert code == 0 and "has finished already" in printed and "validation, best" in printed
     assert {path: path.read_bytes() for path in folder.rglob("*.json*")} == before
-    outcome_points = make_store(tmp_path).points(folder, "train/loss")
+    outcome_points = Store(tmp_path).points(folder, "train/loss")
     assert list(outcome_points) == [1, 2, 3]
-    assert make_store(tmp_path).run_of(folder).info.status == "FINISHED"
+    assert Store(tmp_path).run_of(folder).info.status == "FINISHED"
 
 
-def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, make_store):
+def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, store_at_hand):
     line = line_of(corpus, "clm", "trainer.max_steps=3")
     for more in ("", "fresh=true", "fresh=true"):
         assert command(f"{line} {more}")[0] == 0
@@ -135,9 +136,9 @@ def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, make_s
     for number in (1, 2):
         old = folder.with_name(f"{folder.name}~{number}")
         assert (old / "result.json").exists()
-        tags = make_store(tmp_path).run_of(old).data.tags
+        tags = Store(tmp_path).run_of(old).data.tags
         assert tags["superseded"] == "true" and read_facts(old)["tags"]["superseded"] == "true"
-    assert "superseded" not in make_store(tmp_path).run_of(folder).data.tags
+    assert "superseded" not in Store(tmp_path).run_of(folder).data.tags
 
 
 def test_a_run_at_work_is_not_started_twice(corpus, command, tmp_path):
@@ -165,9 +166,7 @@ def test_the_precision_of_the_first_start_is_kept(corpus, command, tmp_path, mon
     assert code == 2 and "started in bf16" in complaint and "fresh=true" in complaint
 
 
-def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(
-    corpus, tmp_path, command, make_store
-):
+def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(corpus, tmp_path, command):
     line = line_of(corpus, "clm", "tracker=none")
     log = tmp_path / "log.txt"
     process = start(line, tmp_path, log)

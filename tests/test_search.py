@@ -69,7 +69,9 @@ def test_too_many_failures_end_the_search_until_more_are_allowed(corpus, command
     assert code == 2 and "hydra.sweeper.study_name=" in complaint
 
 
-def test_a_pruned_run_is_taken_to_its_end_by_the_same_command_outside(corpus, command, tmp_path):
+def test_a_pruned_run_is_taken_to_its_end_by_the_same_command_outside(
+    corpus, command, tmp_path, store_at_hand
+):
     line = line_of(corpus, "clm", "trainer.epochs=2", f"tracker.uri=sqlite:///{tmp_path}/mlflow.db")
     prune_all = "hydra.sweeper.pruner={_target_:optuna.pruners.ThresholdPruner,upper:0}"
     code, printed, _ = command(

@@ -3,6 +3,7 @@
 import io
 import json
 import math
+import shutil
 from xml.etree import ElementTree
 
 import pytest
@@ -37,9 +38,11 @@ def texts_of(svg):
 
 
 @pytest.fixture
-def jobs(fit, corpus):
+def jobs(runs_of_module, tmp_path):
     """Two finished jobs, the first again, and a failed one."""
-    slow, fast = (fit(*corpus, *TINY, f"optimizer.lr={lr}") for lr in ("1e-5", "1e-3"))
+    fit, corpus = runs_of_module
+    runs = [fit(*corpus, *TINY, f"optimizer.lr={lr}") for lr in ("1e-5", "1e-3")]
+    slow, fast = (shutil.copytree(run, tmp_path / "runs" / run.name) for run in runs)
     failed = Note(3, {"lr": "1e20", "mode": HOSTILE}, "failed", f"lower optimizer.lr\n{HOSTILE}")
     return [
         note_of(0, slow, lr="1e-5", mode="a"),
@@ -71,7 +74,8 @@ def test_a_sweep_ends_with_a_report_on_its_jobs(jobs, tmp_path):
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
 
 
-def test_jobs_under_unlike_conditions_are_told_apart(fit, corpus, tmp_path):
+def test_jobs_under_unlike_conditions_are_told_apart(runs_of_module, tmp_path):
+    fit, corpus = runs_of_module
     causal = fit(*corpus, *TINY)
     masked = fit(*corpus, *TINY, "objective=mlm", "model=bert_tiny")
     notes = [note_of(0, causal, objective="clm"), note_of(1, masked, objective="mlm")]

@@ -18,8 +18,8 @@ from tests.test_cli import spawn
 from tests.test_resume import line_of
 
 NEVER = 10**23  # warm-up steps: the learning rate stays next to nothing
-# 3 x 2 jobs, of which one fails: a huge learning rate without warm-up.
-GRID = f"-m optimizer.lr=1e-2,1e-3,1e20 trainer.warmup_steps=0,{NEVER} trainer.epochs=3"
+# 2 x 2 jobs, of which one fails: a huge learning rate without warm-up.
+GRID = f"-m optimizer.lr=1e-2,1e20 trainer.warmup_steps=0,{NEVER} trainer.epochs=1"
 
 
 def tracked(folder):
@@ -36,7 +36,7 @@ def check_grid(folder):
     """Each job of the grid has run once to its end, but for the one that fails."""
     (parent,), children = tracked(folder)
     assert parent.info.status == "FAILED"
-    assert sorted(child.info.status for child in children) == ["FAILED"] + 5 * ["FINISHED"]
+    assert sorted(child.info.status for child in children) == ["FAILED"] + 3 * ["FINISHED"]
     (failed,) = (child for child in children if child.info.status == "FAILED")
     assert failed.info.run_name == "lr=1e20 warmup_steps=0"
     assert "lower optimizer.lr" in failed.data.tags["reason"]
@@ -45,14 +45,16 @@ def check_grid(folder):
         points = [(p.step, key) for p in read_points(run) for key in p.metrics]
         assert len(points) == len(set(points))
         Store(folder).points(run, "train/loss")  # each step once
-    assert len(list(folder.glob("runs/*/result.json"))) == 5
+    assert len(list(folder.glob("runs/*/result.json"))) == 3
 
 
-def test_a_grid_killed_as_a_whole_goes_on_and_ends_with_each_job_run_once(corpus, tmp_path):
+def test_a_grid_killed_as_a_whole_goes_on_and_ends_with_each_job_run_once(
+    corpus, tmp_path, store_at_hand
+):
     warm_up()
     line, log = line_of(corpus, "clm") + f" {GRID}", tmp_path / "log.txt"
     process = start(line, tmp_path, log)
-    wait_for(lambda: len(list(tmp_path.glob("runs/*/result.json"))) >= 2)
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/result.json"))) >= 1)
     kill(process)
     process = start(line, tmp_path, log)
     process.join(120)
@@ -60,7 +62,9 @@ def test_a_grid_killed_as_a_whole_goes_on_and_ends_with_each_job_run_once(corpus
     check_grid(tmp_path)
 
 
-def test_a_finished_sweep_answers_and_more_values_join_the_same_parent(corpus, command, tmp_path):
+def test_a_finished_sweep_answers_and_more_values_join_the_same_parent(
+    corpus, command, tmp_path, store_at_hand
+):
     line = line_of(corpus, "clm", "trainer.max_steps=2") + " -m seed=0,1"
     assert command(line)[0] == 0
     results = {path: path.read_bytes() for path in tmp_path.glob("runs/*/result.json")}
@@ -73,11 +77,15 @@ def test_a_finished_sweep_answers_and_more_values_join_the_same_parent(corpus, c
     assert sorted(child.info.run_name for child in children) == ["seed=0", "seed=1", "seed=2"]
 
 
-def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path):
+def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path, store_at_hand):
     line = line_of(corpus, "clm", "trainer.epochs=99") + " -m optimizer.lr=1e30,1e-3 seed=0,1"
     process = start(line, tmp_path, tmp_path / "log.txt")
-    wait_for(lambda: len(list(tmp_path.glob("runs/*/metrics.jsonl"))) == 3)
-    time.sleep(0.5)
+
+    def third_is_at_work():  # those that fail don't come so far
+        folders = [path.parent for path in tmp_path.glob("runs/*/metrics.jsonl")]
+        return any(points.step > 9 for folder in folders for points in read_points(folder))
+
+    wait_for(third_is_at_work)
     os.kill(process.pid, 2)
     process.join(60)
     assert process.exitcode == 130
@@ -86,7 +94,7 @@ def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path):
     assert sorted(child.info.status for child in children) == ["FAILED", "FAILED", "KILLED"]
 
 
-def test_two_launches_of_one_grid_at_once_run_nothing_twice(corpus, tmp_path):
+def test_two_launches_of_one_grid_at_once_run_nothing_twice(corpus, tmp_path, store_at_hand):
     line = line_of(corpus, "clm") + f" {GRID}"
     logs = [tmp_path / "one.txt", tmp_path / "two.txt"]
     both = [start(line, tmp_path, log) for log in logs]

@@ -10,6 +10,7 @@ from lmft.errors import Stopped, UserError
 from lmft.history import open_history
 from lmft.record import Facts, Record
 from lmft.tracker import MlflowTracker, NoTracker, open_client
+from tests.conftest import wait_for
 
 
 @pytest.fixture
@@ -128,12 +129,26 @@ def test_a_run_of_another_sweep_is_linked_once(store, record):
         assert history.of_sweep(parent).folders == [str(record.path)]
 
 
+CHILD = """
+import sys, time
+from pathlib import Path
+import mlflow.store.tracking.sqlalchemy_store
+from lmft.tracker import open_client
+
+Path("ready").touch()
+while not Path("start").exists():
+    time.sleep(0.001)
+open_client(sys.argv[1]).search_experiments()
+"""
+
+
 def test_two_processes_making_one_store_at_once_both_find_it_whole(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    code = f"from lmft.tracker import open_client; open_client({uri!r}).create_experiment"
-    both = [subprocess.Popen([sys.executable, "-c", code]) for _ in range(2)]
-    assert [process.wait() for process in both] == [0, 0]
+    child = subprocess.Popen([sys.executable, "-c", CHILD, uri], cwd=tmp_path)
+    wait_for(lambda: (tmp_path / "ready").exists() or child.poll() is not None)
+    (tmp_path / "start").touch()
     assert open_client(uri).search_experiments()
+    assert child.wait(60) == 0
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()

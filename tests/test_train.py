@@ -69,16 +69,14 @@ def test_patience_ends_a_run_that_no_longer_improves(fit, corpus):
     assert found["steps"] == found["best_step"] + 2
 
 
-def test_real_weights_learn_real_text(fit, stories, wikitext):
+def test_real_weights_learn_real_text(fit, stories, real_text):
     folder = fit(
+        *real_text,
         "model=pretrained",
         f"model.name={stories}",
-        "dataset=text_files",
-        f"dataset.train={wikitext / 'test.txt'}",
-        f"dataset.validation={wikitext / 'valid.txt'}",
         "trainer.max_steps=30",
         "optimizer.lr=1e-3",
-        "evaluation.max_blocks=50",
+        "evaluation.max_blocks=20",
     )
     found = result(folder)
     assert found["validation"]["perplexity"] < 0.8 * found["baseline"]["perplexity"]

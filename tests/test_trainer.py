@@ -104,12 +104,11 @@ def peer(shared):
 @pytest.mark.filterwarnings("ignore")  # the peer's own
 @pytest.mark.parametrize("kind", ["stories260k", "gpt2"])
 def test_losses_are_those_of_transformers_trainer(
-    kind, peer, stories, wikitext, fit, store, tmp_path, monkeypatch, capsys
+    kind, peer, stories, real_text, fit, store, tmp_path, monkeypatch, capsys
 ):
     name = stories if kind == "stories260k" else small_gpt2(tmp_path / "gpt2", stories)
     overrides = [
-        "model=pretrained", f"model.name={name}", "model.dropout=0", "dataset=text_files",
-        f"dataset.train={wikitext / 'test.txt'}", f"dataset.validation={wikitext / 'valid.txt'}",
+        *real_text, "model=pretrained", f"model.name={name}", "model.dropout=0",
         "dataset.separator=none", "trainer.shuffle=false", "trainer.max_steps=20",
         "optimizer.lr=5e-4", "hardware.precision=fp32", "evaluation.max_blocks=20",
     ]  # fmt: skip
