@@ -1,0 +1,80 @@
+"""What a row of the bench found, and what is asked of it."""
+
+import statistics
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True)
+class Target:
+    """A bound on a figure's value."""
+
+    bound: float
+    stretch: float | None = None  # a bound beyond the bound, to be tried for
+    at_most: bool = False
+    precision: str | None = None  # that it is set for, where another one was measured
+
+    def __str__(self) -> str:
+        text = f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
+        text += "" if self.stretch is None else f", *{self.stretch:g}"
+        return text if self.precision is None else f"({text} in {self.precision})"
+
+    def judge(self, value: float) -> str:
+        """Whether `value` reaches it; nothing where it is set for something else."""
+        if self.precision is not None:
+            return ""
+        sign = -1 if self.at_most else 1
+        if self.stretch is not None and sign * value >= sign * self.stretch:
+            return "yes, *"
+        return "yes" if sign * value >= sign * self.bound else "NO"
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One quantity, measured once a pair on our side and, where there is one, on the other."""
+
+    name: str
+    unit: str
+    ours: list[float]
+    theirs: list[float] = field(default_factory=list)
+    target: Target | None = None
+
+    @property
+    def value(self) -> float:
+        """What the target is about: the ratio of medians, or our median where we stand alone."""
+        ours = statistics.median(self.ours)
+        return ours / statistics.median(self.theirs) if self.theirs else ours
+
+    @property
+    def spread(self) -> tuple[float, float]:
+        """The least and the greatest value of a pair."""
+        pairs = self.ours
+        if self.theirs:
+            pairs = [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
+        return min(pairs), max(pairs)
+
+    @property
+    def verdict(self) -> str:
+        """Whether the target is reached."""
+        return "" if self.target is None else self.target.judge(self.value)
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, with what follows from it."""
+        medians = {
+            side: statistics.median(values)
+            for side, values in (("ours", self.ours), ("theirs", self.theirs))
+            if values
+        }
+        return vars(self) | {
+            "target": self.target and vars(self.target),
+            "medians": medians,
+            "value": self.value,
+            "spread": self.spread,
+            "verdict": self.verdict,
+        }
+
+    @classmethod
+    def from_json(cls, found: dict[str, Any]) -> "Figure":
+        """What `as_json` made."""
+        target = found["target"] and Target(**found["target"])
+        return cls(found["name"], found["unit"], found["ours"], found["theirs"], target)
