@@ -38,7 +38,7 @@ def main() -> int:
         if verb:
             tell(words[0], words[1:])
             return DONE
-        return train()
+        return train() if is_leader() else follow()
     except Stopped as stopped:
         print(f"lmft: stopped{'' if verb else '; the same command goes on'}.", file=sys.stderr)
         return 128 + stopped.signal_number
@@ -56,6 +56,19 @@ def tell(verb: str, words: list[str]) -> None:
     from importlib import import_module
 
     import_module(f"lmft.{VERBS[verb]}").tell(words, CONF)
+
+
+def is_leader() -> bool:
+    """Whether this process composes the config: under torchrun, one of them does."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def follow() -> int:
+    """Do what the leader does; returns the exit code."""
+    from lmft import crew
+
+    crew.follow()
+    return DONE
 
 
 def train() -> int:
@@ -99,6 +112,10 @@ def train() -> int:
         raise as_mistake(error, CONF, composing=True) or error from error
     finally:
         succeeded = sweep.close(whole)
+        if os.environ.get("RANK") == "0":
+            from lmft.team import join
+
+            join().end()
     if failures and failures[-1] is not None:
         raise failures[-1]
     return DONE if succeeded else FAILED

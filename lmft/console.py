@@ -7,7 +7,7 @@ import traceback
 from typing import TextIO
 
 from lmft import CONF
-from lmft.errors import Busy, Differs
+from lmft.errors import Busy, Differs, TeamFailed
 from lmft.signals import listen
 
 DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
@@ -19,19 +19,22 @@ class Console(logging.StreamHandler[TextIO]):
 
 def report(error: Exception) -> int:
     """Say in one sentence what went wrong; returns the exit code."""
-    from lmft.mistakes import as_mistake
-
     if "debug=true" in sys.argv:
         traceback.print_exception(error)
-    mistake = as_mistake(error, CONF)
     print(f"lmft: {describe(error)}", file=sys.stderr)
-    if mistake is not None:
-        return MISTAKE
-    if isinstance(error, Busy):
-        return BUSY
-    if not isinstance(error, Differs) and "debug=true" not in sys.argv:
+    code = exit_code(error)
+    if code == FAILED and not isinstance(error, Differs) and "debug=true" not in sys.argv:
         print("lmft: debug=true shows where.", file=sys.stderr)
-    return FAILED
+    return code
+
+
+def exit_code(error: Exception) -> int:
+    """What the process tells the one that started it."""
+    from lmft.mistakes import as_mistake
+
+    if as_mistake(error, CONF) is not None:
+        return MISTAKE
+    return BUSY if isinstance(error, Busy) else FAILED
 
 
 def describe(error: Exception) -> str:
@@ -41,7 +44,7 @@ def describe(error: Exception) -> str:
     mistake = as_mistake(error, CONF)
     if mistake is not None or isinstance(error, Busy):
         return str(mistake or error)
-    if isinstance(error, FloatingPointError | Differs):
+    if isinstance(error, FloatingPointError | Differs | TeamFailed):
         return str(error)
     return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
 

@@ -16,6 +16,10 @@ class Differs(RuntimeError):
     """A promise does not hold; its text says where."""
 
 
+class TeamFailed(RuntimeError):
+    """Another process of the run ended; its text says which and why."""
+
+
 class Stopped(BaseException):
     """A signal asked the run to end; not an Exception, so nothing swallows it on its way up."""
 

@@ -11,7 +11,7 @@ import torch
 
 from lmft.batches import Batches, roll
 from lmft.blocks import read_windows
-from lmft.config import EvaluationConfig
+from lmft.config import EvaluationConfig, Strategy
 from lmft.errors import UserError
 from lmft.hardware import Hardware
 from lmft.loss import target_nats
@@ -103,26 +103,48 @@ def evaluate(
         pseudo: hide each token once, alone, instead (mlm).
         advance: hears how many more windows are done.
     """
+    if pseudo and network.strategy is Strategy.fsdp:
+        raise UserError("evaluation.pseudo can't be done by hardware=fsdp; use hardware=ddp.")
     network.compute.eval()
-    found: list[tuple[np.ndarray, np.ndarray, np.ndarray]] = []
-    for group in _by_length(windows, 1 if pseudo else hardware.micro_batch_size):
-        starts, size = windows.starts[group], int((windows.ends - windows.starts)[group[0]])
-        blocks = read_windows(batches.blocks.stream, starts, size)
-        if pseudo:
-            batch = batches.objective.one_by_one(blocks[0], batches.tokenizer)
-            group, starts = group.repeat(len(batch.inputs)), starts.repeat(len(batch.inputs))
-        else:
-            dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
-            batch = batches.objective.batch(blocks, batches.tokenizer, dice)
-        parts = batch.split(hardware.micro_batch_size)
-        nats = torch.cat([target_nats(network.compute, network.head, part).cpu() for part in parts])
-        places = starts[:, None] + np.arange(size) + batches.objective.ahead  # (B, T)
-        counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
-        rows = np.broadcast_to(group[:, None], places.shape)
-        found.append((places[counted], rows[counted], nats.double().numpy()[counted]))
-        advance(len(blocks))
-    positions, numbers, costs = (np.concatenate(parts) for parts in zip(*found, strict=True))
-    return Scores(positions, numbers, costs)
+    team = hardware.team
+    groups = list(_by_length(windows, 1 if pseudo else hardware.micro_batch_size))
+    found: list[tuple[np.ndarray, ...]] = []
+    for first in range(0, len(groups), team.size):  # every process takes part in each pass
+        mine = first + team.rank
+        group = groups[min(mine, len(groups) - 1)]
+        scored = _score(network, batches, hardware, windows, group, draw, pseudo)
+        found.append(scored if mine < len(groups) else tuple(some[:0] for some in scored))
+        advance(len(group) * team.size)
+    together = (team.gather(np.concatenate(some)) for some in zip(*found, strict=True))
+    positions, numbers, nats = together
+    order = np.argsort(positions, kind="stable")  # as one process finds them
+    return Scores(positions[order], numbers[order], nats[order])
+
+
+def _score(
+    network: Network,
+    batches: Batches,
+    hardware: Hardware,
+    windows: Windows,
+    group: np.ndarray,
+    draw: int,
+    pseudo: bool,
+) -> tuple[np.ndarray, ...]:
+    """Positions, windows and nats of what some windows of equal length score."""
+    starts, size = windows.starts[group], int((windows.ends - windows.starts)[group[0]])
+    blocks = read_windows(batches.blocks.stream, starts, size)
+    if pseudo:
+        batch = batches.objective.one_by_one(blocks[0], batches.tokenizer)
+        group, starts = group.repeat(len(batch.inputs)), starts.repeat(len(batch.inputs))
+    else:
+        dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
+        batch = batches.objective.batch(blocks, batches.tokenizer, dice)
+    parts = batch.split(hardware.micro_batch_size)
+    nats = torch.cat([target_nats(network.compute, network.head, part).cpu() for part in parts])
+    places = starts[:, None] + np.arange(size) + batches.objective.ahead  # (B, T)
+    counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
+    rows = np.broadcast_to(group[:, None], places.shape)
+    return places[counted], rows[counted], nats.double().numpy()[counted]
 
 
 def _by_length(windows: Windows, size: int) -> Iterator[np.ndarray]:

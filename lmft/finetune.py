@@ -8,18 +8,14 @@ from dataclasses import asdict, dataclass, field, replace
 
 from safetensors.numpy import load_file, save_file
 
-from lmft.arithmetic import find_limit
-from lmft.checkpoint import load_checkpoint
 from lmft.errors import Stopped
 from lmft.evaluation import Scores
 from lmft.files import new_folder
-from lmft.model import save_model
 from lmft.outcome import Progress
 from lmft.runs import RunFolder
 from lmft.session import Session, score_split, show_loss, show_samples
 from lmft.signals import finish_first
 from lmft.terminal import Bars
-from lmft.trainer import Step, train
 
 logger = logging.getLogger(__name__)
 
@@ -63,12 +59,10 @@ def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
         FloatingPointError: a loss or gradient is not finite.
     """
     progress = go_on(session)
-    trainer = session.config.trainer
+    trainer, steps = session.config.trainer, session.engine.steps
     per_epoch = session.materials.batches["train"].steps_per_epoch(trainer.batch_size)
-    steps = trainer.steps(per_epoch)
     plan = Plan(steps, trainer.evaluate_every or per_epoch, trainer.patience)
     clock = Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, progress.step)
-    training = start_training(session, progress, steps)
     if progress.evaluated and prune(progress.step, session.folder):  # as before a kill
         return progress, False
     with session.terminal.progress(steps) as bars, saved_if_stopped(session, progress):
@@ -83,38 +77,20 @@ def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
             if clock.is_time(progress.step):
                 save(session, progress)
             with finish_first():
-                step = next(training)
+                step = session.engine.step()
                 progress.step, progress.loss_scale = step.number, step.loss_scale
                 session.log.metrics(step.as_metrics(), step.number)
                 bars.show_step(step)
-
-
-def start_training(session: Session, progress: Progress, steps: int) -> Iterator[Step]:
-    """The steps that are left."""
-    trainer, seed = session.config.trainer, session.config.seed
-    batches = session.materials.batches["train"]
-    network, hardware = session.materials.network, session.materials.hardware
-    return train(
-        network,
-        batches.training(trainer.batch_size, seed, trainer.shuffle, start=progress.step),
-        session.optimizer,
-        hardware,
-        trainer,
-        range(progress.step + 1, steps + 1),
-        seed,
-        find_limit(network.model, hardware, causal=bool(batches.objective.ahead)),
-        progress.loss_scale,
-    )
 
 
 def go_on(session: Session) -> Progress:
     """Where the last whole checkpoint stands; step 0 where there is none."""
     checkpoint = session.checkpoints.newest()
     if checkpoint is None:
+        session.engine.start(None, 0, None)
         return Progress()
-    load_checkpoint(checkpoint, session.materials.network.model, session.optimizer)
-    session.materials.network.refresh()
     progress = Progress.from_json(checkpoint.progress)
+    session.engine.start(str(checkpoint.path), progress.step, progress.loss_scale)
     session.terminal.say(f"Going on from step {progress.step:,}.", style="bold")
     logger.info("going on from step %d on %s", progress.step, session.materials.hardware.describe())
     return progress
@@ -157,8 +133,8 @@ def save(session: Session, progress: Progress) -> None:
     session.log.sync()
     session.checkpoints.save(
         progress.step,
-        session.materials.network.model,
-        session.optimizer,
+        session.engine.write_checkpoint,
+        session.engine.optimizer,
         asdict(replace(progress, seconds=session.seconds(progress))),
         progress.best_step,
     )
@@ -172,9 +148,8 @@ def validate(session: Session, progress: Progress, bars: Bars) -> None:
     if progress.step == 0:
         show_samples("before", session)
     elif progress.best is None or scores.loss.mean < progress.best.mean:
-        model, tokenizer = session.materials.network.model, session.materials.tokenizer
         with new_folder(session.checkpoints.best(progress.step)) as folder:
-            save_model(model, tokenizer, folder)
+            session.engine.write_weights(str(folder))
             save_file(vars(scores), folder / SCORES)
     progress.note(scores.loss)
 

@@ -1,11 +1,13 @@
 """Where a run computes: what may change its speed, but not what it learns."""
 
-from dataclasses import dataclass
+import os
+from dataclasses import dataclass, field
 
 import torch
 
-from lmft.config import HardwareConfig, Precision
+from lmft.config import HardwareConfig, Precision, Strategy
 from lmft.errors import UserError
+from lmft.team import Team, is_started_in_team, join
 
 DTYPES = {
     Precision.fp32: torch.float32,
@@ -23,6 +25,8 @@ class Hardware:
     micro_batch_size: int
     compile: bool
     checkpoint_activations: bool
+    strategy: Strategy = Strategy.none
+    team: Team = field(default_factory=Team)
 
     @property
     def dtype(self) -> torch.dtype:
@@ -35,7 +39,8 @@ class Hardware:
             name = torch.cuda.get_device_name(self.device)
         else:
             name = f"{self.device} ({torch.get_num_threads()} threads)"
-        return f"{name}, {self.precision.value}"
+        team = f", {self.team.size} processes, {self.strategy.value}" if self.team.size > 1 else ""
+        return f"{name}, {self.precision.value}{team}"
 
 
 def find_hardware(config: HardwareConfig, kept: str | None = None) -> Hardware:
@@ -48,7 +53,11 @@ def find_hardware(config: HardwareConfig, kept: str | None = None) -> Hardware:
     Raises:
         UserError: torch does not find it here.
     """
+    team = find_team(config)
     device = find_device(config.device)
+    if team.size > 1 and device.type == "cuda":
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(device)
     precision = config.precision
     if precision is Precision.auto:
         precision = Precision(kept or ("bf16" if has_bf16(device) else "fp32"))
@@ -63,7 +72,25 @@ def find_hardware(config: HardwareConfig, kept: str | None = None) -> Hardware:
         config.micro_batch_size,
         config.compile,
         config.checkpoint_activations,
+        config.strategy if team.size > 1 else Strategy.none,
+        team,
     )
+
+
+def find_team(config: HardwareConfig) -> Team:
+    """The processes that share the run, this one among them.
+
+    Raises:
+        UserError: they were started for something else.
+    """
+    if config.strategy is Strategy.none:
+        if is_started_in_team():
+            raise UserError(
+                f"torchrun started {os.environ['WORLD_SIZE']} processes, but this run is one "
+                "process's; add hardware=ddp or hardware=fsdp."
+            )
+        return Team()
+    return join()
 
 
 def find_device(name: str) -> torch.device:

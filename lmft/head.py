@@ -72,7 +72,7 @@ def beheaded(linear: nn.Linear) -> Iterator[list[Tensor]]:
 
     def catch(hidden: Tensor) -> Tensor:
         caught.append(hidden)
-        return hidden[..., :1]  # in place of logits; nobody looks
+        return hidden[..., :1].clone()  # in place of logits; nobody looks
 
     linear.forward = catch  # type: ignore[method-assign, assignment]
     try:

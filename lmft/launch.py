@@ -68,6 +68,7 @@ def go(composed: "DictConfig", files: dict[str, str], job: "OpenJob | None" = No
     """Train, or answer at once where that was done before; returns the validation loss."""
     from lmft.answer import answer
     from lmft.config import as_values, build, check_types
+    from lmft.processes import count_processes, run_together
     from lmft.runs import find_finished
     from lmft.terminal import Terminal
 
@@ -76,6 +77,8 @@ def go(composed: "DictConfig", files: dict[str, str], job: "OpenJob | None" = No
     folder = None if typed.fresh else find_finished(typed)
     if folder is not None:
         answer(folder, build(typed.tracker), terminal, job.place if job else None)
+    elif (processes := count_processes(typed.hardware)) > 1:
+        return run_together(go, processes, composed, files, job)
     else:
         from lmft.train import run
 

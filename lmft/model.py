@@ -144,9 +144,14 @@ def context_size(model: PreTrainedModel) -> int | None:
     return None if size is None or size < 1 else int(size)
 
 
-def save_model(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
-    """Write an ordinary Hugging Face folder."""
-    model.save_pretrained(folder)
+def save_model(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    folder: Path,
+    weights: dict[str, Any] | None = None,
+) -> None:
+    """Write an ordinary Hugging Face folder; with other weights than the model's, if given."""
+    model.save_pretrained(folder, state_dict=weights)
     tokenizer.save_pretrained(folder)
 
 

@@ -2,19 +2,29 @@
 
 Mixed precision after Micikevicius et al. 2018, with the narrow weights kept instead of cast anew at
 every use: where a run computes in bf16 or fp16, a twin of the model holds its weights rounded.
+Under FSDP torch does so itself.
 """
 
 import copy
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
+from lmft.checkpoint import read_tensors
+from lmft.config import Strategy
 from lmft.errors import UserError
 from lmft.hardware import Hardware
 from lmft.head import Head, find_head
 from lmft.kernels import speed_up
+from lmft.model import load_weights
 
 
 @dataclass(frozen=True)
@@ -24,12 +34,29 @@ class Network:
     model: PreTrainedModel  # fp32: what the optimizer moves, and what is kept
     compute: PreTrainedModel  # what reads tokens: the model itself in fp32, else its twin
     head: Head | None  # of `compute`, where it is understood
+    strategy: Strategy = Strategy.none
+    ddp: DistributedDataParallel | None = None  # around `compute`, where there is a team
+
+    @property
+    def trained(self) -> Any:
+        """What is called in training."""
+        return self.ddp or self.compute
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Let the twin compute with the model's weights of now."""
         if self.compute is not self.model:
             torch._foreach_copy_(list(self.compute.parameters()), list(self.model.parameters()))
+
+    def accumulate(self, last: bool) -> AbstractContextManager[None]:
+        """A context for one of a step's passes; processes add up their gradients after the last.
+
+        A twin's are handed over after each pass, and are added up before that.
+        """
+        if self.ddp is None or last or self.compute is not self.model:
+            return nullcontext()
+        context: AbstractContextManager[None] = self.ddp.no_sync()
+        return context
 
     @torch.no_grad()
     def hand_over(self, scale: float) -> None:
@@ -41,6 +68,36 @@ class Network:
                 weight.grad = _add(weight.grad, narrow.grad, scale)
                 narrow.grad = None
 
+    def gradients(self) -> list[Tensor]:
+        """The model's, after a backward pass; where they are shared out, this process's share."""
+        return [weight.grad for weight in self.model.parameters() if weight.grad is not None]
+
+    def reshard(self) -> None:
+        """Let each process hold its share of the weights alone; a forward pass keeps some whole."""
+        for part in self.model.modules():
+            if isinstance(part, FSDPModule):
+                part.reshard()
+
+    def whole_weights(self) -> dict[str, Any] | None:
+        """All weights, in the first process; None where they are not shared out."""
+        if self.strategy is not Strategy.fsdp:
+            return None
+        self.reshard()
+        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        weights = get_model_state_dict(self.model, options=options)
+        every = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        twice = every - {name for name, _ in self.model.named_parameters()}  # tied
+        return {name: weight for name, weight in weights.items() if name not in twice}
+
+    def read_weights(self, folder: Path) -> None:
+        """Those of a Hugging Face folder that `save_model` wrote."""
+        if self.strategy is Strategy.fsdp:
+            self.reshard()
+            read_tensors(folder, {n: w.detach() for n, w in self.model.named_parameters()})
+        else:
+            load_weights(self.model, folder)
+            self.refresh()
+
 
 def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     """Bring the model (fp32, on the CPU) to the device, and into the form that computes there.
@@ -50,7 +107,7 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     """
     model.to(hardware.device)  # type: ignore[arg-type]
     head, compute = find_head(model), model
-    if hardware.dtype is not torch.float32:
+    if hardware.dtype is not torch.float32 and hardware.strategy is not Strategy.fsdp:
         compute = copy.deepcopy(model)
         for weight in compute.parameters():  # buffers, as RoPE's frequencies, stay exact
             weight.data = weight.data.to(hardware.dtype)
@@ -62,7 +119,12 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
         (compute if head is None else compute.base_model).compile()
     else:
         speed_up(compute)
-    return Network(model, compute, head)
+    ddp = None
+    if hardware.strategy is Strategy.ddp:
+        ddp = DistributedDataParallel(compute, forward_sync_buffers=False)
+    elif hardware.strategy is Strategy.fsdp:
+        shard(model, hardware)
+    return Network(model, compute, head, hardware.strategy, ddp)
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
@@ -77,6 +139,31 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
             "hardware.checkpoint_activations, and lower hardware.micro_batch_size instead."
         )
     model.activation_checkpointing_enable()
+
+
+def shard(model: PreTrainedModel, hardware: Hardware) -> None:
+    """Share out the weights over all processes, layer by layer (FSDP2).
+
+    Raises:
+        UserError: transformers does not say what the model's layers are.
+    """
+    layers = set(model._no_split_modules or ())
+    if not layers:
+        raise UserError(
+            f"transformers does not say what the layers of {type(model).__name__} are, so "
+            "hardware=fsdp can't share it out; use hardware=ddp."
+        )
+    narrow = None if hardware.dtype is torch.float32 else hardware.dtype
+    policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
+    tied = (
+        model.get_input_embeddings().weight
+    )  # perhaps the head's as well: it stays with the model
+    for part in list(model.modules()):
+        if type(part).__name__ in layers and all(
+            tied is not weight for weight in part.parameters()
+        ):
+            fully_shard(part, mp_policy=policy)
+    fully_shard(model, mp_policy=policy)
 
 
 def _add(total: Tensor | None, gradient: Tensor, scale: float) -> Tensor:

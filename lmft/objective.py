@@ -34,6 +34,10 @@ class Batch:
         """The same batch in parts of at most `size` blocks."""
         return map(Batch, self.inputs.split(size), self.targets.split(size))
 
+    def blank(self) -> "Batch":
+        """A block of this length of which nothing is asked."""
+        return Batch(self.inputs[:1], torch.full_like(self.targets[:1], IGNORED))
+
     def to(self, device: torch.device) -> "Batch":
         """The same batch on `device`."""
         return Batch(self.inputs.to(device), self.targets.to(device))

@@ -7,19 +7,18 @@ import time
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from torch.optim import Optimizer
-
-from lmft.assessment import score, windows_of
+from lmft.assessment import windows_of
 from lmft.checkpoint import Checkpoints
 from lmft.config import RunConfig
 from lmft.dataset import Split
+from lmft.engine import Engine
 from lmft.evaluation import Scores
 from lmft.materials import Materials
 from lmft.metrics import TokenLoss
 from lmft.outcome import Progress
 from lmft.provenance import Origin
 from lmft.runs import RunFolder
-from lmft.samples import Sample, draw_samples
+from lmft.samples import Sample
 from lmft.terminal import Bars, Terminal
 from lmft.tracker import RunLog
 
@@ -35,8 +34,7 @@ class Session:
     config: RunConfig
     values: dict[str, Any]  # the same, as plain values
     splits: dict[str, Split]
-    materials: Materials
-    optimizer: Optimizer
+    engine: Engine
     folder: RunFolder
     log: RunLog
     origin: Origin
@@ -48,6 +46,11 @@ class Session:
         return progress.seconds + time.monotonic() - self.started
 
     @property
+    def materials(self) -> Materials:
+        """What the engine works with."""
+        return self.engine.materials
+
+    @property
     def checkpoints(self) -> Checkpoints:
         """What going on takes."""
         return Checkpoints(self.folder.checkpoints)
@@ -57,7 +60,7 @@ def score_split(split: str, session: Session, bars: Bars) -> Scores:
     """The scores on a split, which must be finite."""
     config, materials = session.config, session.materials
     with bars.evaluation(split, len(windows_of(split, config, materials))) as advance:
-        scores = score(split, config, materials, advance=advance)
+        scores = session.engine.score(split, advance=advance)
     if not math.isfinite(scores.loss.nats):
         raise FloatingPointError(f"The {split} loss is {scores.loss.nats}; lower optimizer.lr.")
     return scores
@@ -72,8 +75,7 @@ def show_loss(split: str, step: int, loss: TokenLoss, session: Session) -> None:
 
 def show_samples(when: str, session: Session) -> None:
     """What the model makes of three validation texts, to the person, the folder and the tracker."""
-    materials = session.materials
-    samples = draw_samples(materials.network.compute, materials.batches["validation"])
+    samples = session.engine.draw_samples()
     session.terminal.show_samples(f"{when} training", samples)
     text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
     session.log.text(text + "\n", f"samples_{when}.txt")

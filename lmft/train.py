@@ -12,20 +12,20 @@ from lmft.assessment import assess
 from lmft.card import Story, write_card
 from lmft.config import RunConfig
 from lmft.dataset import Split, open_splits, warn_of_overlap
+from lmft.engine import Engine
 from lmft.errors import UserError
 from lmft.files import new_folder
 from lmft.finetune import SCORES, Prune, fine_tune, read_best_scores
 from lmft.identity import flatten
 from lmft.lock import held
 from lmft.materials import gather
-from lmft.model import load_weights
-from lmft.optimizer import build_optimizer
 from lmft.outcome import Outcome, Progress
 from lmft.provenance import find_origin
 from lmft.record import Facts, Record, read_curve, read_facts
 from lmft.result import write_sums
 from lmft.runs import RunFolder, name_folder, set_aside, start_folder, written_to
 from lmft.session import Session, read_samples, score_split, show_loss, show_samples
+from lmft.team import failures_told, join
 from lmft.terminal import Terminal
 
 
@@ -64,9 +64,8 @@ def run(
         if (folder.path / "result.json").exists() and not config.fresh:
             answer(folder, config.tracker, terminal, job)
             return folder
-        with open_session(
-            config, values, composed, splits, folder, terminal, job, started
-        ) as session:
+        session_args = (config, values, composed, splits, folder, terminal, job, started)
+        with failures_told(), open_session(*session_args) as session:
             progress, over = fine_tune(session, prune)
             if not over:
                 session.log.tags({"pruned_at": str(progress.step)})
@@ -91,8 +90,9 @@ def open_session(
     """Everything made ready and checked before the folder is touched; then the run is open."""
     warn_of_overlap(splits)
     kept = {} if config.fresh else read_facts(folder.path)
+    join().tell("open", config=composed["config.yaml"], precision=kept.get("precision"))
     materials = gather(config, splits, kept.get("precision"))
-    optimizer = build_optimizer(config.optimizer, materials.network.model)
+    engine = Engine(config, materials)
     config.tracker.check()
     terminal.show_config(folder.path.name, values, materials.describe())
     if config.fresh and folder.path.exists():
@@ -105,10 +105,10 @@ def open_session(
             origin.tags | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
         )
         place = None if job is None or job.parent is None else (job.parent, job.name)
-        with config.tracker.follow(record, place) as log:
+        with config.tracker.follow(record, place) as log, failures_told():
             # fmt: off
             yield Session(
-                config, values, splits, materials, optimizer, folder, log, origin, terminal, started
+                config, values, splits, engine, folder, log, origin, terminal, started
             )
             # fmt: on
 
@@ -141,8 +141,7 @@ def conclude(session: Session, progress: Progress) -> dict[str, Any]:
     folder = session.folder
     best = session.checkpoints.best(progress.best_step)
     if progress.best_step < progress.step:
-        load_weights(session.materials.network.model, best)
-        session.materials.network.refresh()
+        session.engine.read_weights(str(best))
     show_samples("after", session)
     outcome = assess_best(session, progress)
     with new_folder(folder.checkpoint) as place:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
-from torch.nn.utils import clip_grads_with_norm_, get_total_norm
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
 
 from lmft.arithmetic import Limit
@@ -72,7 +73,7 @@ def train(
     Raises:
         FloatingPointError: a loss or gradient is not finite.
     """
-    steps, parameters = numbers.stop - 1, list(network.model.parameters())
+    steps = numbers.stop - 1
     scale = LossScale(loss_scale) if hardware.precision is Precision.fp16 else None
     for number in numbers:
         started = time.perf_counter()
@@ -89,7 +90,7 @@ def train(
                 f"{grad_norm:.4g}; lower optimizer.lr, or raise trainer.warmup_steps."
             )
         if config.max_grad_norm is not None and grad_norm > config.max_grad_norm:
-            clip_grads_with_norm_(parameters, config.max_grad_norm, torch.tensor(grad_norm))
+            torch._foreach_mul_(network.gradients(), config.max_grad_norm / grad_norm)
         optimizer.step()
         optimizer.zero_grad()
         network.refresh()
@@ -112,8 +113,8 @@ def find_gradients(
     while True:
         factor = 1.0 if scale is None else scale.value
         loss = accumulate_gradients(network, parts, hardware, seed, step, factor)
-        gradients = [w.grad for w in network.model.parameters() if w.grad is not None]
-        grad_norm = float(get_total_norm(gradients))
+        norm = get_total_norm(network.gradients())
+        grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if scale is None or scale.holds(step, math.isfinite(grad_norm)):
             return loss, grad_norm
         network.model.zero_grad()
@@ -131,19 +132,30 @@ def accumulate_gradients(
 
     On the way back they are `scale` times as large.
     """
-    targets = sum(part.num_targets for part in parts)
-    micro_batches = (micro for part in parts for micro in part.split(hardware.micro_batch_size))
+    team, targets = hardware.team, sum(part.num_targets for part in parts)
+    divisor = max(1, targets) / (scale * team.size)  # processes average their gradients
+    micro_batches = list(share_out(parts, hardware))
     nats = torch.zeros((), dtype=torch.float64 if hardware.device.type != "mps" else torch.float32)
     nats = nats.to(hardware.device)
-    for number, micro_batch in enumerate(micro_batches):
-        torch.manual_seed(dropout_seed(seed, step, number))
-        mean, micro_nats = mean_nats(
-            network.compute, network.head, micro_batch, max(1, targets) / scale
-        )
-        mean.backward()
+    for number, micro_batch in enumerate(micro_batches, start=1):
+        torch.manual_seed(dropout_seed(seed, step, (number - 1) * team.size + team.rank))
+        with network.accumulate(last=number == len(micro_batches)):
+            mean, micro_nats = mean_nats(network.trained, network.head, micro_batch, divisor)
+            mean.backward()
         network.hand_over(scale)
         nats += micro_nats
-    return TokenLoss(float(nats), targets)
+    return TokenLoss(float(team.sum(nats)), targets)
+
+
+def share_out(parts: list[Batch], hardware: Hardware) -> Iterator[Batch]:
+    """This process's micro-batches; each process gets as many, so the last may ask nothing."""
+    team = hardware.team
+    for part in parts:
+        fair = -(-len(part.inputs) // team.size)
+        micro_batches = list(part.split(min(hardware.micro_batch_size, fair)))
+        for first in range(0, len(micro_batches), team.size):
+            mine = first + team.rank
+            yield micro_batches[mine] if mine < len(micro_batches) else part.blank()
 
 
 class LossScale:

@@ -172,11 +172,13 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Store:
     return Store(Path(shutil.copy(empty_store, tmp_path_factory.mktemp("store"))).parent)
 
 
-def start(line: str, folder: Path, log: Path | None = None):
+def start(line: str, folder: Path, log: Path | None = None, environment=None):
     """The command in a process of its own, forked from one that has the imports behind it."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.preload"])
-    process = context.Process(target=enter, args=(line, str(folder), log and str(log)))
+    process = context.Process(
+        target=enter, args=(line, str(folder), log and str(log), environment or {})
+    )
     process.start()
     return process
 
@@ -201,10 +203,10 @@ def warm_up() -> None:
     start("--help", Path.cwd()).join()
 
 
-def enter(line: str, folder: str, log: str | None) -> None:
+def enter(line: str, folder: str, log: str | None, environment: dict[str, str]) -> None:
     os.setpgid(0, 0)  # so that it can be killed with all that it starts
     os.chdir(folder)
-    os.environ["HF_HUB_OFFLINE"] = "1"
+    os.environ |= {"HF_HUB_OFFLINE": "1", **environment}
     sys.argv = ["lmft", *shlex.split(line)]
     out = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)

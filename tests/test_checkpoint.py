@@ -1,13 +1,14 @@
 """Checkpoints: whole or not taken, and all that going on takes."""
 
 import random
+from pathlib import Path
 
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.checkpoint import Checkpoints, load_checkpoint
+from lmft.checkpoint import Checkpoints, load_checkpoint, write_tensors
 
 
 def make(seed, kind=torch.optim.AdamW):
@@ -15,6 +16,13 @@ def make(seed, kind=torch.optim.AdamW):
     model = torch.nn.Sequential(torch.nn.Linear(4, 4), torch.nn.LayerNorm(4))
     model[0].weight.shared = True
     return model, kind(model.parameters(), lr=0.1)
+
+
+def save(checkpoints, number, model, optimizer, progress, best):
+    def write(folder):
+        write_tensors(Path(folder), model, optimizer)
+
+    checkpoints.save(number, write, optimizer, progress, best)
 
 
 def step(model, optimizer, number):
@@ -29,11 +37,11 @@ def test_going_on_from_a_checkpoint_changes_no_bit(kind, tmp_path):
     model, optimizer = make(0, kind)
     for number in range(3):
         step(model, optimizer, number)
-    Checkpoints(tmp_path / "c").save(3, model, optimizer, {"step": 3}, best=0)
+    save(Checkpoints(tmp_path / "c"), 3, model, optimizer, {"step": 3}, 0)
     other, its_optimizer = make(1, kind)
     found = Checkpoints(tmp_path / "c").newest()
     assert found.progress == {"step": 3}
-    load_checkpoint(found, other, its_optimizer)
+    load_checkpoint(found.path, other, its_optimizer)
     for number in range(3, 6):
         step(model, optimizer, number)
         step(other, its_optimizer, number)
@@ -48,9 +56,9 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
         if best == number:
             checkpoints.best(best).mkdir()
             (checkpoints.best(best) / "model.safetensors").write_text("weights")
-        checkpoints.save(number, model, optimizer, {}, best)
+        save(checkpoints, number, model, optimizer, {}, best)
     assert {path.name for path in tmp_path.iterdir()} == {"step-3", "step-4", "best-2", "best-4"}
-    checkpoints.save(5, model, optimizer, {}, 4)
+    save(checkpoints, 5, model, optimizer, {}, 4)
     assert {path.name for path in tmp_path.iterdir()} == {"step-4", "step-5", "best-4"}
 
 
@@ -59,10 +67,10 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path_factory, data, best):
     checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"))
     model, optimizer = make(0)
-    checkpoints.save(1, model, optimizer, {"step": 1}, best=0)
+    save(checkpoints, 1, model, optimizer, {"step": 1}, 0)
     checkpoints.best(2).mkdir()
     (checkpoints.best(2) / "model.safetensors").write_text("weights")
-    checkpoints.save(2, model, optimizer, {"step": 2}, best=2)
+    save(checkpoints, 2, model, optimizer, {"step": 2}, 2)
     folder = checkpoints.best(2) if best else checkpoints.root / "step-2"
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     content = bytearray(path.read_bytes())

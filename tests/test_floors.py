@@ -5,7 +5,7 @@ from pathlib import Path
 
 FLOORS = [
     {"errors", "identity", "metrics", "statistics", "provenance", "files", "markdown", "allocator"},
-    {"hub", "lock", "signals"},
+    {"hub", "lock", "signals", "team"},
     {"config", "checkpoint", "record"},
     {"objective", "hardware", "optimizer", "tracker", "study"},
     {"arithmetic"},
@@ -17,11 +17,13 @@ FLOORS = [
     {"result", "compose"},
     {"materials", "archive", "comparison"},
     {"assessment", "card", "outcome", "report"},
+    {"engine"},
     {"session", "sweep"},
     {"finetune"},
-    {"train", "evaluate", "generate", "list_runs", "clean", "compare", "verify", "profile"},
+    {"train", "evaluate", "generate", "list_runs", "clean", "compare", "verify", "profile", "crew"},
     {"help", "mistakes"},
     {"console"},
+    {"processes"},
     {"launch"},
     {"cli"},
     {"__main__"},

@@ -15,6 +15,7 @@ from lmft.config.groups import (
     ModelConfig,
     Precision,
     Schedule,
+    Strategy,
     TrainerConfig,
 )
 from lmft.errors import UserError
@@ -30,6 +31,7 @@ __all__ = [
     "Precision",
     "RunConfig",
     "Schedule",
+    "Strategy",
     "TrainerConfig",
     "as_values",
     "build",

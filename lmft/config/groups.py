@@ -148,18 +148,37 @@ class Precision(Enum):
     fp16 = "fp16"  # with loss scaling
 
 
+class Strategy(Enum):
+    """How several processes share a run."""
+
+    none = "none"  # one process
+    ddp = "ddp"  # each has the whole model, and a share of every batch
+    fsdp = "fsdp"  # each has a share of weights, gradients and optimizer state as well
+
+
 @dataclass
 class HardwareConfig:
     """The `hardware` group."""
 
     device: str  # cpu, cuda, cuda:1, mps; auto: the first found of cuda, mps, cpu
+    strategy: Strategy
+    processes: int | None  # on this machine; null: one for each GPU, or as torchrun started them
     precision: Precision
     micro_batch_size: int  # blocks in memory at once
     compile: bool  # with torch.compile: a slower start, faster steps
     checkpoint_activations: bool  # made again in the backward pass: less memory, slower steps
 
     def __post_init__(self) -> None:
-        _at_least(self, "hardware", {"micro_batch_size": 1})
+        _at_least(self, "hardware", {"micro_batch_size": 1, "processes": 1})
+        if self.strategy is Strategy.none and (self.processes or 1) > 1:
+            raise UserError(
+                f"hardware.processes is {self.processes}, but one process trains alone; "
+                "add hardware=ddp or hardware=fsdp."
+            )
+        if self.strategy is Strategy.fsdp and self.precision is Precision.fp16:
+            raise UserError(
+                "hardware.precision is fp16, which hardware=fsdp can't scale; choose bf16 or fp32."
+            )
 
 
 def _at_least(config: Any, group: str, least: dict[str, int]) -> None:

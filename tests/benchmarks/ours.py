@@ -51,13 +51,12 @@ def main() -> None:
 
 def train(turns: Turns) -> None:
     """A turn is an optimizer step and, where the run is tracked, its note to the tracker."""
-    from lmft.finetune import start_training
-    from lmft.outcome import Progress
-
     with open_run(words_of(turns.job)) as session:
         save_blocks(session.materials, "train", turns.job)
         turns.begin(**size_of(session.materials))
-        for step in start_training(session, Progress(), turns.job.turns):
+        session.engine.start(None, 0, None)
+        for _ in range(turns.job.turns):
+            step = session.engine.step()
             before = time.perf_counter()
             session.log.metrics(step.as_metrics(), step.number)
             turns.done(loss=step.loss.mean, tracking=time.perf_counter() - before)

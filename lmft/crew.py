@@ -1,0 +1,48 @@
+"""A process of a team that does not lead: it does what the leader does, and says nothing."""
+
+import signal
+
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.compose import register_resolvers
+from lmft.config import read_config
+from lmft.dataset import open_splits
+from lmft.engine import Engine
+from lmft.errors import UserError
+from lmft.materials import gather
+from lmft.team import Team, join
+
+
+def follow() -> None:
+    """Until the leader has nothing more to do."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # the leader heeds them, after the step
+        signal.signal(number, signal.SIG_IGN)
+    register_resolvers()
+    team = join()
+    try:
+        obey(team)
+    except Exception as error:
+        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
+        team.fail(f"{kind}{error}")
+        raise
+    team.leave()
+
+
+def obey(team: Team) -> None:
+    """Task after task."""
+    engine: Engine | None = None
+    while (told := team.hear())["task"] != "end":
+        if told["task"] == "open":
+            del engine  # before its successor needs memory
+            engine = open_engine(told["config"], told["precision"])
+        else:
+            assert engine is not None
+            getattr(engine, told["task"])(*told["arguments"])
+
+
+def open_engine(config_yaml: str, precision: str | None) -> Engine:
+    """As the leader opens its own."""
+    composed = OmegaConf.create(config_yaml)
+    assert isinstance(composed, DictConfig)
+    config, _ = read_config(composed)
+    return Engine(config, gather(config, open_splits(config.dataset), precision))

@@ -1,0 +1,147 @@
+"""Starting the processes of a team on this machine, by torch's own launcher: what torchrun does."""
+
+import json
+import logging
+import os
+import sys
+import traceback
+import uuid
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.config import Strategy
+from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare
+from lmft.errors import Busy, Stopped, TeamFailed, UserError
+
+if TYPE_CHECKING:
+    from lmft.sweep.job import OpenJob
+
+# Trains on a composed config, with Hydra's files about it and the sweep's job, if it is one's.
+Run = Callable[[DictConfig, dict[str, str], "OpenJob | None"], float]
+
+
+def count_processes(hardware: DictConfig) -> int:
+    """How many processes of this machine the run is to be started in; 1 if this one is enough.
+
+    Raises:
+        UserError: nothing says how many.
+    """
+    if hardware.strategy is Strategy.none or "WORLD_SIZE" in os.environ:
+        return 1
+    if hardware.processes is not None:
+        return int(hardware.processes)
+    import torch
+
+    if not torch.cuda.is_available():
+        raise UserError(
+            f"hardware={hardware.strategy.value} needs to know how many processes; set "
+            "hardware.processes=2, or start it by torchrun."
+        )
+    return torch.cuda.device_count()
+
+
+def run_together(
+    go: Run, count: int, composed: DictConfig, files: dict[str, str], job: "OpenJob | None"
+) -> float:
+    """Let `go` run a composed config in `count` processes; returns its lowest validation loss.
+
+    Raises:
+        UserError: something in the config can't be done.
+        Busy: another process is at the same run.
+        Stopped: by a signal.
+        TeamFailed: anything else ended it.
+    """
+    from torch.distributed.elastic.multiprocessing.api import SignalException
+    from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
+    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+
+    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it ourselves
+    threads = max(1, (os.cpu_count() or 1) // count)
+    os.environ["OMP_NUM_THREADS"] = str(threads)
+    settings = LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint="127.0.0.1:0",
+        max_restarts=0,
+    )
+    note = None if job is None else asdict(job.note)
+    told: dict[str, Any]
+    with TemporaryDirectory() as folder:
+        last_words = Path(folder) / "error.json"
+        try:
+            told = elastic_launch(settings, work)(go, composed, files, note, str(last_words))[0]
+        except SignalException as signal:
+            raise Stopped(int(signal.sigval)) from None
+        except ChildFailedError:
+            raise read_error(last_words) from None
+    if job is not None:
+        vars(job.note).update(told["note"])
+    return float(told["loss"])
+
+
+def work(
+    go: Run,
+    composed: DictConfig,
+    files: dict[str, str],
+    note: dict[str, Any] | None,
+    last_words: str,
+) -> dict[str, Any]:
+    """One of the processes; returns the loss, and what became of the sweep's job."""
+    from lmft.compose import register_resolvers
+    from lmft.team import join
+
+    prepare()
+    register_resolvers()
+    if os.environ["RANK"] != "0":
+        from lmft.crew import follow
+
+        follow()
+        return {}
+    try:
+        job = None if note is None else open_again(note, files)
+        return {"loss": go(composed, files, job), "note": job and asdict(job.note)}
+    except BaseException as error:
+        write_error(error, Path(last_words))
+        raise SystemExit(FAILED) from None
+    finally:
+        join().end()
+
+
+def open_again(note: dict[str, Any], files: dict[str, str]) -> "OpenJob":
+    """The sweep's job, as the process that started this one opened it."""
+    from lmft.sweep.job import Note, OpenJob, read_plan
+
+    launch = Path(OmegaConf.create(files["hydra.yaml"]).sweep.dir)
+    return OpenJob(Note(**note), read_plan(launch.expanduser().absolute()))
+
+
+def write_error(error: BaseException, path: Path) -> None:
+    """What ended a process, for the one that started it."""
+    if isinstance(error, Stopped):
+        told: dict[str, Any] = {"signal": error.signal_number}
+    elif isinstance(error, Exception):
+        if "debug=true" in sys.argv:
+            traceback.print_exception(error)
+        told = {"text": describe(error), "code": exit_code(error)}
+    else:
+        told = {"text": repr(error), "code": FAILED}
+    path.write_text(json.dumps(told))
+
+
+def read_error(path: Path) -> BaseException:
+    """What `write_error` wrote, as an error."""
+    if not path.exists():
+        return TeamFailed("A process ended without a word; was it short of memory?")
+    told = json.loads(path.read_text())
+    if "signal" in told:
+        return Stopped(told["signal"])
+    kinds: dict[int, type[Exception]] = {MISTAKE: UserError, BUSY: Busy}
+    return kinds.get(told["code"], TeamFailed)(told["text"])

@@ -1,0 +1,177 @@
+"""Several processes: the numbers, checkpoints and ends of one."""
+
+import json
+import os
+import signal
+import socket
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from safetensors import safe_open
+
+from lmft.record import read_curve
+from tests.conftest import kill, start, wait_for, warm_up
+
+TRAINED = (  # 13 blocks in batches of 5: the last batch is smaller, and its last block is short
+    "hardware.device=cpu hardware.precision=fp32 model.dropout=0 dataset=text_files "
+    "dataset.block_size=16 trainer.batch_size=5 trainer.evaluate_every=4 model.vocab_size=300 "
+    "trainer.schedule=constant trainer.epochs=500 run_root=runs "
+    "cache_root=cache tracker=none optimizer.lr=1e-3"
+)
+LINES = ["the cat sat on a mat\n", "and saw one red dog run by\n", "so the dog sat down\n"]
+
+
+@dataclass
+class Ranks:
+    """The processes that torchrun would start."""
+
+    processes: list
+    log: Path
+
+    def end(self, seconds=60):
+        for process in self.processes:
+            process.join(seconds)
+        return [process.exitcode for process in self.processes]
+
+
+def start_ranks(count, line, folder, follower_folder=None):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = folder / "log"
+    team = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    processes = []
+    for rank in range(count):
+        environment = team | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        place_of = follower_folder if rank and follower_folder else folder
+        processes.append(start(line, place_of, log, environment))
+    return Ranks(processes, log)
+
+
+def run_ranks(count, line, folder):
+    """The run's folder."""
+    folder.mkdir(exist_ok=True)
+    if count == 1:
+        (process := start(line, folder, folder / "log")).join(100)
+        codes = [process.exitcode]
+    else:
+        codes = start_ranks(count, line, folder).end()
+    assert codes == [0] * count, (folder / "log").read_text()
+    (run,) = (folder / "runs").glob("*-*")
+    return run
+
+
+@pytest.fixture(scope="module")
+def corpus(tmp_path_factory):
+    warm_up()
+    root = tmp_path_factory.mktemp("corpus")
+    (root / "train.txt").write_text("".join(LINES[i % 3] for i in range(24)))
+    (root / "valid.txt").write_text("".join(LINES[i % 3] for i in range(9)))
+    return f"{TRAINED} dataset.train={root / 'train.txt'} dataset.validation={root / 'valid.txt'}"
+
+
+@pytest.fixture(scope="module")
+def alone(corpus, tmp_path_factory):
+    """A run in one process, for each objective."""
+    return {
+        objective: run_ranks(1, f"{corpus} {objective} trainer.max_steps=8", folder)
+        for objective in ("objective=clm", "objective=mlm model=bert_tiny")
+        for folder in [tmp_path_factory.mktemp("alone")]
+    }
+
+
+@pytest.mark.parametrize("objective", ["objective=clm", "objective=mlm model=bert_tiny"])
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.soak)])
+def test_losses_are_those_of_one_process(count, strategy, objective, corpus, alone, tmp_path):
+    line = f"{corpus} {objective} hardware={strategy} trainer.max_steps=8"
+    if objective == "objective=clm":
+        line += " hardware.micro_batch_size=1"  # gradients add up over several passes
+    run = run_ranks(count, line, tmp_path)
+    for key in ("train/loss", "train/grad_norm", "validation/loss", "validation/targets"):
+        expected = read_curve(alone[objective], key)
+        assert expected and read_curve(run, key) == pytest.approx(expected, rel=1e-5), key
+    with safe_open(run / "checkpoint" / "model.safetensors", "pt") as ours:
+        with safe_open(alone[objective] / "checkpoint" / "model.safetensors", "pt") as theirs:
+            assert set(ours.keys()) == set(theirs.keys())
+
+
+def steps_of(folder):
+    return sum(path.read_text().count("\n") for path in folder.glob("runs/*-*/metrics.jsonl"))
+
+
+def test_a_checkpoint_is_read_by_any_number_of_processes(corpus, tmp_path):
+    line = f"{corpus} trainer.max_steps=40 trainer.checkpoint_every=3 tracker=none"
+    expected = read_curve(run_ranks(1, line, tmp_path / "alone"), "train/loss")
+    broken = tmp_path / "broken"
+    broken.mkdir()
+    for count, strategy in ((2, "fsdp"), (1, "none"), (2, "ddp")):
+        before = steps_of(broken)
+        words = f"{line} hardware.strategy={strategy}"
+        processes = (
+            start_ranks(count, words, broken).processes
+            if count > 1
+            else [start(words, broken, broken / "log")]
+        )
+        wait_for(lambda enough=before + 9: steps_of(broken) >= enough)
+        for process in processes:
+            kill(process)
+    run = run_ranks(2, f"{line} hardware=fsdp", broken)
+    assert (broken / "log").read_text().count("Going on from step") == 3
+    found = read_curve(run, "train/loss")
+    assert list(found) == list(range(1, 41))
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+def test_one_process_that_fails_ends_all_and_is_heard(corpus, tmp_path):
+    (tmp_path / "train.txt").write_text("".join(LINES) * 5)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()  # where there is no such file
+    ranks = start_ranks(2, f"{corpus} hardware=ddp dataset.train=train.txt", tmp_path, elsewhere)
+    assert ranks.end() == [1, 2]
+    assert "lmft: Process 1 of 2: 'train.txt' is not there" in ranks.log.read_text()
+
+
+def test_one_process_that_is_killed_ends_all_and_the_run_has_failed(corpus, tmp_path, store):
+    words = f"{corpus} hardware=ddp trainer.max_steps=1000 {' '.join(store.overrides)}"
+    ranks = start_ranks(2, words, tmp_path)
+    wait_for(lambda: steps_of(tmp_path) >= 5)
+    kill(ranks.processes[1])
+    assert ranks.end()[0] == 1
+    (run,) = tmp_path.glob("runs/*-*")
+    found = store.run_of(run)
+    assert found.info.status == "FAILED" and "Another process ended" in found.data.tags["reason"]
+
+
+def test_a_signal_to_the_leader_ends_all_with_a_checkpoint(corpus, tmp_path):
+    ranks = start_ranks(2, f"{corpus} hardware=fsdp trainer.max_steps=1000", tmp_path)
+    wait_for(lambda: steps_of(tmp_path) >= 5)
+    for process in ranks.processes:  # as torchrun does
+        os.kill(process.pid, signal.SIGTERM)
+    assert ranks.end() == [143, 0]
+    (state,) = tmp_path.glob("runs/*-*/checkpoints/step-*/state.json")
+    assert json.loads(state.read_text())["progress"]["step"] >= 4
+
+
+def test_a_sweep_runs_each_job_once(corpus, tmp_path, store):
+    words = f"-m {corpus} hardware=ddp trainer.max_steps=2 seed=0,1 {' '.join(store.overrides)}"
+    assert start_ranks(2, words, tmp_path).end() == [0, 0]
+    runs = [path.parent for path in tmp_path.glob("runs/*-*/metrics.jsonl")]
+    assert len(runs) == 2
+    for run in runs:
+        assert store.run_of(run).info.status == "FINISHED"
+        assert list(store.points(run, "train/loss")) == [1, 2]
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_processes_that_lmft_starts_itself(strategy, corpus, alone, tmp_path):
+    words = f"{corpus} objective=clm trainer.max_steps=8 hardware={strategy} hardware.processes=2"
+    run = run_ranks(1, words, tmp_path)
+    expected = read_curve(alone["objective=clm"], "train/loss")
+    assert read_curve(run, "train/loss") == pytest.approx(expected, rel=1e-5)
+    process = start(f"{words} optimizer.lr=-1", tmp_path, tmp_path / "wrong")
+    process.join(100)
+    assert process.exitcode == 2
+    assert (tmp_path / "wrong").read_text().startswith("lmft: The optimizer refuses")
