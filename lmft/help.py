@@ -29,6 +29,7 @@ Examples:
   lmft experiment=distilgpt2_wikitext2 hardware=cuda seed=1
   lmft -m optimizer.lr=1e-5,3e-5 seed=0,1       four runs, side by side in MLflow
   lmft -m hydra/sweeper=lr_search               Optuna, with pruning
+  lmft hardware=ddp hardware.processes=2        two processes share the run; see docs/scaling.md
   lmft -m hydra/launcher=joblib seed=0,1,2,3    several jobs at a time (pip install lmft[joblib])
 
 The same command again goes on where it was cut off, and answers at once when it is done;

@@ -1,6 +1,7 @@
 """Rows in which whole commands are timed from outside."""
 
 import json
+import statistics
 import subprocess
 import sys
 import time
@@ -70,6 +71,31 @@ def sweep(words: list[str], target: Target, pairs: int, folder: Path) -> list[Fi
     ends = {(folder / "result.json").stat().st_mtime: folder for folder in runs_in(words)}
     beside = [end - before - training(ends[end]) for before, end in pairwise(sorted(ends))]
     return [Figure("a further job, beside its steps", "s", beside, target=target)]
+
+
+def share(words: list[str], other: list[str], pairs: int, folder: Path) -> list[Figure]:
+    """Two ways to run the same steps as commands: their speed, and the leader's peak memory."""
+    speeds: tuple[list[float], list[float]] = [], []
+    memory: tuple[list[float], list[float]] = [], []
+    for pair in range(pairs):
+        for side, some in enumerate((words, other)):
+            command = [*some, f"run_root={folder}/{pair}-{side}"]
+            run("lmft", *command)
+            (place,) = runs_in(command)
+            speeds[side].append(usual_speed(place))
+            timing = json.loads((place / "result.json").read_text())["timing"]
+            memory[side].append(timing["peak_memory_bytes"] / 1e6)
+    return [
+        Figure("speed", "tokens/s", *speeds),
+        Figure("peak memory of the leading process", "MB", *memory),
+    ]
+
+
+def usual_speed(folder: Path) -> float:
+    """Tokens/s of the median step, without the first two."""
+    key = "train/tokens_per_second"
+    found = [line["metrics"][key] for line in notes(folder) if key in line["metrics"]]
+    return statistics.median(found[2:])
 
 
 def training(folder: Path) -> float:

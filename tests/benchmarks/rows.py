@@ -9,7 +9,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
-from tests.benchmarks.commands import start_up, sweep, tokenize
+from tests.benchmarks.commands import share, start_up, sweep, tokenize
 from tests.benchmarks.duel import (
     Targets,
     compile_twice,
@@ -115,6 +115,9 @@ def other_rows(half: str) -> list[Row]:
     job = Job(DISTILGPT2, scratch=True, block=128, batch=8, precision=half)
     stories = Job(STORIES, scratch=False, block=128, batch=8, precision="fp32")
     start = [w for w in words_of(replace(stories, turns=1)) if not w.startswith("run_root=")]
+    shared = [w for w in words_of(replace(job, turns=6)) if not w.startswith("run_root=")]
+    shared = [*shared, "evaluation.max_blocks=2"]
+    ddp, fsdp = ([*shared, f"hardware={name}", "hardware.processes=2"] for name in ("ddp", "fsdp"))
     tiny = ["trainer.max_steps=20", "evaluation.max_blocks=8", "hardware.precision=fp32"]
     return [
         Row("tokenize", "from WikiText-2's training text to blocks, against datasets.map and "
@@ -122,6 +125,10 @@ def other_rows(half: str) -> list[Row]:
         Row("start", "from command to the end of the first step, stories260k, corpus cached, "
             "8 blocks validated before it, against the Trainer script, which validates nothing",
             partial(start_up, start, stories, Target(0.7, at_most=True)), STORIES),
+        Row(f"ddp-{half}", f"distilgpt2, 8 blocks of 128, {half}: 2 processes of half the threads, "
+            "ddp, against 1 process", partial(share, ddp, shared), DISTILGPT2),
+        Row(f"fsdp-{half}", f"distilgpt2, 8 blocks of 128, {half}: 2 processes, fsdp against ddp",
+            partial(share, fsdp, ddp), DISTILGPT2),
         Row(f"compile-{half}", f"the first step with hardware.compile=true, {half}, code cached",
             partial(compile_twice, replace(job, compiled=True), FIRST_STEP), DISTILGPT2),
         Row(f"tracking-{half}", f"notes to MLflow, of a step of 8 blocks of 128, {half}",
