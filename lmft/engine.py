@@ -8,11 +8,11 @@ from collections.abc import Callable, Iterator
 from contextlib import nullcontext
 from functools import wraps
 from pathlib import Path
-from typing import Concatenate, ParamSpec, TypeVar
+from typing import Any, Concatenate, ParamSpec, TypeVar
 
 from lmft.arithmetic import find_limit
 from lmft.assessment import score
-from lmft.checkpoint import load_checkpoint, write_tensors
+from lmft.checkpoint import load_checkpoint
 from lmft.config import RunConfig, Strategy
 from lmft.evaluation import Scores
 from lmft.materials import Materials
@@ -20,6 +20,7 @@ from lmft.model import save_model
 from lmft.optimizer import build_optimizer
 from lmft.samples import Sample, draw_samples
 from lmft.signals import finish_first
+from lmft.tensors import write_state
 from lmft.trainer import Step, train
 
 P = ParamSpec("P")
@@ -102,11 +103,12 @@ class Engine:
         return draw_samples(self.network.compute, self.materials.batches["validation"])
 
     @together
-    def write_checkpoint(self, folder: str) -> None:
-        """All tensors that going on takes."""
+    def write_checkpoint(self, folder: str) -> dict[str, Any]:
+        """All tensors that going on takes; returns what is no tensor."""
         self.network.reshard()
-        if self.team.rank == 0 or self.network.strategy is Strategy.fsdp:
-            write_tensors(Path(folder), self.network.model, self.optimizer)
+        if self.team.rank > 0 and self.network.strategy is not Strategy.fsdp:
+            return {}  # the leader has all of it
+        return write_state(Path(folder), self.network.model, self.optimizer)
 
     @together
     def write_weights(self, folder: str) -> None:

@@ -134,7 +134,6 @@ def save(session: Session, progress: Progress) -> None:
     session.checkpoints.save(
         progress.step,
         session.engine.write_checkpoint,
-        session.engine.optimizer,
         asdict(replace(progress, seconds=session.seconds(progress))),
         progress.best_step,
     )

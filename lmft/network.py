@@ -18,13 +18,13 @@ from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
 
-from lmft.checkpoint import read_tensors
 from lmft.config import Strategy
 from lmft.errors import UserError
 from lmft.hardware import Hardware
 from lmft.head import Head, find_head
 from lmft.kernels import speed_up
 from lmft.model import load_weights
+from lmft.tensors import read_tensors
 
 
 @dataclass(frozen=True)

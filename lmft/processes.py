@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import Strategy
-from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare
+from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare, report
 from lmft.errors import Busy, Stopped, TeamFailed, UserError
 
 if TYPE_CHECKING:
@@ -103,7 +103,10 @@ def work(
     if os.environ["RANK"] != "0":
         from lmft.crew import follow
 
-        follow()
+        try:
+            follow()
+        except Exception as error:
+            raise SystemExit(report(error)) from None
         return {}
     try:
         job = None if note is None else open_again(note, files)

@@ -53,10 +53,6 @@ class Team:
         self._tasks += 1
         return told
 
-    def share(self, count: int) -> range:
-        """Which of `count` pieces of work are this process's."""
-        return range(self.rank, count, self.size)
-
     def sum(self, tensor: Tensor) -> Tensor:
         """The sum over all processes, in place."""
         if self.size > 1:
@@ -119,7 +115,7 @@ def failures_told() -> Iterator[None]:
     """
     try:
         yield
-    except (Exception, Stopped) as error:
+    except (RuntimeError, Stopped) as error:  # others are this process's own
         reason = join().failure()
         if reason is None and any(text in str(error) for text in LOST):
             reason = "Another process ended without a word; was it killed, or short of memory?"

@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.checkpoint import Checkpoints, load_checkpoint, write_tensors
+from lmft.checkpoint import Checkpoints, load_checkpoint
+from lmft.tensors import write_state
 
 
 def make(seed, kind=torch.optim.AdamW):
@@ -20,9 +21,9 @@ def make(seed, kind=torch.optim.AdamW):
 
 def save(checkpoints, number, model, optimizer, progress, best):
     def write(folder):
-        write_tensors(Path(folder), model, optimizer)
+        return write_state(Path(folder), model, optimizer)
 
-    checkpoints.save(number, write, optimizer, progress, best)
+    checkpoints.save(number, write, progress, best)
 
 
 def step(model, optimizer, number):

@@ -5,12 +5,13 @@ from pathlib import Path
 
 FLOORS = [
     {"errors", "identity", "metrics", "statistics", "provenance", "files", "markdown", "allocator"},
-    {"hub", "lock", "signals", "team"},
+    {"hub", "lock", "signals", "team", "tensors"},
     {"config", "checkpoint", "record"},
     {"objective", "hardware", "optimizer", "tracker", "study"},
     {"arithmetic"},
     {"dataset", "tokenizer", "head", "kernels", "model", "history", "terminal"},
     {"blocks", "loss", "network", "runs"},
+    {"gradients"},
     {"batches", "trainer", "answer"},
     {"evaluation", "samples"},
     {"spans"},

@@ -9,12 +9,13 @@ import torch
 
 from lmft.arithmetic import Limit
 from lmft.config import Precision, Schedule, TrainerConfig
+from lmft.gradients import LossScale
 from lmft.hardware import Hardware
 from lmft.loss import target_nats
 from lmft.network import Network, build_network
 from lmft.objective import IGNORED, Batch
 from lmft.optimizer import build_optimizer
-from lmft.trainer import LossScale, train
+from lmft.trainer import train
 from tests.test_loss import build
 
 CONFIG = TrainerConfig(1, None, 4, Schedule.linear, 0, 1.0, None, None, False, None, None)

@@ -13,13 +13,13 @@ from lmft.batches import Batches
 from lmft.blocks import Blocks, TokenStream
 from lmft.config import Precision, read_config
 from lmft.dataset import open_splits
+from lmft.gradients import accumulate_gradients, dropout_seed
 from lmft.hardware import Hardware
 from lmft.materials import gather
 from lmft.network import build_network
 from lmft.objective import CausalLM, MaskedLM
 from lmft.optimizer import build_optimizer, learning_rate_factor
 from lmft.tokenizer import train_tokenizer
-from lmft.trainer import accumulate_gradients, dropout_seed
 from tests.conftest import compose
 
 

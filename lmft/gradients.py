@@ -1,0 +1,101 @@
+"""The gradients of one optimizer step, over micro-batches and processes."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+
+import torch
+from torch.distributed.tensor import DTensor
+from torch.nn.utils import get_total_norm
+
+from lmft.hardware import Hardware
+from lmft.loss import mean_nats
+from lmft.metrics import TokenLoss
+from lmft.network import Network
+from lmft.objective import Batch
+
+
+class LossScale:
+    """What fp16's small gradients are multiplied with, so that they don't vanish.
+
+    It is halved where a gradient overflows, and the step is taken again with the same dice; from
+    time to time it is doubled (dynamic loss scaling, Micikevicius et al. 2018).
+    """
+
+    FIRST = 2.0**16
+    DOUBLED_EVERY = 1000  # steps
+
+    def __init__(self, value: float | None):
+        self.value = value or self.FIRST
+
+    def holds(self, step: int, finite: bool) -> bool:
+        """Whether the gradients can be used; the scale of the next try or step follows from it."""
+        if not finite and self.value > 1:
+            self.value /= 2
+            return False
+        if step % self.DOUBLED_EVERY == 0:
+            self.value *= 2
+        return True
+
+
+def find_gradients(
+    network: Network,
+    parts: list[Batch],
+    hardware: Hardware,
+    seed: int,
+    step: int,
+    scale: LossScale | None,
+) -> tuple[TokenLoss, float]:
+    """The batch's loss and the norm of its gradients; in fp16, at a scale that holds them."""
+    while True:
+        factor = 1.0 if scale is None else scale.value
+        loss = accumulate_gradients(network, parts, hardware, seed, step, factor)
+        norm = get_total_norm(network.gradients())
+        grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        if scale is None or scale.holds(step, math.isfinite(grad_norm)):
+            return loss, grad_norm
+        network.model.zero_grad()
+
+
+def accumulate_gradients(
+    network: Network,
+    parts: list[Batch],
+    hardware: Hardware,
+    seed: int,
+    step: int,
+    scale: float = 1.0,
+) -> TokenLoss:
+    """Add the gradients of the batch's mean loss: one division for all, however it is split.
+
+    On the way back they are `scale` times as large.
+    """
+    team, targets = hardware.team, sum(part.num_targets for part in parts)
+    divisor = max(1, targets) / (scale * team.size)  # processes average their gradients
+    micro_batches = list(share_out(parts, hardware))
+    nats = torch.zeros((), dtype=torch.float64 if hardware.device.type != "mps" else torch.float32)
+    nats = nats.to(hardware.device)
+    for number, micro_batch in enumerate(micro_batches, start=1):
+        torch.manual_seed(dropout_seed(seed, step, (number - 1) * team.size + team.rank))
+        with network.accumulate(last=number == len(micro_batches)):
+            mean, micro_nats = mean_nats(network.trained, network.head, micro_batch, divisor)
+            mean.backward()
+        network.hand_over(scale)
+        nats += micro_nats
+    return TokenLoss(float(team.sum(nats)), targets)
+
+
+def share_out(parts: list[Batch], hardware: Hardware) -> Iterator[Batch]:
+    """This process's micro-batches; each process gets as many, so the last may ask nothing."""
+    team = hardware.team
+    for part in parts:
+        fair = -(-len(part.inputs) // team.size)
+        micro_batches = list(part.split(min(hardware.micro_batch_size, fair)))
+        for first in range(0, len(micro_batches), team.size):
+            mine = first + team.rank
+            yield micro_batches[mine] if mine < len(micro_batches) else part.blank()
+
+
+def dropout_seed(seed: int, step: int, micro_batch: int) -> int:
+    """The dice of one micro-batch, so that a run has no random state to keep."""
+    name = f"{seed} {step} {micro_batch}".encode()
+    return int.from_bytes(hashlib.sha256(name).digest()[:8]) >> 1
