@@ -64,8 +64,9 @@ def run(
         if (folder.path / "result.json").exists() and not config.fresh:
             answer(folder, config.tracker, terminal, job)
             return folder
-        session_args = (config, values, composed, splits, folder, terminal, job, started)
-        with failures_told(), open_session(*session_args) as session:
+        with open_session(
+            config, values, composed, splits, folder, terminal, job, started
+        ) as session:
             progress, over = fine_tune(session, prune)
             if not over:
                 session.log.tags({"pruned_at": str(progress.step)})
@@ -91,8 +92,9 @@ def open_session(
     warn_of_overlap(splits)
     kept = {} if config.fresh else read_facts(folder.path)
     join().tell("open", config=composed["config.yaml"], precision=kept.get("precision"))
-    materials = gather(config, splits, kept.get("precision"))
-    engine = Engine(config, materials)
+    with failures_told():
+        materials = gather(config, splits, kept.get("precision"))
+        engine = Engine(config, materials)
     config.tracker.check()
     terminal.show_config(folder.path.name, values, materials.describe())
     if config.fresh and folder.path.exists():
