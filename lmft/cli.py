@@ -18,6 +18,7 @@ VERBS = {  # each with the module that tells its story
     "compare": "compare",
     "verify": "verify",
     "profile": "profile",
+    "plan": "plan",
     "generate": "generate",
     "runs": "list_runs",
     "clean": "clean",

@@ -16,6 +16,8 @@ lmft fine-tunes language models from composed configurations.
   lmft compare RUN RUN ...                      which is better, and is it more than chance?
   lmft verify resume|batch [KNOB=VALUE ...]     does this run end the same if it is killed, or cut
                                                 into other micro-batches? a proof, not a promise
+  lmft plan [KNOB=VALUE ...]                    what a run would take: memory, disk and time, and
+                                                the knob to turn where it would not fit
   lmft profile [steps=5] [KNOB=VALUE ...]       where a training step's time goes, and how near it
                                                 comes to what the device can do; nothing is kept
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
@@ -36,6 +36,11 @@ class Network:
     head: Head | None  # of `compute`, where it is understood
     strategy: Strategy = Strategy.none
     ddp: DistributedDataParallel | None = None  # around `compute`, where there is a team
+
+    @property
+    def models(self) -> list[PreTrainedModel]:
+        """The model, and its twin where it has one."""
+        return [self.model] if self.compute is self.model else [self.model, self.compute]
 
     @property
     def trained(self) -> Any:
@@ -147,23 +152,26 @@ def shard(model: PreTrainedModel, hardware: Hardware) -> None:
     Raises:
         UserError: transformers does not say what the model's layers are.
     """
-    layers = set(model._no_split_modules or ())
-    if not layers:
+    if not model._no_split_modules:
         raise UserError(
             f"transformers does not say what the layers of {type(model).__name__} are, so "
             "hardware=fsdp can't share it out; use hardware=ddp."
         )
     narrow = None if hardware.dtype is torch.float32 else hardware.dtype
     policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
-    tied = (
-        model.get_input_embeddings().weight
-    )  # perhaps the head's as well: it stays with the model
-    for part in list(model.modules()):
-        if type(part).__name__ in layers and all(
-            tied is not weight for weight in part.parameters()
-        ):
-            fully_shard(part, mp_policy=policy)
+    for layer in find_layers(model):
+        fully_shard(layer, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
+
+
+def find_layers(model: PreTrainedModel) -> list[nn.Module]:
+    """What FSDP gathers part by part; embeddings, perhaps tied to the head, stay with the model."""
+    names, tied = set(model._no_split_modules or ()), model.get_input_embeddings().weight
+    return [
+        part
+        for part in model.modules()
+        if type(part).__name__ in names and all(tied is not weight for weight in part.parameters())
+    ]
 
 
 def _add(total: Tensor | None, gradient: Tensor, scale: float) -> Tensor:

@@ -25,7 +25,7 @@ FLOORS = [
     {"help", "mistakes"},
     {"console"},
     {"processes"},
-    {"launch"},
+    {"launch", "plan"},
     {"cli"},
     {"__main__"},
 ]

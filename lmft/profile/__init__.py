@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 from rich.console import Console
 from torch.profiler import ProfilerActivity, profile, record_function
-from transformers import set_seed
 
 from lmft.arithmetic import Limit, find_limit
 from lmft.compose import compose
@@ -42,7 +41,6 @@ def tell(words: list[str], conf: Path) -> None:
     if config.dataset.train is None:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Console(highlight=False)
-    set_seed(config.seed)
     with console.status("opening the corpus and the model"):
         materials = gather(config, open_splits(config.dataset, only=("train",)))
     hardware = materials.hardware

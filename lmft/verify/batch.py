@@ -7,7 +7,6 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
-from transformers import set_seed
 
 from lmft.arithmetic import find_limit
 from lmft.compose import compose
@@ -85,7 +84,6 @@ def measure(
     """Loss and gradient norm of each step (steps, 2), and in which precision."""
     config = replace(config, hardware=replace(config.hardware, micro_batch_size=size))
     with console.status(f"hardware.micro_batch_size={size}"):
-        set_seed(config.seed)
         materials = gather(config, splits)
         batches, trainer = materials.batches["train"], config.trainer
         steps = train(

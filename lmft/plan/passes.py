@@ -1,0 +1,88 @@
+"""What the passes of a training step take, counted tensor by tensor."""
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+from lmft.config import RunConfig
+from lmft.gradients import accumulate_gradients
+from lmft.loss import CHUNK
+from lmft.materials import Materials
+from lmft.network import Network
+from lmft.objective import Batch
+from lmft.plan.meter import Meter
+
+
+@dataclass(frozen=True)
+class Passes:
+    """What one optimizer step makes of micro-batches of so many blocks, in bytes."""
+
+    blocks: int
+    peak: int  # of everything at once
+    passing: int  # without finished gradients
+    chunk: int  # of them, logits and their gradient
+    estimated: bool = False  # from smaller micro-batches
+
+    def stretched(self, blocks: int) -> "Passes":
+        """At most what larger micro-batches take: no part of it grows faster than they do."""
+        factor = blocks / self.blocks
+        passing = round(self.passing * factor)
+        peak = self.peak + passing - self.passing
+        return Passes(blocks, peak, passing, self.chunk, estimated=True)
+
+
+def measure_passes(config: RunConfig, materials: Materials, size: int, processes: int) -> Passes:
+    """Passes forward and backward with micro-batches of `size` blocks; nothing is learnt.
+
+    Args:
+        config: the run.
+        materials: of one process.
+        size: blocks.
+        processes: that share a batch.
+    """
+    network, trainer = materials.network, config.trainer
+    part = next(
+        materials.batches["train"].training(trainer.batch_size, config.seed, trainer.shuffle)
+    )[0]
+    micro_batches: list[Batch] = list(part.split(size))
+    passes = 1 if len(micro_batches) <= processes else 2  # more take no more memory
+    hardware = replace(materials.hardware, micro_batch_size=size)
+    network.compute.train()
+    with Meter(lambda: finished_gradients(network)) as meter:
+        accumulate_gradients(network, micro_batches[:passes], hardware, config.seed, 1)
+    network.model.zero_grad()
+    return Passes(size, meter.peak, meter.passing, chunk_bytes(network, micro_batches[0]))
+
+
+def find_passes(config: RunConfig, materials: Materials, processes: int, room: int) -> Passes:
+    """The passes of a step as configured; estimated where they might need more than `room` bytes.
+
+    A micro-batch of n times the blocks takes at most n times as much, so none is tried that
+    could be too large.
+    """
+    trainer = config.trainer
+    batch = min(trainer.batch_size, len(materials.batches["train"]))
+    goal = min(materials.hardware.micro_batch_size, -(-batch // processes))
+    found = measure_passes(config, materials, 1, processes)
+    while found.blocks < goal:
+        sizes = (goal, min(goal, 2 * found.blocks))
+        safe = (size for size in sizes if found.peak * size <= room * found.blocks)
+        size = next(safe, None)
+        if size is None:
+            return found.stretched(goal)
+        found = measure_passes(config, materials, size, processes)
+    return found
+
+
+def finished_gradients(network: Network) -> list[Tensor]:
+    """Those that a backward pass has handed over by now."""
+    weights = (weight for model in network.models for weight in model.parameters())
+    return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def chunk_bytes(network: Network, batch: Batch) -> int:
+    """Logits in fp32 and their gradient, where the loss makes them."""
+    vocabulary = int(network.model.config.get_text_config().vocab_size)
+    if network.head is None:  # all at once
+        return 2 * 4 * batch.targets.numel() * vocabulary
+    return 2 * 4 * min(batch.num_targets, max(1, CHUNK // vocabulary)) * vocabulary

@@ -1,0 +1,83 @@
+"""What `lmft plan` shows."""
+
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from lmft.archive import readable_size
+from lmft.config import RunConfig
+from lmft.materials import Materials
+from lmft.plan.disk import Disk
+from lmft.plan.memory import Memory
+from lmft.plan.pace import Pace, Work
+from lmft.runs import model_label
+
+PARTS = {
+    "process": "the process, its libraries and tokens",
+    "weights": "weights",
+    "gradients": "gradients",
+    "gathered": "gathered from other processes",
+    "optimizer": "optimizer",
+    "activations": "activations",
+    "loss_chunk": "loss chunk",
+    "never_at_once": "never at once",
+    "allocator": "kept by the allocator",
+}
+
+
+def show(
+    console: Console,
+    config: RunConfig,
+    materials: Materials,
+    processes: int,
+    memory: Memory,
+    work: Work,
+    pace: Pace | None,
+    disk: Disk,
+) -> None:
+    """What the run does, and what it takes."""
+    for name, fact in materials.describe().items():
+        label = model_label(config.model) + ", " if name == "model" else ""
+        console.print(f"[bold]{name}[/bold] {escape(label + fact)}", soft_wrap=True)
+    size = config.trainer.batch_size
+    console.print(
+        f"[bold]work[/bold] {work.steps:,} steps of {size} blocks of {config.dataset.block_size} "
+        f"tokens, {work.evaluations} evaluations, {work.windows:,} windows scored",
+        soft_wrap=True,
+    )
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    table.add_column("memory" if processes == 1 else f"memory of each of {processes} processes")
+    table.add_column("MiB", justify="right", no_wrap=True)
+    for part, label in PARTS.items():
+        if count := getattr(memory, part):
+            table.add_row(label, f"{count / 2**20:,.1f}")
+    table.add_row("at the highest", f"{memory.total / 2**20:,.1f}", style="bold")
+    console.print(table)
+    console.print(
+        f"[bold]disk[/bold] {readable_size(disk.kept)} in the end, at most "
+        f"{readable_size(disk.while_running)} on the way ({readable_size(disk.checkpoint)} a "
+        f"checkpoint), {readable_size(disk.free)} free; {readable_size(disk.cache)} of tokens in "
+        "the cache",
+        soft_wrap=True,
+    )
+    console.print(f"[bold]time[/bold] {tell_time(pace, work, processes)}", soft_wrap=True)
+
+
+def tell_time(pace: Pace | None, work: Work, processes: int) -> str:
+    """The expected time, in words."""
+    if pace is None:
+        return "not measured, and activations only estimated: a step has no room here"
+    text = (
+        f"about {readable_time(pace.seconds(work))} to train and score: "
+        f"{1000 * pace.step:,.1f} ms a step, {1000 * pace.window:,.1f} ms a window scored"
+    )
+    return text if processes == 1 else f"{text}; measured in one process, not in {processes}"
+
+
+def readable_time(seconds: float) -> str:
+    """`seconds` in the two largest units."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
