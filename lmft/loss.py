@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from lmft.head import Head, beheaded
 from lmft.objective import IGNORED, Batch
 
-CHUNK = 2**25  # logits in memory at once: 128 MiB in fp32
+CHUNK = 2**25  # logits in memory at once: 128 MiB in fp32; each adds to a gradient of all weights
+SCORED = 2**23  # the same where nothing is learnt
 
 
 def mean_nats(
@@ -49,7 +50,7 @@ def target_nats(model: PreTrainedModel, head: Head | None, batch: Batch) -> Tens
     nats = torch.zeros(batch.targets.numel(), device=hidden.device)
     parts = [
         F.cross_entropy(head.finish(head.linear(rows).float()), some, reduction="none")
-        for rows, some in _chunks(hidden, targets, len(head.linear.weight))
+        for rows, some in _chunks(hidden, targets, SCORED // len(head.linear.weight))
     ]
     nats[asked] = torch.cat(parts) if parts else nats.new_zeros(0)
     return nats.view(batch.targets.shape)
@@ -73,7 +74,7 @@ class LinearCrossEntropy(Function):
         into_hidden = torch.empty_like(hidden)
         into_weight = into_bias = None  # in fp32 where chunks add up
         start = 0
-        for rows, asked in _chunks(hidden, targets, len(weight)):
+        for rows, asked in _chunks(hidden, targets, CHUNK // len(weight)):
             finished = head.finish(F.linear(rows, weight, bias).float())
             gradient = torch.log_softmax(finished, dim=-1)  # (n, V); becomes the gradient
             picked = asked[:, None]
@@ -127,9 +128,8 @@ def _hidden(model: PreTrainedModel, head: Head, batch: Batch) -> tuple[Tensor, T
     return caught[0].flatten(0, 1)[asked], targets, asked
 
 
-def _chunks(hidden: Tensor, targets: Tensor, vocabulary: int) -> Any:
-    size = max(1, CHUNK // vocabulary)
-    return zip(hidden.split(size), targets.split(size), strict=True)
+def _chunks(hidden: Tensor, targets: Tensor, rows: int) -> Any:
+    return zip(hidden.split(max(1, rows)), targets.split(max(1, rows)), strict=True)
 
 
 def _through_finish(gradient: Tensor, finished: Tensor, head: Head) -> None:

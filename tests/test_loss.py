@@ -54,6 +54,7 @@ def measure(network, head, batch):
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
 def test_chunks_give_the_loss_and_the_gradients_of_whole_logits(kind, precision, monkeypatch):
     monkeypatch.setattr(loss, "CHUNK", 97 * 7)  # seven rows
+    monkeypatch.setattr(loss, "SCORED", 97 * 5)
     hardware = Hardware(torch.device("cpu"), precision, 4, False, False)
     network = build_network(build(kind), hardware)
     assert network.head is not None

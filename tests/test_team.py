@@ -81,9 +81,19 @@ def alone(corpus, tmp_path_factory):
     }
 
 
-@pytest.mark.parametrize("objective", ["objective=clm", "objective=mlm model=bert_tiny"])
-@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-@pytest.mark.parametrize("count", [2, pytest.param(3, marks=pytest.mark.soak)])
+@pytest.mark.parametrize(
+    ("count", "strategy", "objective"),
+    [
+        (2, "ddp", "objective=clm"),
+        (2, "fsdp", "objective=mlm model=bert_tiny"),
+        *(
+            pytest.param(count, strategy, objective, marks=pytest.mark.soak)
+            for count in (2, 3)
+            for strategy in ("ddp", "fsdp")
+            for objective in ("objective=clm", "objective=mlm model=bert_tiny")
+        ),
+    ],
+)
 def test_losses_are_those_of_one_process(count, strategy, objective, corpus, alone, tmp_path):
     line = f"{corpus} {objective} hardware={strategy} trainer.max_steps=8"
     if objective == "objective=clm":
@@ -106,7 +116,7 @@ def test_a_checkpoint_is_read_by_any_number_of_processes(corpus, tmp_path):
     expected = read_curve(run_ranks(1, line, tmp_path / "alone"), "train/loss")
     broken = tmp_path / "broken"
     broken.mkdir()
-    for count, strategy in ((2, "fsdp"), (1, "none"), (2, "ddp")):
+    for count, strategy in ((2, "fsdp"), (1, "none")):
         before = steps_of(broken)
         words = f"{line} hardware.strategy={strategy}"
         processes = (
@@ -117,8 +127,8 @@ def test_a_checkpoint_is_read_by_any_number_of_processes(corpus, tmp_path):
         wait_for(lambda enough=before + 9: steps_of(broken) >= enough)
         for process in processes:
             kill(process)
-    run = run_ranks(2, f"{line} hardware=fsdp", broken)
-    assert (broken / "log").read_text().count("Going on from step") == 3
+    run = run_ranks(2, f"{line} hardware=ddp", broken)
+    assert (broken / "log").read_text().count("Going on from step") == 2
     found = read_curve(run, "train/loss")
     assert list(found) == list(range(1, 41))
     assert found == pytest.approx(expected, rel=1e-4)
