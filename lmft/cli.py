@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from lmft import CONF
 from lmft.console import DONE, FAILED, prepare, report
 from lmft.errors import Busy, Refused, Stopped, UserError, did_you_mean
+from lmft.ranks import is_leader, is_started_in_team
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -39,7 +40,7 @@ def main() -> int:
         if verb:
             tell(words[0], words[1:])
             return DONE
-        return train() if is_leader() else follow()
+        return lead() if is_leader() else follow()
     except Stopped as stopped:
         print(f"lmft: stopped{'' if verb else '; the same command goes on'}.", file=sys.stderr)
         return 128 + stopped.signal_number
@@ -59,9 +60,15 @@ def tell(verb: str, words: list[str]) -> None:
     import_module(f"lmft.{VERBS[verb]}").tell(words, CONF)
 
 
-def is_leader() -> bool:
-    """Whether this process composes the config: under torchrun, one of them does."""
-    return os.environ.get("RANK", "0") == "0"
+def lead() -> int:
+    """Train, and let the processes beside this one end with it; returns the exit code."""
+    try:
+        return train()
+    finally:
+        if is_started_in_team():
+            from lmft.team import join
+
+            join().end()
 
 
 def follow() -> int:
@@ -113,10 +120,6 @@ def train() -> int:
         raise as_mistake(error, CONF, composing=True) or error from error
     finally:
         succeeded = sweep.close(whole)
-        if os.environ.get("RANK") == "0":
-            from lmft.team import join
-
-            join().end()
     if failures and failures[-1] is not None:
         raise failures[-1]
     return DONE if succeeded else FAILED

@@ -7,7 +7,8 @@ import torch
 
 from lmft.config import HardwareConfig, Precision, Strategy
 from lmft.errors import UserError
-from lmft.team import Team, is_started_in_team, join
+from lmft.ranks import is_started_in_team
+from lmft.team import Team, join
 
 DTYPES = {
     Precision.fp32: torch.float32,

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from lmft.config import Strategy
 from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare, report
 from lmft.errors import Busy, Stopped, TeamFailed, UserError
+from lmft.ranks import is_leader
 
 if TYPE_CHECKING:
     from lmft.sweep.job import OpenJob
@@ -100,7 +101,7 @@ def work(
 
     prepare()
     register_resolvers()
-    if os.environ["RANK"] != "0":
+    if not is_leader():
         from lmft.crew import follow
 
         try:

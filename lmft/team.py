@@ -21,6 +21,7 @@ from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lmft.errors import Stopped, TeamFailed
+from lmft.ranks import is_started_in_team
 
 PATIENCE = timedelta(days=30)  # that a leader may take to say what is next; torchrun sees its death
 LEAVING = 5.0  # seconds, after which the others must be dead
@@ -122,11 +123,6 @@ def failures_told() -> Iterator[None]:
         if reason is None:
             raise
         raise TeamFailed(reason) from error
-
-
-def is_started_in_team() -> bool:
-    """Whether torchrun started this process beside others."""
-    return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
 
 
 @functools.cache

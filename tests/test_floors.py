@@ -4,7 +4,17 @@ import ast
 from pathlib import Path
 
 FLOORS = [
-    {"errors", "identity", "metrics", "statistics", "provenance", "files", "markdown", "allocator"},
+    {
+        "errors",
+        "identity",
+        "metrics",
+        "statistics",
+        "provenance",
+        "files",
+        "markdown",
+        "allocator",
+        "ranks",
+    },
     {"hub", "lock", "signals", "team", "tensors"},
     {"config", "checkpoint", "record"},
     {"objective", "hardware", "optimizer", "tracker", "study"},
