@@ -15,8 +15,13 @@ from transformers import PreTrainedModel
 from lmft.head import Head, beheaded
 from lmft.objective import IGNORED, Batch
 
-CHUNK = 2**25  # logits in memory at once: 128 MiB in fp32; each adds to a gradient of all weights
-SCORED = 2**23  # the same where nothing is learnt
+CHUNK = 2**27  # bytes of logits in memory at once; each adds to a gradient of all weights
+SCORED = 2**25  # the same where nothing is learnt
+# Logits that are worked on at once, in fp32: what a processor's cache holds; elsewhere starting the
+# work would take longer than doing it.
+PART = {"cpu": 2**20}
+LARGE_PART = 2**25
+SLICE = 2**13  # words of the vocabulary whose gradients are added up at once
 
 
 def mean_nats(
@@ -48,11 +53,10 @@ def target_nats(model: PreTrainedModel, head: Head | None, batch: Batch) -> Tens
         return _plain(model, batch)
     hidden, targets, asked = _hidden(model, head, batch)
     nats = torch.zeros(batch.targets.numel(), device=hidden.device)
-    parts = [
-        F.cross_entropy(head.finish(head.linear(rows).float()), some, reduction="none")
-        for rows, some in _chunks(hidden, targets, SCORED // len(head.linear.weight))
-    ]
-    nats[asked] = torch.cat(parts) if parts else nats.new_zeros(0)
+    found = [nats.new_zeros(0)]
+    for rows, picked in _chunks(hidden, targets, head.linear.weight, SCORED):
+        found += _score(head.linear(rows), picked, head)
+    nats[asked] = torch.cat(found)
     return nats.view(batch.targets.shape)
 
 
@@ -72,29 +76,27 @@ class LinearCrossEntropy(Function):
         """Nats over `divisor`, and nats; the gradients of the first are formed on the way."""
         nats = torch.zeros((), device=hidden.device)
         into_hidden = torch.empty_like(hidden)
-        into_weight = into_bias = None  # in fp32 where chunks add up
+        chunks = _chunks(hidden, targets, weight, CHUNK)
+        into_weight = None if len(chunks) == 1 else torch.zeros_like(weight, dtype=torch.float32)
+        into_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         start = 0
-        for rows, asked in _chunks(hidden, targets, CHUNK // len(weight)):
-            finished = head.finish(F.linear(rows, weight, bias).float())
-            gradient = torch.log_softmax(finished, dim=-1)  # (n, V); becomes the gradient
-            picked = asked[:, None]
-            nats -= gradient.gather(1, picked).sum()
-            gradient.exp_().scatter_add_(1, picked, gradient.new_full(picked.shape, -1.0))
-            _through_finish(gradient, finished, head)
-            narrow = gradient.to(weight.dtype)
-            into_hidden[start : start + len(rows)] = (narrow @ weight).div_(divisor)
-            into_weight = _add_product(into_weight, narrow, rows / divisor)
-            if bias is not None:
-                summed = gradient.sum(dim=0).div_(divisor)
-                into_bias = summed if into_bias is None else into_bias.add_(summed)
+        for rows, asked in chunks:
+            logits = F.linear(rows, weight, bias)  # (n, V); become their gradient, part by part
+            for part, picked in _parts(logits, asked):
+                some_nats, gradient = _nats_and_gradient(part, picked, head)
+                nats += some_nats
+                part.copy_(gradient)
+                if into_bias is not None:
+                    into_bias += gradient.sum(dim=0)
+            into_hidden[start : start + len(rows)] = (logits @ weight).div_(divisor)
+            into_weight = _add_product(into_weight, logits, rows / divisor)
             start += len(rows)
-        if into_weight is None:  # nothing was asked
-            into_weight = torch.zeros_like(weight)
-            into_bias = None if bias is None else torch.zeros_like(bias)
+            del logits, part  # before the next chunk's are made
+        assert into_weight is not None
         ctx.save_for_backward(
             into_hidden,
             into_weight.to(weight.dtype),
-            None if into_bias is None else into_bias.to(weight.dtype),
+            None if into_bias is None else into_bias.div_(divisor).to(weight.dtype),
         )
         ctx.mark_non_differentiable(nats)
         return nats / divisor, nats
@@ -128,22 +130,49 @@ def _hidden(model: PreTrainedModel, head: Head, batch: Batch) -> tuple[Tensor, T
     return caught[0].flatten(0, 1)[asked], targets, asked
 
 
-def _chunks(hidden: Tensor, targets: Tensor, rows: int) -> Any:
-    return zip(hidden.split(max(1, rows)), targets.split(max(1, rows)), strict=True)
+def _score(logits: Tensor, targets: Tensor, head: Head) -> list[Tensor]:
+    """The nats of each target, in parts (n,)."""
+    return [
+        F.cross_entropy(head.finish(part.float()), picked, reduction="none")
+        for part, picked in _parts(logits, targets)
+    ]
 
 
-def _through_finish(gradient: Tensor, finished: Tensor, head: Head) -> None:
-    """Turn the gradient of finished logits into that of the linear map's, in place."""
+def _nats_and_gradient(logits: Tensor, targets: Tensor, head: Head) -> tuple[Tensor, Tensor]:
+    """Summed nats (), and their gradient by the logits as the linear map makes them: (n, V)."""
+    finished = head.finish(logits.float())
+    gradient = torch.log_softmax(finished, dim=-1)
+    picked = targets[:, None]
+    nats = -gradient.gather(1, picked).sum()
+    gradient.exp_().scatter_add_(1, picked, gradient.new_full(picked.shape, -1.0))
     if head.softcap is not None:
         gradient *= 1 - (finished / head.softcap) ** 2
     if head.scale != 1.0:
         gradient *= head.scale
+    return nats, gradient
+
+
+def _chunks(
+    hidden: Tensor, targets: Tensor, weight: Tensor, size: int
+) -> list[tuple[Tensor, Tensor]]:
+    """Rows and targets, in as few equal chunks as make at most `size` bytes of logits each."""
+    most = max(1, size // (len(weight) * weight.element_size()))
+    count = max(1, -(-len(hidden) // most))
+    return list(zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True))
+
+
+def _parts(logits: Tensor, targets: Tensor) -> Any:
+    """Few rows at a time."""
+    size = max(1, PART.get(logits.device.type, LARGE_PART) // logits.shape[1])
+    return zip(logits.split(size), targets.split(size), strict=True)
 
 
 def _add_product(total: Tensor | None, gradient: Tensor, rows: Tensor) -> Tensor:
-    """`total` + gradient.T @ rows; the first as it is, a sum in fp32."""
+    """gradient.T @ rows, added to `total` in fp32 where there is one."""
     if total is None:
         return gradient.T @ rows
     if gradient.dtype is torch.float32:
         return total.addmm_(gradient.T, rows)
-    return total.float().add_(gradient.T @ rows)
+    for some, columns in zip(total.split(SLICE), gradient.split(SLICE, dim=1), strict=True):
+        some += columns.T @ rows
+    return total

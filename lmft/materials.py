@@ -73,7 +73,6 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
     Raises:
         UserError: something is missing, or two things don't fit each other.
     """
-    keep_freed_memory()
     hardware = find_hardware(config.hardware, precision)
     tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
@@ -100,7 +99,9 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
             f"model={model_label(config.model)} reads at most {context} tokens at once; "
             f"set dataset.block_size={context} or less."
         )
-    return Materials(hardware, tokenizer, batches, build_network(model, hardware))
+    network = build_network(model, hardware)
+    keep_freed_memory()  # from here on: what reading a model took comes once, and is given back
+    return Materials(hardware, tokenizer, batches, network)
 
 
 def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTokenizerBase:

@@ -53,8 +53,10 @@ def measure(network, head, batch):
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
 def test_chunks_give_the_loss_and_the_gradients_of_whole_logits(kind, precision, monkeypatch):
-    monkeypatch.setattr(loss, "CHUNK", 97 * 7)  # seven rows
-    monkeypatch.setattr(loss, "SCORED", 97 * 5)
+    size = 4 if precision is Precision.fp32 else 2
+    monkeypatch.setattr(loss, "CHUNK", 97 * size * 7)  # seven rows, three of them at once
+    monkeypatch.setattr(loss, "SCORED", 97 * size * 5)
+    monkeypatch.setitem(loss.PART, "cpu", 97 * 3)
     hardware = Hardware(torch.device("cpu"), precision, 4, False, False)
     network = build_network(build(kind), hardware)
     assert network.head is not None

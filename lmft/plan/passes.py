@@ -81,8 +81,9 @@ def finished_gradients(network: Network) -> list[Tensor]:
 
 
 def chunk_bytes(network: Network, batch: Batch) -> int:
-    """Logits in fp32 and their gradient, where the loss makes them."""
-    vocabulary = int(network.model.config.get_text_config().vocab_size)
-    if network.head is None:  # all at once
+    """Logits, which become their gradient where the loss makes them."""
+    if network.head is None:  # all at once, in fp32, with their gradient
+        vocabulary = int(network.model.config.get_text_config().vocab_size)
         return 2 * 4 * batch.targets.numel() * vocabulary
-    return 2 * 4 * min(batch.num_targets, max(1, CHUNK // vocabulary)) * vocabulary
+    weight = network.head.linear.weight
+    return min(CHUNK, batch.num_targets * len(weight) * weight.element_size())
