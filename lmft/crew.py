@@ -9,6 +9,7 @@ from lmft.config import read_config
 from lmft.dataset import open_splits
 from lmft.engine import Engine
 from lmft.errors import UserError
+from lmft.faults import as_fault
 from lmft.materials import gather
 from lmft.team import Team, join
 
@@ -22,8 +23,8 @@ def follow() -> None:
     try:
         obey(team)
     except Exception as error:
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        team.fail(f"{kind}{error}")
+        known = error if isinstance(error, UserError) else as_fault(error)
+        team.fail(str(known or f"{type(error).__name__}: {error}"))
         raise
     team.leave()
 

@@ -10,7 +10,6 @@ from safetensors.numpy import load_file, save_file
 
 from lmft.errors import Stopped
 from lmft.evaluation import Scores
-from lmft.files import new_folder
 from lmft.outcome import Progress
 from lmft.runs import RunFolder
 from lmft.session import Session, score_split, show_loss, show_samples
@@ -147,7 +146,7 @@ def validate(session: Session, progress: Progress, bars: Bars) -> None:
     if progress.step == 0:
         show_samples("before", session)
     elif progress.best is None or scores.loss.mean < progress.best.mean:
-        with new_folder(session.checkpoints.best(progress.step)) as folder:
+        with session.checkpoints.new_best(progress.step) as folder:
             session.engine.write_weights(str(folder))
             save_file(vars(scores), folder / SCORES)
     progress.note(scores.loss)
