@@ -34,8 +34,8 @@ def room_for(path: Path) -> Iterator[None]:
 def disk_fault(path: Path | str) -> Fault:
     """There is no room for `path`."""
     return Fault(
-        f"There is no room left on the disk for {path}; make some, then give the same command "
-        "again, which goes on from there."
+        f"There is no room left on the disk for {Path(path).absolute()}; make some, then give the "
+        "same command again, which goes on from there."
     )
 
 
@@ -56,5 +56,5 @@ def as_fault(error: BaseException) -> Fault | None:
         return known
     full = next((link for link in chain if is_disk_full(link)), None)
     if full is not None:
-        return disk_fault(getattr(full, "filename", None) or "what is being written")
+        return disk_fault(getattr(full, "filename", None) or Path.cwd())
     return None
