@@ -10,16 +10,21 @@ from safetensors.numpy import load_file, save_file
 
 from lmft.errors import Stopped
 from lmft.evaluation import Scores
+from lmft.nonfinite import keep_facts
 from lmft.outcome import Progress
 from lmft.runs import RunFolder
 from lmft.session import Session, score_split, show_loss, show_samples
 from lmft.signals import finish_first
 from lmft.terminal import Bars
+from lmft.trainer import NotFinite
 
 logger = logging.getLogger(__name__)
 
 # Hears of the step and the run's folder after each validation; whether to end there, for now.
 Prune = Callable[[int, RunFolder], bool]
+
+HOPELESS = 20  # steps in a row that are not finite
+KNOWN_OF_SKIPPED = ("train/learning_rate", "train/tokens_per_second")
 
 SCORES = "scores.safetensors"  # of the best weights on validation, beside them
 
@@ -76,10 +81,7 @@ def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
             if clock.is_time(progress.step):
                 save(session, progress)
             with finish_first():
-                step = session.engine.step()
-                progress.step, progress.loss_scale = step.number, step.loss_scale
-                session.log.metrics(step.as_metrics(), step.number)
-                bars.show_step(step)
+                take_step(session, progress, bars)
 
 
 def go_on(session: Session) -> Progress:
@@ -93,6 +95,33 @@ def go_on(session: Session) -> Progress:
     session.terminal.say(f"Going on from step {progress.step:,}.", style="bold")
     logger.info("going on from step %d on %s", progress.step, session.materials.hardware.describe())
     return progress
+
+
+def take_step(session: Session, progress: Progress, bars: Bars) -> None:
+    """The next optimizer step, told to all who listen.
+
+    Raises:
+        FloatingPointError: it is not finite, or too many in a row were not.
+    """
+    try:
+        step = session.engine.step()
+    except NotFinite as error:
+        place = keep_facts(session, error.step)
+        raise FloatingPointError(f"{str(error)[:-1]}; its batch is in {place}.") from error
+    progress.step, progress.loss_scale = step.number, step.loss_scale
+    progress.count(step.skipped)
+    if not step.skipped:
+        session.log.metrics(step.as_metrics(), step.number)
+        bars.show_step(step)
+        return
+    place = keep_facts(session, step)
+    known = {name: step.as_metrics()[name] for name in KNOWN_OF_SKIPPED}
+    session.log.metrics({**known, "train/skipped_steps": progress.skipped_steps}, step.number)
+    if progress.skipped_in_a_row == HOPELESS:
+        raise FloatingPointError(
+            f"{HOPELESS} steps in a row were skipped as not finite, the last of them {step.number}:"
+            f" trainer.on_nonfinite=skip does not help; lower optimizer.lr, see {place}."
+        )
 
 
 @dataclass

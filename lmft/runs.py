@@ -20,6 +20,7 @@ from lmft.hub import content_digest
 from lmft.identity import NUMERICS, digest
 from lmft.tracker import folder_of, store_uri
 
+STOPS = ("on_nonfinite", "stop")  # no number comes of it
 SPEED = ("checkpoint_every", "checkpoint_minutes")  # knobs of the trainer that change no number
 
 
@@ -126,7 +127,11 @@ def recipe(model: ModelConfig, values: dict[str, Any], splits: dict[str, Split])
         "model.config": model.config,
         "objective": values["objective"],
         "optimizer": values["optimizer"],
-        "trainer": {k: value for k, value in values["trainer"].items() if k not in SPEED},
+        "trainer": {
+            knob: value
+            for knob, value in values["trainer"].items()
+            if knob not in SPEED and (knob, value) != STOPS
+        },
         "evaluation": {
             knob: values["evaluation"][knob]
             for knob in ("context", "stride", "max_blocks", "pseudo")

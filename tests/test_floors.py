@@ -30,6 +30,7 @@ FLOORS = [
     {"assessment", "card", "outcome", "report"},
     {"engine"},
     {"session", "sweep"},
+    {"nonfinite"},
     {"finetune"},
     {"train", "evaluate", "generate", "list_runs", "clean", "compare", "verify", "profile", "crew"},
     {"help", "mistakes"},

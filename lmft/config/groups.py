@@ -89,6 +89,13 @@ class Schedule(Enum):
     constant = "constant"
 
 
+class OnNonfinite(Enum):
+    """What becomes of a step whose loss, or whose gradient's norm, is not finite."""
+
+    stop = "stop"  # the run has failed
+    skip = "skip"  # nothing is learnt of it
+
+
 @dataclass
 class TrainerConfig:
     """The `trainer` group."""
@@ -99,6 +106,7 @@ class TrainerConfig:
     schedule: Schedule
     warmup_steps: int  # optimizer steps
     max_grad_norm: float | None  # null: gradients are not clipped
+    on_nonfinite: OnNonfinite
     evaluate_every: int | None  # optimizer steps; null: an epoch
     patience: int | None  # evaluations in a row without a better one; null: no early stop
     shuffle: bool  # false: blocks in file order
