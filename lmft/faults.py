@@ -14,6 +14,8 @@ FULL_WORDS = (  # of libraries that keep the number to themselves, in Rust, C++ 
     "file too large",
     "database or disk is full",
 )
+MEMORY_WORDS = ("out of memory", "not enough memory", "allocate memory", "bad_alloc")
+LESS_MEMORY = "dataset.block_size, or add hardware.checkpoint_activations=true."
 
 
 @contextmanager
@@ -45,6 +47,14 @@ def is_disk_full(error: BaseException) -> bool:
     return numbered or any(words in str(error).lower() for words in FULL_WORDS)
 
 
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether a library says so: torch of any device, NumPy, or the kernel."""
+    return isinstance(error, MemoryError) or (
+        isinstance(error, RuntimeError | OSError)
+        and any(words in str(error).lower() for words in MEMORY_WORDS)
+    )
+
+
 def as_fault(error: BaseException) -> Fault | None:
     """`error`, or what it came of, as a fault of the machine; None if it is none."""
     chain, links = [error], {id(error)}
@@ -57,4 +67,9 @@ def as_fault(error: BaseException) -> Fault | None:
     full = next((link for link in chain if is_disk_full(link)), None)
     if full is not None:
         return disk_fault(getattr(full, "filename", None) or Path.cwd())
+    if any(is_out_of_memory(link) for link in chain):
+        return Fault(
+            f"Memory ran out; lower hardware.micro_batch_size or {LESS_MEMORY[:-1]}; lmft plan "
+            "tells what a run takes."
+        )
     return None

@@ -10,6 +10,7 @@ from safetensors.numpy import load_file, save_file
 
 from lmft.errors import Stopped
 from lmft.evaluation import Scores
+from lmft.fitting import keep_size, recall_size
 from lmft.nonfinite import keep_facts
 from lmft.outcome import Progress
 from lmft.runs import RunFolder
@@ -91,6 +92,7 @@ def go_on(session: Session) -> Progress:
         session.engine.start(None, 0, None)
         return Progress()
     progress = Progress.from_json(checkpoint.progress)
+    recall_size(session, progress.step + 1)
     session.engine.start(str(checkpoint.path), progress.step, progress.loss_scale)
     session.terminal.say(f"Going on from step {progress.step:,}.", style="bold")
     logger.info("going on from step %d on %s", progress.step, session.materials.hardware.describe())
@@ -103,8 +105,10 @@ def take_step(session: Session, progress: Progress, bars: Bars) -> None:
     Raises:
         FloatingPointError: it is not finite, or too many in a row were not.
     """
+    recall_size(session, progress.step + 1)
     try:
         step = session.engine.step()
+        keep_size(session, step.number)
     except NotFinite as error:
         place = keep_facts(session, error.step)
         raise FloatingPointError(f"{str(error)[:-1]}; its batch is in {place}.") from error
@@ -170,7 +174,9 @@ def save(session: Session, progress: Progress) -> None:
 
 def validate(session: Session, progress: Progress, bars: Bars) -> None:
     """Score the validation split; the best weights so far are kept."""
+    recall_size(session, progress.step + 1)
     scores = score_split("validation", session, bars)
+    keep_size(session, progress.step + 1)
     show_loss("validation", progress.step, scores.loss, session)
     if progress.step == 0:
         show_samples("before", session)

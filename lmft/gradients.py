@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -53,7 +54,8 @@ def find_gradients(
     before = None if scale is None else scale.value
     while True:
         factor = 1.0 if scale is None else scale.value
-        loss = accumulate_gradients(network, parts, hardware, seed, step, factor)
+        attempt = partial(accumulate_gradients, network, parts, hardware, seed, step, factor)
+        loss = hardware.fit(attempt, network.forget_gradients)
         norm = get_total_norm(network.gradients())
         grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
         if scale is None:

@@ -30,7 +30,7 @@ FLOORS = [
     {"assessment", "card", "outcome", "report"},
     {"engine"},
     {"session", "sweep"},
-    {"nonfinite"},
+    {"fitting", "nonfinite"},
     {"finetune"},
     {"train", "evaluate", "generate", "list_runs", "clean", "compare", "verify", "profile", "crew"},
     {"help", "mistakes"},

@@ -7,6 +7,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.groups import (
+    AUTO,
     CORPUS,
     DatasetConfig,
     DocumentRule,
@@ -23,6 +24,7 @@ from lmft.errors import UserError
 from lmft.identity import flatten
 
 __all__ = [
+    "AUTO",
     "CORPUS",
     "DatasetConfig",
     "DocumentRule",
