@@ -31,7 +31,7 @@ class LossScale:
 
     def holds(self, step: int, finite: bool) -> bool:
         """Whether the gradients can be used; the scale of the next try or step follows from it."""
-        if not finite:
+        if not finite and self.value > 1:
             self.value /= 2
             return False
         if step % self.DOUBLED_EVERY == 0:

@@ -20,7 +20,7 @@ RUN = (
     "hardware.precision=fp32 cache_root=cache trainer.evaluate_every=2 optimizer.lr=1e-3 "
     "evaluation.max_blocks=2"
 )
-ROOM = 2**20 * 150  # bytes: for a few blocks with all that is made of them, not for sixteen
+ROOM = 2**20 * 100  # bytes: for a few blocks with all that is made of them, not for sixteen
 
 
 class Scarce:
