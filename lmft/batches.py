@@ -48,12 +48,21 @@ class Batches:
         position = start
         while True:
             epoch, first = divmod(position, self.steps_per_epoch(size))
-            order = np.arange(len(self))
-            if shuffle:
-                order = np.argsort(roll(seed, epoch + 1, ORDER).random(len(self)), kind="stable")
+            order = self._order(seed, epoch + 1, shuffle)
             for number in range(first, self.steps_per_epoch(size)):
                 yield self._parts(order[number * size : (number + 1) * size], seed, epoch + 1)
                 position += 1
+
+    def block_numbers(self, size: int, seed: int, shuffle: bool, position: int) -> list[int]:
+        """The blocks of batch number `position`, in the order of its parts."""
+        epoch, number = divmod(position, self.steps_per_epoch(size))
+        order = self._order(seed, epoch + 1, shuffle)[number * size : (number + 1) * size]
+        return [int(block) for part in self._by_length(order) for block in part]
+
+    def _order(self, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
+        if not shuffle:
+            return np.arange(len(self))
+        return np.argsort(roll(seed, epoch, ORDER).random(len(self)), kind="stable")
 
     def _parts(self, numbers: np.ndarray, seed: int, epoch: int) -> list[Batch]:
         return [self._ask(part, seed, epoch) for part in self._by_length(numbers)]

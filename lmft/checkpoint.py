@@ -8,7 +8,8 @@ weights so far as an ordinary Hugging Face folder.
 import json
 import logging
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ from typing import Any
 from torch import nn
 from torch.optim import Optimizer
 
+from lmft.errors import Fault
 from lmft.files import new_folder, write_json
-from lmft.identity import digest, digest_files
+from lmft.seal import is_whole, seal
 from lmft.tensors import read_state
 
 logger = logging.getLogger(__name__)
@@ -60,34 +62,57 @@ class Checkpoints:
         """
         with new_folder(self.root / f"step-{step}") as folder:
             numbers = write(str(folder))
-            content = {
-                "progress": progress,
-                "optimizer": numbers,
-                "best": best,
-                "files": _checksums(folder, self.best(best) if best else None),
-            }
-            write_json(folder / "state.json", {**content, "checksum": digest(content)})
-        self.prune(best)
+            content = {"progress": progress, "optimizer": numbers, "best": best}
+            write_json(folder / "state.json", content)
+            seal(folder)
+        self.prune(step, best)
+
+    @contextmanager
+    def new_best(self, step: int) -> Iterator[Path]:
+        """A folder to be filled with the weights after `step`, the best so far."""
+        with new_folder(self.best(step)) as folder:
+            yield folder
+            seal(folder)
 
     def newest(self) -> Checkpoint | None:
-        """The newest one that is whole; those that are not are passed over, saying so."""
-        for path in self._steps():
-            try:
+        """The newest one that is whole; those that are not are passed over, saying so.
+
+        Raises:
+            Fault: there are some, but none is whole.
+        """
+        found = self._steps()
+        for path in found:
+            if is_whole(path):
                 state = json.loads((path / "state.json").read_text())
-                checksum = state.pop("checksum")
-                best = self.best(state["best"]) if state["best"] else None
-                whole = checksum == digest(state) and state["files"] == _checksums(path, best)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                whole = False
-            if whole:
-                return Checkpoint(path, state["progress"])
-            logger.warning("%s is damaged; going on from the one before.", path)
+                if not state["best"] or is_whole(self.best(state["best"])):
+                    return Checkpoint(path, state["progress"])
+            if path != found[-1]:
+                logger.warning("%s is damaged; going on from the one before.", path)
+        if found:
+            raise Fault(
+                f"No checkpoint in {self.root} is as it was written, so its disk may be failing; "
+                "start anew with fresh=true."
+            )
         return None
 
-    def prune(self, best: int) -> None:
-        """Keep the newest two and the best weights that they, and the run now, refer to."""
-        kept, old = self._steps()[:KEPT], self._steps()[KEPT:]
-        for path in old:
+    def check_best(self, step: int) -> None:
+        """The weights after `step` must still be as they were written.
+
+        Raises:
+            Fault: they are not.
+        """
+        if not is_whole(self.best(step)):
+            raise Fault(
+                f"{self.best(step)}, the best weights, is not as it was written, so its disk may "
+                "be failing; give the same command again, or start anew with fresh=true."
+            )
+
+    def prune(self, step: int, best: int) -> None:
+        """Keep the newest two up to `step`, and the best weights that they and the run refer to."""
+        found = self._steps()
+        later = [path for path in found if _number(path) > step]  # damaged, and passed over
+        kept = [path for path in found if path not in later][:KEPT]
+        for path in set(found) - set(kept):
             shutil.rmtree(path)
         named = {self.best(best)} | {self.best(_best_of(path)) for path in kept}
         for path in set(self.root.glob("best-*")) - named:
@@ -102,7 +127,7 @@ class Checkpoints:
     def _steps(self) -> list[Path]:
         """The newest first."""
         found = self.root.glob("step-*")
-        return sorted(found, key=lambda path: int(path.name.removeprefix("step-")), reverse=True)
+        return sorted(found, key=_number, reverse=True)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
@@ -115,10 +140,8 @@ def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
     read_state(path, model, optimizer, numbers)
 
 
-def _checksums(folder: Path, best: Path | None) -> dict[str, str]:
-    own = {file.name: file for file in folder.glob("*.safetensors")}
-    of_best = {f"best/{file.name}": file for file in (best.iterdir() if best else ())}
-    return {name: digest_files([file]) for name, file in (own | of_best).items()}
+def _number(path: Path) -> int:
+    return int(path.name.removeprefix("step-"))
 
 
 def _best_of(path: Path) -> int:

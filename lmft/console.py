@@ -8,6 +8,7 @@ from typing import TextIO
 
 from lmft import CONF
 from lmft.errors import Busy, Differs, TeamFailed
+from lmft.faults import as_fault
 from lmft.signals import listen
 
 DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
@@ -44,8 +45,9 @@ def describe(error: Exception) -> str:
     mistake = as_mistake(error, CONF)
     if mistake is not None or isinstance(error, Busy):
         return str(mistake or error)
-    if isinstance(error, FloatingPointError | Differs | TeamFailed):
-        return str(error)
+    fault = as_fault(error)
+    if fault is not None or isinstance(error, FloatingPointError | Differs | TeamFailed):
+        return str(fault or error)
     return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
 
 

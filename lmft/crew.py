@@ -1,6 +1,7 @@
 """A process of a team that does not lead: it does what the leader does, and says nothing."""
 
 import signal
+from contextlib import suppress
 
 from omegaconf import DictConfig, OmegaConf
 
@@ -9,6 +10,7 @@ from lmft.config import read_config
 from lmft.dataset import open_splits
 from lmft.engine import Engine
 from lmft.errors import UserError
+from lmft.faults import as_fault
 from lmft.materials import gather
 from lmft.team import Team, join
 
@@ -22,8 +24,8 @@ def follow() -> None:
     try:
         obey(team)
     except Exception as error:
-        kind = "" if isinstance(error, UserError) else f"{type(error).__name__}: "
-        team.fail(f"{kind}{error}")
+        known = error if isinstance(error, UserError) else as_fault(error)
+        team.fail(str(known or f"{type(error).__name__}: {error}"))
         raise
     team.leave()
 
@@ -37,7 +39,8 @@ def obey(team: Team) -> None:
             engine = open_engine(told["config"], told["precision"])
         else:
             assert engine is not None
-            getattr(engine, told["task"])(*told["arguments"])
+            with suppress(FloatingPointError):  # the leader sees the same, and says what is next
+                getattr(engine, told["task"])(*told["arguments"])
 
 
 def open_engine(config_yaml: str, precision: str | None) -> Engine:

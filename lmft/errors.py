@@ -16,6 +16,10 @@ class Differs(RuntimeError):
     """A promise does not hold; its text says where."""
 
 
+class Fault(RuntimeError):
+    """The machine's, not the user's: one sentence that names what is wrong and the way out."""
+
+
 class TeamFailed(RuntimeError):
     """Another process of the run ended; its text says which and why."""
 

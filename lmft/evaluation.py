@@ -5,6 +5,7 @@ Everything else (loss, intervals, bits per byte, comparisons) is a sum over what
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
@@ -112,7 +113,9 @@ def evaluate(
     for first in range(0, len(groups), team.size):  # every process takes part in each pass
         mine = first + team.rank
         group = groups[min(mine, len(groups) - 1)]
-        scored = _score(network, batches, hardware, windows, group, draw, pseudo)
+        scored = hardware.fit(
+            partial(_score, network, batches, hardware, windows, group, draw, pseudo)
+        )
         found.append(scored if mine < len(groups) else tuple(some[:0] for some in scored))
         advance(len(group) * team.size)
     together = (team.gather(np.concatenate(some)) for some in zip(*found, strict=True))

@@ -1,4 +1,7 @@
-"""Files and folders that are there whole or not at all, also after a loss of power."""
+"""Files and folders that are there whole or not at all, also after a loss of power.
+
+Where there is no room for one, that is a Fault, and what was written of it is gone.
+"""
 
 import json
 import os
@@ -8,16 +11,33 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from lmft.faults import room_for
+
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to the file `path`."""
+    write_text(path, json.dumps(value, indent=2) + "\n")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write `text` to the file `path`."""
+    with new_file(path) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[Path]:
+    """A file to be written inside; after that it stands at `path`, in place of what was there."""
     temporary = path.with_name(f".{path.name}-new")
-    with temporary.open("w") as file:
-        file.write(json.dumps(value, indent=2) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.rename(path)
-    sync_folder(path.parent)
+    try:
+        with room_for(path):
+            yield temporary
+            sync(temporary)
+            temporary.rename(path)
+            sync(path.parent)
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
 
 
 @contextmanager
@@ -26,21 +46,25 @@ def new_folder(path: Path) -> Iterator[Path]:
     temporary, old = path.with_name(f".{path.name}-new"), path.with_name(f".{path.name}-old")
     for rubbish in (temporary, old):
         shutil.rmtree(rubbish, ignore_errors=True)
-    temporary.mkdir(parents=True)
-    yield temporary
-    for file in temporary.iterdir():
-        with file.open("rb") as opened:
-            os.fsync(opened.fileno())
-    sync_folder(temporary)
-    if path.exists():
-        path.rename(old)
-    temporary.rename(path)
-    sync_folder(path.parent)
+    try:
+        with room_for(path):
+            temporary.mkdir(parents=True)
+            yield temporary
+            for file in temporary.iterdir():
+                sync(file)
+            sync(temporary)
+            if path.exists():
+                path.rename(old)
+            temporary.rename(path)
+            sync(path.parent)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
     shutil.rmtree(old, ignore_errors=True)
 
 
-def sync_folder(path: Path) -> None:
-    """Let the names in a folder survive a loss of power."""
+def sync(path: Path) -> None:
+    """Let a file's content, or the names in a folder, survive a loss of power."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

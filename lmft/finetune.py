@@ -10,17 +10,22 @@ from safetensors.numpy import load_file, save_file
 
 from lmft.errors import Stopped
 from lmft.evaluation import Scores
-from lmft.files import new_folder
+from lmft.fitting import keep_size, recall_size
+from lmft.nonfinite import keep_facts
 from lmft.outcome import Progress
 from lmft.runs import RunFolder
 from lmft.session import Session, score_split, show_loss, show_samples
 from lmft.signals import finish_first
 from lmft.terminal import Bars
+from lmft.trainer import NotFinite
 
 logger = logging.getLogger(__name__)
 
 # Hears of the step and the run's folder after each validation; whether to end there, for now.
 Prune = Callable[[int, RunFolder], bool]
+
+HOPELESS = 20  # steps in a row that are not finite
+KNOWN_OF_SKIPPED = ("train/learning_rate", "train/tokens_per_second")
 
 SCORES = "scores.safetensors"  # of the best weights on validation, beside them
 
@@ -77,10 +82,7 @@ def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
             if clock.is_time(progress.step):
                 save(session, progress)
             with finish_first():
-                step = session.engine.step()
-                progress.step, progress.loss_scale = step.number, step.loss_scale
-                session.log.metrics(step.as_metrics(), step.number)
-                bars.show_step(step)
+                take_step(session, progress, bars)
 
 
 def go_on(session: Session) -> Progress:
@@ -90,10 +92,40 @@ def go_on(session: Session) -> Progress:
         session.engine.start(None, 0, None)
         return Progress()
     progress = Progress.from_json(checkpoint.progress)
+    recall_size(session, progress.step + 1)
     session.engine.start(str(checkpoint.path), progress.step, progress.loss_scale)
     session.terminal.say(f"Going on from step {progress.step:,}.", style="bold")
     logger.info("going on from step %d on %s", progress.step, session.materials.hardware.describe())
     return progress
+
+
+def take_step(session: Session, progress: Progress, bars: Bars) -> None:
+    """The next optimizer step, told to all who listen.
+
+    Raises:
+        FloatingPointError: it is not finite, or too many in a row were not.
+    """
+    recall_size(session, progress.step + 1)
+    try:
+        step = session.engine.step()
+        keep_size(session, step.number)
+    except NotFinite as error:
+        place = keep_facts(session, error.step)
+        raise FloatingPointError(f"{str(error)[:-1]}; its batch is in {place}.") from error
+    progress.step, progress.loss_scale = step.number, step.loss_scale
+    progress.count(step.skipped)
+    if not step.skipped:
+        session.log.metrics(step.as_metrics(), step.number)
+        bars.show_step(step)
+        return
+    place = keep_facts(session, step)
+    known = {name: step.as_metrics()[name] for name in KNOWN_OF_SKIPPED}
+    session.log.metrics({**known, "train/skipped_steps": progress.skipped_steps}, step.number)
+    if progress.skipped_in_a_row == HOPELESS:
+        raise FloatingPointError(
+            f"{HOPELESS} steps in a row were skipped as not finite, the last of them {step.number}:"
+            f" trainer.on_nonfinite=skip does not help; lower optimizer.lr, see {place}."
+        )
 
 
 @dataclass
@@ -142,12 +174,14 @@ def save(session: Session, progress: Progress) -> None:
 
 def validate(session: Session, progress: Progress, bars: Bars) -> None:
     """Score the validation split; the best weights so far are kept."""
+    recall_size(session, progress.step + 1)
     scores = score_split("validation", session, bars)
+    keep_size(session, progress.step + 1)
     show_loss("validation", progress.step, scores.loss, session)
     if progress.step == 0:
         show_samples("before", session)
     elif progress.best is None or scores.loss.mean < progress.best.mean:
-        with new_folder(session.checkpoints.best(progress.step)) as folder:
+        with session.checkpoints.new_best(progress.step) as folder:
             session.engine.write_weights(str(folder))
             save_file(vars(scores), folder / SCORES)
     progress.note(scores.loss)

@@ -34,7 +34,7 @@ def tell(words: list[str], conf: Path) -> None:
     tokenizer = find_tokenizer(config, {})
     # A run read documents as its separator had them; any other model as its tokenizer wraps them.
     ids = tokenize_prompt(prompt, config, tokenizer, config.dataset.separator if run else "model")
-    hardware = find_hardware(config.hardware)
+    hardware = find_hardware(config.hardware, config.trainer.batch_size)
     model = load_model(config.model, config.objective, tokenizer, config.seed)
     check_length(len(ids), sampling.tokens if config.objective.ahead else 0, model)
     compute = build_network(model, hardware).compute.eval()

@@ -3,6 +3,7 @@
 import hashlib
 import math
 from collections.abc import Iterator
+from functools import partial
 
 import torch
 from torch.distributed.tensor import DTensor
@@ -46,13 +47,24 @@ def find_gradients(
     step: int,
     scale: LossScale | None,
 ) -> tuple[TokenLoss, float]:
-    """The batch's loss and the norm of its gradients; in fp16, at a scale that holds them."""
+    """The batch's loss and the norm of its gradients; in fp16, at a scale that holds them.
+
+    Where none does, the scale is left as it was.
+    """
+    before = None if scale is None else scale.value
     while True:
         factor = 1.0 if scale is None else scale.value
-        loss = accumulate_gradients(network, parts, hardware, seed, step, factor)
+        attempt = partial(accumulate_gradients, network, parts, hardware, seed, step, factor)
+        loss = hardware.fit(attempt, network.forget_gradients)
         norm = get_total_norm(network.gradients())
         grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
-        if scale is None or scale.holds(step, math.isfinite(grad_norm)):
+        if scale is None:
+            return loss, grad_norm
+        hopeless = scale.value <= 1 or not math.isfinite(loss.nats)  # no scale changes the loss
+        if hopeless and not math.isfinite(grad_norm):
+            scale.value = before or scale.value
+            return loss, grad_norm
+        if scale.holds(step, math.isfinite(grad_norm)):
             return loss, grad_norm
         network.model.zero_grad()
 

@@ -1,14 +1,21 @@
 """Where a run computes: what may change its speed, but not what it learns."""
 
+import gc
+import logging
 import os
+from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import TypeVar
 
 import torch
 
-from lmft.config import HardwareConfig, Precision, Strategy
-from lmft.errors import UserError
+from lmft.config import AUTO, HardwareConfig, Precision, Strategy
+from lmft.errors import Fault, UserError
+from lmft.faults import LESS_MEMORY, is_out_of_memory
 from lmft.ranks import is_started_in_team
 from lmft.team import Team, join
+
+logger = logging.getLogger(__name__)
 
 DTYPES = {
     Precision.fp32: torch.float32,
@@ -17,22 +24,67 @@ DTYPES = {
 }
 
 
-@dataclass(frozen=True)
+T = TypeVar("T")
+
+
+@dataclass
 class Hardware:
     """What `HardwareConfig` comes to on this machine."""
 
     device: torch.device
     precision: Precision  # never auto
-    micro_batch_size: int
+    micro_batch_size: int  # blocks in memory at once
     compile: bool
     checkpoint_activations: bool
     strategy: Strategy = Strategy.none
     team: Team = field(default_factory=Team)
+    adapts: bool = False  # micro_batch_size=auto: it is halved until it fits in memory
 
     @property
     def dtype(self) -> torch.dtype:
         """Of the weights that compute, and of what they make."""
         return DTYPES[self.precision]
+
+    def fit(self, work: Callable[[], T], clear: Callable[[], None] = lambda: None) -> T:
+        """What `work` gives; where memory runs out and the size adapts, of half as many blocks.
+
+        Args:
+            work: reads `micro_batch_size`, and begins anew each time.
+            clear: removes what it left behind when it could not end.
+
+        Raises:
+            Fault: it does not fit.
+        """
+        while True:
+            size = self.micro_batch_size
+            try:
+                return work()
+            except Exception as error:
+                if not is_out_of_memory(error):
+                    raise
+                if not self.adapts or size == 1:
+                    raise self._too_large() from error
+            # Only here are the error and all that its frames held gone, but for cycles.
+            clear()
+            gc.collect()
+            if self.device.type == "cuda":
+                torch.cuda.empty_cache()
+            self.micro_batch_size = size // 2
+            logger.warning(
+                "Memory ran out with %d blocks at once; going on as with "
+                "hardware.micro_batch_size=%d.",
+                size,
+                self.micro_batch_size,
+            )
+
+    def _too_large(self) -> Fault:
+        blocks = f"hardware.micro_batch_size={self.micro_batch_size}"
+        if self.micro_batch_size == 1:
+            return Fault(f"Memory ran out on {self.device} even with {blocks}; lower {LESS_MEMORY}")
+        auto = "" if self.team.size > 1 else " (auto finds what fits)"
+        return Fault(
+            f"Memory ran out on {self.device} with {blocks}; lower that{auto} or {LESS_MEMORY}"
+        )
 
     def describe(self) -> str:
         """The device and precision, for a person."""
@@ -44,11 +96,12 @@ class Hardware:
         return f"{name}, {self.precision.value}{team}"
 
 
-def find_hardware(config: HardwareConfig, kept: str | None = None) -> Hardware:
+def find_hardware(config: HardwareConfig, batch_size: int, kept: str | None = None) -> Hardware:
     """The hardware that `config` asks for.
 
     Args:
         config: the knobs.
+        batch_size: blocks of an optimizer step, which micro_batch_size=auto tries first.
         kept: what precision=auto came to when the run first started, perhaps on another device.
 
     Raises:
@@ -70,11 +123,12 @@ def find_hardware(config: HardwareConfig, kept: str | None = None) -> Hardware:
     return Hardware(
         device,
         precision,
-        config.micro_batch_size,
+        batch_size if isinstance(config.micro_batch_size, str) else config.micro_batch_size,
         config.compile,
         config.checkpoint_activations,
         config.strategy if team.size > 1 else Strategy.none,
         team,
+        adapts=config.micro_batch_size == AUTO,
     )
 
 

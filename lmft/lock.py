@@ -11,6 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lmft.errors import Busy
+from lmft.faults import room_for
 
 logger = logging.getLogger(__name__)
 
@@ -41,8 +42,9 @@ def held(path: Path, wait: bool = False) -> Iterator[None]:
             ) from None
         logger.warning("%s is at work already, %s; waiting for it.", path.name, _holder(owner))
         lock.acquire()
-    owner.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
     try:
+        with room_for(owner):
+            owner.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         yield
     finally:
         owner.unlink(missing_ok=True)

@@ -73,7 +73,7 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
     Raises:
         UserError: something is missing, or two things don't fit each other.
     """
-    hardware = find_hardware(config.hardware, precision)
+    hardware = find_hardware(config.hardware, config.trainer.batch_size, precision)
     tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
     cache_root = Path(config.cache_root).expanduser()

@@ -77,6 +77,11 @@ class Network:
         """The model's, after a backward pass; where they are shared out, this process's share."""
         return [weight.grad for weight in self.model.parameters() if weight.grad is not None]
 
+    def forget_gradients(self) -> None:
+        """Of the model and its twin."""
+        for model in self.models:
+            model.zero_grad()
+
     def reshard(self) -> None:
         """Let each process hold its share of the weights alone; a forward pass keeps some whole."""
         for part in self.model.modules():

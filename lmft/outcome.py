@@ -23,7 +23,14 @@ class Progress:
     final: TokenLoss | None = None  # the last validation
     since_best: int = 0  # evaluations
     loss_scale: float | None = None  # of fp16, after the last step
+    skipped_steps: int = 0  # that were not finite
+    skipped_in_a_row: int = 0
     seconds: float = 0.0  # at work, over all starts
+
+    def count(self, skipped: bool) -> None:
+        """One more step was taken, or skipped."""
+        self.skipped_steps += skipped
+        self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
     def note(self, loss: TokenLoss) -> bool:
         """Take in a validation; returns whether it is the best so far."""
@@ -68,6 +75,7 @@ class Outcome:
             "best_step": progress.best_step,
             "final": progress.final.as_dict(),
             "steps": progress.step,
+            "skipped_steps": progress.skipped_steps,
             "timing": {
                 "seconds": seconds,
                 "tokens_per_second": statistics.median(speeds.values()),

@@ -11,7 +11,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.files import write_json
+from lmft.faults import room_for
+from lmft.files import write_json, write_text
 
 FACTS, POINTS = "run.json", "metrics.jsonl"
 TEXTS = (".hydra/config.yaml", "samples_*.txt", "*.md", "*.svg", "*.html")
@@ -49,7 +50,7 @@ class Record:
         self._last: dict[str, int] = {}
         for points in read_points(path):
             self._last |= dict.fromkeys(points.metrics, points.step)
-        self._file = (path / POINTS).open("ab")
+        self._file = (path / POINTS).open("ab", buffering=0)
 
     def start(self, facts: Facts, tags: dict[str, str]) -> None:
         """Keep the facts of a first start; the tags of every one."""
@@ -61,13 +62,12 @@ class Record:
         new = {key: value for key, value in values.items() if self._last.get(key, -1) < step}
         if new:
             line = {"step": step, "time": time.time_ns() // 1_000_000, "metrics": new}
-            self._file.write(json.dumps(line).encode() + b"\n")
-            self._file.flush()
+            self._append(json.dumps(line).encode() + b"\n")
             self._last |= dict.fromkeys(new, step)
 
     def text(self, text: str, file_name: str) -> None:
         """Keep a text beside the run."""
-        (self.path / file_name).write_text(text, encoding="utf-8")
+        write_text(self.path / file_name, text)
 
     def tags(self, tags: dict[str, str]) -> None:
         """Set facts that the run can be found by."""
@@ -80,6 +80,17 @@ class Record:
     def close(self) -> None:
         """No more points."""
         self._file.close()
+
+    def _append(self, line: bytes) -> None:
+        """The whole line, or nothing of it."""
+        end = self._file.seek(0, os.SEEK_END)
+        try:
+            with room_for(self.path / POINTS):
+                while line:
+                    line = line[self._file.write(line) :]
+        except BaseException:
+            self._file.truncate(end)
+            raise
 
     def _write(self, facts: dict[str, Any], tags: dict[str, str]) -> None:
         write_json(self.path / FACTS, {**facts, "tags": {**facts.get("tags", {}), **tags}})

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmft.files import new_file
 from lmft.identity import digest
 from lmft.metrics import TokenLoss
 from lmft.statistics import Interval, bootstrap_interval
@@ -181,7 +182,8 @@ def write_sums(folder: Path, found: Assessment) -> None:
     ]
     fingerprint = found.result.conditions.fingerprint
     whole = pa.concat_tables(tables).replace_schema_metadata({"fingerprint": fingerprint})
-    pq.write_table(whole, sums_path(folder, fingerprint, found.result.precision))
+    with new_file(sums_path(folder, fingerprint, found.result.precision)) as place:
+        pq.write_table(whole, place)
 
 
 def read_sums(folder: Path, result: dict[str, Any], unit: str) -> Sums:

@@ -5,7 +5,7 @@ import logging
 import re
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,12 @@ from omegaconf import DictConfig
 from lmft.config import CORPUS, ModelConfig, RunConfig, as_values, build
 from lmft.dataset import Split, open_splits
 from lmft.errors import UserError
-from lmft.files import write_json
+from lmft.files import new_folder, write_json
 from lmft.hub import content_digest
 from lmft.identity import NUMERICS, digest
 from lmft.tracker import folder_of, store_uri
 
+STOPS = ("on_nonfinite", "stop")  # no number comes of it
 SPEED = ("checkpoint_every", "checkpoint_minutes")  # knobs of the trainer that change no number
 
 
@@ -126,7 +127,11 @@ def recipe(model: ModelConfig, values: dict[str, Any], splits: dict[str, Split])
         "model.config": model.config,
         "objective": values["objective"],
         "optimizer": values["optimizer"],
-        "trainer": {k: value for k, value in values["trainer"].items() if k not in SPEED},
+        "trainer": {
+            knob: value
+            for knob, value in values["trainer"].items()
+            if knob not in SPEED and (knob, value) != STOPS
+        },
         "evaluation": {
             knob: values["evaluation"][knob]
             for knob in ("context", "stride", "max_blocks", "pseudo")
@@ -156,26 +161,32 @@ def start_folder(folder: RunFolder, composed: dict[str, str]) -> None:
     place = folder.path / ".hydra"
     if place.exists():
         return
-    folder.path.mkdir(parents=True, exist_ok=True)
-    temporary = folder.path / ".hydra-new"
-    temporary.mkdir(exist_ok=True)
-    for name, text in composed.items():
-        (temporary / name).write_text(text)
-    temporary.rename(place)
+    with new_folder(place) as temporary:
+        for name, text in composed.items():
+            (temporary / name).write_text(text)
+
+
+class LogFile(logging.FileHandler):
+    """A log that goes without what its disk has no room for: the run's metrics tell of that."""
+
+    def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
+        """Of one that could not be written."""
 
 
 @contextmanager
 def written_to(path: Path) -> Iterator[None]:
     """Everything that is logged inside also goes to the file `path`."""
-    handler = logging.FileHandler(path)
+    handler = LogFile(path)
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger("lmft").setLevel(logging.INFO)
     try:
         yield
     except Exception:
-        traceback.print_exc(file=handler.stream)
+        with suppress(OSError):
+            traceback.print_exc(file=handler.stream)
         raise
     finally:
         logging.getLogger().removeHandler(handler)
-        handler.close()
+        with suppress(OSError):
+            handler.close()

@@ -20,7 +20,7 @@ from torch import Tensor
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from lmft.errors import Stopped, TeamFailed
+from lmft.errors import Fault, Stopped, TeamFailed
 from lmft.ranks import is_started_in_team
 
 PATIENCE = timedelta(days=30)  # that a leader may take to say what is next; torchrun sees its death
@@ -116,6 +116,8 @@ def failures_told() -> Iterator[None]:
     """
     try:
         yield
+    except Fault:  # of this process's machine
+        raise
     except (RuntimeError, Stopped) as error:  # others are this process's own
         reason = join().failure()
         if reason is None and any(text in str(error) for text in LOST):

@@ -6,14 +6,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from lmft.cache import make_once
 from lmft.errors import UserError
 from lmft.hub import hub_errors
 from lmft.identity import digest
 
-FORMAT = 1  # of trained tokenizers; raised with each change of how they are trained
+FORMAT = 2  # of trained tokenizers; raised with each change of how they are trained
 SPECIAL_TOKENS = {  # RoBERTa's, so that one tokenizer serves causal and masked models
     "bos_token": "<s>",
     "eos_token": "</s>",
@@ -136,11 +136,9 @@ def open_trained_tokenizer(
     """The tokenizer trained on `texts`, whose digest is `corpus`: from the cache if it is there."""
     key = digest([corpus, vocab_size, FORMAT])
     folder = cache_root / "tokenizers" / key[:32]
-    if not folder.exists():
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        with FileLock(folder.with_suffix(".lock")):
-            if not folder.exists():
-                temporary = folder.with_name(f".{folder.name}-new")
-                train_tokenizer(texts(), vocab_size).save_pretrained(temporary)
-                temporary.rename(folder)
+
+    def train(place: Path) -> None:
+        train_tokenizer(texts(), vocab_size).save_pretrained(place)
+
+    make_once(folder, train)
     return load_tokenizer(str(folder), revision=None)

@@ -24,6 +24,7 @@ from lmft.provenance import find_origin
 from lmft.record import Facts, Record, read_curve, read_facts
 from lmft.result import write_sums
 from lmft.runs import RunFolder, name_folder, set_aside, start_folder, written_to
+from lmft.seal import SEAL
 from lmft.session import Session, read_samples, score_split, show_loss, show_samples
 from lmft.team import failures_told, join
 from lmft.terminal import Terminal
@@ -141,6 +142,7 @@ def set_aside_old(folder: RunFolder, config: RunConfig, terminal: Terminal) -> N
 def conclude(session: Session, progress: Progress) -> dict[str, Any]:
     """Put the best weights in their place, say what they reach, and call the run finished."""
     folder = session.folder
+    session.checkpoints.check_best(progress.best_step)
     best = session.checkpoints.best(progress.best_step)
     if progress.best_step < progress.step:
         session.engine.read_weights(str(best))
@@ -183,5 +185,5 @@ def assess_best(session: Session, progress: Progress) -> Outcome:
 def copy_model(source: Path, place: Path) -> None:
     """The Hugging Face folder, without what was kept beside it for going on."""
     for file in source.iterdir():
-        if file.name != SCORES:
+        if file.name not in (SCORES, SEAL):
             shutil.copyfile(file, place / file.name)

@@ -9,7 +9,7 @@ import torch
 from torch.optim import Optimizer
 
 from lmft.arithmetic import Limit
-from lmft.config import Precision, TrainerConfig
+from lmft.config import OnNonfinite, Precision, TrainerConfig
 from lmft.gradients import LossScale, find_gradients
 from lmft.hardware import Hardware
 from lmft.metrics import TokenLoss
@@ -30,6 +30,7 @@ class Step:
     seconds: float
     share_of_limit: float  # of the operations that the device could have done meanwhile
     loss_scale: float | None  # of the next step, in fp16
+    skipped: bool = False  # it was not finite, and nothing learnt of it
 
     def as_metrics(self) -> dict[str, float]:
         """For the tracker."""
@@ -41,6 +42,19 @@ class Step:
             "train/tokens_per_second": self.tokens / self.seconds,
             "train/share_of_limit": self.share_of_limit,
         }
+
+
+class NotFinite(FloatingPointError):
+    """The loss of a step, or its gradient's norm, is no number to go on with."""
+
+    def __init__(self, step: Step):
+        super().__init__(
+            f"At step {step.number} the loss is {step.loss.mean:.4g}, the learning rate "
+            f"{step.learning_rate:.4g} and the gradient's norm {step.grad_norm:.4g}; lower "
+            "optimizer.lr, raise trainer.warmup_steps, or leave such steps out with "
+            "trainer.on_nonfinite=skip."
+        )
+        self.step = step
 
 
 def train(
@@ -68,7 +82,7 @@ def train(
         loss_scale: of fp16, where the step before the first left it.
 
     Raises:
-        FloatingPointError: a loss or gradient is not finite.
+        NotFinite: a loss or gradient is not, and such steps are not to be skipped.
     """
     steps = numbers.stop - 1
     scale = LossScale(loss_scale) if hardware.precision is Precision.fp16 else None
@@ -81,18 +95,21 @@ def train(
         )
         network.compute.train()
         loss, grad_norm = find_gradients(network, parts, hardware, seed, number, scale)
-        if not math.isfinite(loss.nats) or not math.isfinite(grad_norm):
-            raise FloatingPointError(
-                f"At step {number} the loss is {loss.mean:.4g} and the gradient's norm "
-                f"{grad_norm:.4g}; lower optimizer.lr, or raise trainer.warmup_steps."
-            )
-        if config.max_grad_norm is not None and grad_norm > config.max_grad_norm:
-            torch._foreach_mul_(network.gradients(), config.max_grad_norm / grad_norm)
-        optimizer.step()
+        finite = math.isfinite(loss.nats) and math.isfinite(grad_norm)
+        if finite:
+            if config.max_grad_norm is not None and grad_norm > config.max_grad_norm:
+                torch._foreach_mul_(network.gradients(), config.max_grad_norm / grad_norm)
+            optimizer.step()
+            network.refresh()
         optimizer.zero_grad()
-        network.refresh()
         tokens = sum(part.inputs.numel() for part in parts)
         seconds = time.perf_counter() - started
-        share = limit.share(parts, seconds)
-        next_scale = None if scale is None else scale.value
-        yield Step(number, loss, learning_rate, grad_norm, tokens, seconds, share, next_scale)
+        # fmt: off
+        step = Step(
+            number, loss, learning_rate, grad_norm, tokens, seconds, limit.share(parts, seconds),
+            None if scale is None else scale.value, skipped=not finite,
+        )
+        # fmt: on
+        if step.skipped and config.on_nonfinite is OnNonfinite.stop:
+            raise NotFinite(step)
+        yield step

@@ -104,14 +104,14 @@ class Fit:
     def __init__(self, root: Path):
         self.root = root
 
-    def __call__(self, *overrides: str) -> Path:
+    def __call__(self, *overrides: str, **more) -> Path:
         """Train; returns the run's folder."""
         places = [f"run_root={self.root / 'runs'}", f"cache_root={self.root / 'cache'}"]
         composed = compose("hardware=cpu", "tracker=none", *places, *overrides)
         config, values = read_config(composed)
         files = {"config.yaml": OmegaConf.to_yaml(composed)}
         files["overrides.yaml"] = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
-        return run(config, values, files, Terminal()).path
+        return run(config, values, files, Terminal(), **more).path
 
 
 @pytest.fixture

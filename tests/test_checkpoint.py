@@ -9,6 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.checkpoint import Checkpoints, load_checkpoint
+from lmft.errors import Fault
 from lmft.tensors import write_state
 
 
@@ -67,11 +68,16 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
 @given(data=st.data(), best=st.booleans())
 def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path_factory, data, best):
     checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"))
-    model, optimizer = make(0)
-    save(checkpoints, 1, model, optimizer, {"step": 1}, 0)
-    checkpoints.best(2).mkdir()
-    (checkpoints.best(2) / "model.safetensors").write_text("weights")
-    save(checkpoints, 2, model, optimizer, {"step": 2}, 2)
+    save(checkpoints, 1, *make(0), {"step": 1}, 0)
+    with checkpoints.new_best(2) as folder:
+        (folder / "model.safetensors").write_text("weights")
+
+    def write(folder):  # as several processes do: each its share
+        numbers = write_state(Path(folder), *make(0))
+        (Path(folder) / "shard-2.safetensors").write_bytes(b"of another process")
+        return numbers
+
+    checkpoints.save(2, write, {"step": 2}, 2)
     folder = checkpoints.best(2) if best else checkpoints.root / "step-2"
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     content = bytearray(path.read_bytes())
@@ -84,3 +90,25 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path_factory
     assert checkpoints.newest().progress == {"step": 1}
     path.unlink()
     assert checkpoints.newest().progress == {"step": 1}
+
+
+def test_without_a_whole_checkpoint_a_run_does_not_silently_start_anew(tmp_path, caplog):
+    checkpoints = Checkpoints(tmp_path)
+    assert checkpoints.newest() is None
+    for number in (1, 2):
+        save(checkpoints, number, *make(0), {"step": number}, 0)
+        (tmp_path / f"step-{number}" / "state.json").write_text("{}")
+    with pytest.raises(Fault, match="fresh=true"):
+        checkpoints.newest()
+    (record,) = caplog.records
+    assert record.getMessage() == f"{tmp_path / 'step-2'} is damaged; going on from the one before."
+
+
+def test_a_damaged_checkpoint_takes_no_whole_ones_place(tmp_path):
+    checkpoints = Checkpoints(tmp_path)
+    for number in (4, 8):
+        save(checkpoints, number, *make(0), {"step": number}, 0)
+    (tmp_path / "step-8" / "state.json").write_text("{}")
+    assert checkpoints.newest().progress == {"step": 4}
+    save(checkpoints, 6, *make(0), {"step": 6}, 0)  # on the way from 4
+    assert {path.name for path in tmp_path.iterdir()} == {"step-4", "step-6"}

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from lmft.arithmetic import Limit
-from lmft.config import Precision, Schedule, TrainerConfig
+from lmft.config import OnNonfinite, Precision, Schedule, TrainerConfig
 from lmft.gradients import LossScale
 from lmft.hardware import Hardware
 from lmft.loss import target_nats
@@ -18,7 +18,8 @@ from lmft.optimizer import build_optimizer
 from lmft.trainer import train
 from tests.test_loss import build
 
-CONFIG = TrainerConfig(1, None, 4, Schedule.linear, 0, 1.0, None, None, False, None, None)
+STOP = OnNonfinite.stop
+CONFIG = TrainerConfig(1, None, 4, Schedule.linear, 0, 1.0, STOP, None, None, False, None, None)
 LIMIT = Limit(rate=1.0, body=1, head=1, attention=1.0)
 MORE_STEPS = 1000  # of the schedule
 

@@ -130,7 +130,7 @@ def test_the_work_is_that_of_a_run(opened):
 def test_the_knob_fits_what_is_too_large(room, knobs):
     config, _ = read_config(compose(*TINY, "hardware.micro_batch_size=8"))
     memory = Memory(100, 100, 100, 0, 200, 800, 0, 0, 0)
-    found = find_knobs(config, memory, room)
+    found = find_knobs(config, memory, room, 8)
     assert all(knob in " ".join(found) for knob in knobs)
 
 

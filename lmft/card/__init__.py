@@ -16,6 +16,7 @@ from lmft.card.sections import (
 from lmft.config import RunConfig
 from lmft.dataset import Split
 from lmft.dataset.sources import HubDataset
+from lmft.files import write_text
 from lmft.hub import locate
 from lmft.markdown import fence, folded
 from lmft.materials import Materials
@@ -52,7 +53,7 @@ def write_card(story: Story, folder: RunFolder, log: RunLog) -> None:
         folder.checkpoint / "README.md": readme,
         folder.checkpoint / CURVE: curve,
     }.items():
-        path.write_text(text, encoding="utf-8")
+        write_text(path, text)
     log.text(body, CARD)
     log.text(curve, CURVE)
 

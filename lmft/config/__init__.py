@@ -7,12 +7,14 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.groups import (
+    AUTO,
     CORPUS,
     DatasetConfig,
     DocumentRule,
     EvaluationConfig,
     HardwareConfig,
     ModelConfig,
+    OnNonfinite,
     Precision,
     Schedule,
     Strategy,
@@ -22,12 +24,14 @@ from lmft.errors import UserError
 from lmft.identity import flatten
 
 __all__ = [
+    "AUTO",
     "CORPUS",
     "DatasetConfig",
     "DocumentRule",
     "EvaluationConfig",
     "HardwareConfig",
     "ModelConfig",
+    "OnNonfinite",
     "Precision",
     "RunConfig",
     "Schedule",

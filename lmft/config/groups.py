@@ -12,6 +12,7 @@ from typing import Any
 from lmft.errors import UserError
 from lmft.hub import locate
 
+AUTO = "auto"  # hardware.micro_batch_size: the largest that fits
 CORPUS = "corpus"  # model.tokenizer: trained on the training split
 
 
@@ -89,6 +90,13 @@ class Schedule(Enum):
     constant = "constant"
 
 
+class OnNonfinite(Enum):
+    """What becomes of a step whose loss, or whose gradient's norm, is not finite."""
+
+    stop = "stop"  # the run has failed
+    skip = "skip"  # nothing is learnt of it
+
+
 @dataclass
 class TrainerConfig:
     """The `trainer` group."""
@@ -99,6 +107,7 @@ class TrainerConfig:
     schedule: Schedule
     warmup_steps: int  # optimizer steps
     max_grad_norm: float | None  # null: gradients are not clipped
+    on_nonfinite: OnNonfinite
     evaluate_every: int | None  # optimizer steps; null: an epoch
     patience: int | None  # evaluations in a row without a better one; null: no early stop
     shuffle: bool  # false: blocks in file order
@@ -164,12 +173,24 @@ class HardwareConfig:
     strategy: Strategy
     processes: int | None  # on this machine; null: one for each GPU, or as torchrun started them
     precision: Precision
-    micro_batch_size: int  # blocks in memory at once
+    micro_batch_size: int | str  # blocks in memory at once; auto: halved until they fit
     compile: bool  # with torch.compile: a slower start, faster steps
     checkpoint_activations: bool  # made again in the backward pass: less memory, slower steps
 
     def __post_init__(self) -> None:
-        _at_least(self, "hardware", {"micro_batch_size": 1, "processes": 1})
+        if isinstance(self.micro_batch_size, int):
+            _at_least(self, "hardware", {"micro_batch_size": 1})
+        elif self.micro_batch_size != AUTO:
+            raise UserError(
+                f"hardware.micro_batch_size is {self.micro_batch_size!r}; set it to a number of "
+                "blocks, or to auto."
+            )
+        elif self.strategy is not Strategy.none:
+            raise UserError(
+                "hardware.micro_batch_size is auto, which is for one process alone; set it to a "
+                f"number with hardware={self.strategy.value}."
+            )
+        _at_least(self, "hardware", {"processes": 1})
         if self.strategy is Strategy.none and (self.processes or 1) > 1:
             raise UserError(
                 f"hardware.processes is {self.processes}, but one process trains alone; "

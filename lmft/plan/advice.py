@@ -16,7 +16,8 @@ def advise(
     device = materials.hardware.device
     room = memory_for_each(device, processes)
     if memory.total > room:
-        knobs = " or ".join(find_knobs(config, memory, room))
+        size = min(materials.hardware.micro_batch_size, config.trainer.batch_size)
+        knobs = " or ".join(find_knobs(config, memory, room, size))
         found.append(
             f"A process would take {readable_size(memory.total)}, but {device} has "
             f"{readable_size(room)} for each; try {knobs}."
@@ -30,12 +31,11 @@ def advise(
     return found
 
 
-def find_knobs(config: RunConfig, memory: Memory, room: int) -> list[str]:
-    """What makes the run smaller, first what costs nothing but time."""
+def find_knobs(config: RunConfig, memory: Memory, room: int, size: int) -> list[str]:
+    """What makes a run with micro-batches of `size` smaller, first what costs only time."""
     hardware, knobs = config.hardware, []
     fixed = memory.total - memory.activations - memory.never_at_once
     if fixed < room:
-        size = min(hardware.micro_batch_size, config.trainer.batch_size)
         fitting = int(size * (room - fixed) / max(1, memory.activations))
         if 1 <= fitting < size:
             return [f"hardware.micro_batch_size={fitting}"]
