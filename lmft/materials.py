@@ -10,7 +10,7 @@ from lmft.allocator import keep_freed_memory
 from lmft.batches import Batches
 from lmft.blocks import Blocks, open_stream
 from lmft.compose import compose, recompose
-from lmft.config import CORPUS, RunConfig
+from lmft.config import CORPUS, RunConfig, Strategy
 from lmft.dataset import Split
 from lmft.errors import UserError
 from lmft.hardware import Hardware, find_hardware
@@ -73,8 +73,8 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
     Raises:
         UserError: something is missing, or two things don't fit each other.
     """
-    keep_freed_memory()
     hardware = find_hardware(config.hardware, precision)
+    keep_freed_memory(large=hardware.strategy is not Strategy.fsdp)  # which gathers many sizes
     tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
     cache_root = Path(config.cache_root).expanduser()
