@@ -14,6 +14,7 @@ FLOORS = [
         "markdown",
         "allocator",
         "ranks",
+        "shares",
     },
     {"hub", "lock", "signals", "team", "tensors"},
     {"config", "checkpoint", "record"},
