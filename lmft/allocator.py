@@ -7,11 +7,20 @@ the next one: hundreds of thousands of page faults a step.
 import ctypes
 import sys
 
-TRIM_THRESHOLD, MMAP_MAX = -1, -4  # of mallopt(3)
+TRIM_THRESHOLD, MMAP_THRESHOLD, MMAP_MAX = -1, -3, -4  # of mallopt(3)
+LARGE = 2**20  # bytes
 
 
-def keep_freed_memory() -> None:
-    """For the rest of this process; where the C library is not glibc, nothing happens."""
+def keep_freed_memory(large: bool = True) -> None:
+    """For the rest of this process; where the C library is not glibc, nothing happens.
+
+    Args:
+        large: keep what large tensors took, too. Where their sizes change all the time, the next
+            one does not fit into what the last one left, and memory grows step by step.
+    """
     if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
-        libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
-        libc.mallopt(MMAP_MAX, 0)
+        if large:
+            libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
+            libc.mallopt(MMAP_MAX, 0)
+        else:
+            libc.mallopt(MMAP_THRESHOLD, LARGE)

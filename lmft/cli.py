@@ -7,7 +7,7 @@ import warnings
 from typing import TYPE_CHECKING
 
 from lmft import CONF
-from lmft.console import DONE, FAILED, prepare, report
+from lmft.console import DONE, FAILED, describe, exit_code, prepare, report
 from lmft.errors import Busy, Refused, Stopped, UserError, did_you_mean
 from lmft.ranks import is_leader, is_started_in_team
 
@@ -64,6 +64,12 @@ def lead() -> int:
     """Train, and let the processes beside this one end with it; returns the exit code."""
     try:
         return train()
+    except Exception as error:
+        if is_started_in_team():
+            from lmft.team import join
+
+            join().say(describe(error))
+        raise
     finally:
         if is_started_in_team():
             from lmft.team import join
@@ -74,8 +80,14 @@ def lead() -> int:
 def follow() -> int:
     """Do what the leader does; returns the exit code."""
     from lmft import crew
+    from lmft.team import join
 
-    crew.follow()
+    try:
+        crew.follow()
+    except Exception as error:
+        if not join().is_said(str(error)):
+            raise
+        return exit_code(error)
     return DONE
 
 

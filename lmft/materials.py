@@ -10,7 +10,7 @@ from lmft.allocator import keep_freed_memory
 from lmft.batches import Batches
 from lmft.blocks import Blocks, open_stream
 from lmft.compose import compose, recompose
-from lmft.config import CORPUS, RunConfig
+from lmft.config import CORPUS, RunConfig, Strategy
 from lmft.dataset import Split
 from lmft.errors import UserError
 from lmft.hardware import Hardware, find_hardware
@@ -100,7 +100,8 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
             f"set dataset.block_size={context} or less."
         )
     network = build_network(model, hardware)
-    keep_freed_memory()  # from here on: what reading a model took comes once, and is given back
+    # From here on: what reading a model took comes once, and is given back. FSDP gathers many sizes.
+    keep_freed_memory(large=hardware.strategy is not Strategy.fsdp)
     return Materials(hardware, tokenizer, batches, network)
 
 

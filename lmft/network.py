@@ -24,6 +24,7 @@ from lmft.hardware import Hardware
 from lmft.head import Head, find_head
 from lmft.kernels import speed_up
 from lmft.model import load_weights
+from lmft.shares import ReduceInPlace
 from lmft.tensors import read_tensors
 
 
@@ -167,6 +168,10 @@ def shard(model: PreTrainedModel, hardware: Hardware) -> None:
     for layer in find_layers(model):
         fully_shard(layer, mp_policy=policy)
     fully_shard(model, mp_policy=policy)
+    if hardware.device.type == "cpu":
+        for part in model.modules():
+            if isinstance(part, FSDPModule):
+                part.set_custom_reduce_scatter(ReduceInPlace())
 
 
 def find_layers(model: PreTrainedModel) -> list[nn.Module]:

@@ -30,9 +30,17 @@ def count_processes(hardware: DictConfig) -> int:
     """How many processes of this machine the run is to be started in; 1 if this one is enough.
 
     Raises:
-        UserError: nothing says how many.
+        UserError: nothing says how many, or torchrun another number.
     """
-    if hardware.strategy is Strategy.none or "WORLD_SIZE" in os.environ:
+    if hardware.strategy is Strategy.none:
+        return 1
+    if "WORLD_SIZE" in os.environ:
+        started = os.environ.get("LOCAL_WORLD_SIZE")  # torchrun sets it
+        if hardware.processes is not None and started not in (None, str(hardware.processes)):
+            raise UserError(
+                f"hardware.processes is {hardware.processes}, but torchrun started {started} on "
+                "this machine; leave hardware.processes out."
+            )
         return 1
     if hardware.processes is not None:
         return int(hardware.processes)
@@ -63,7 +71,7 @@ def run_together(
 
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it ourselves
     threads = max(1, (os.cpu_count() or 1) // count)
-    os.environ["OMP_NUM_THREADS"] = str(threads)
+    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -107,7 +115,8 @@ def work(
         try:
             follow()
         except Exception as error:
-            raise SystemExit(report(error)) from None
+            said = join().is_said(str(error))
+            raise SystemExit(exit_code(error) if said else report(error)) from None
         return {}
     try:
         job = None if note is None else open_again(note, files)
@@ -129,12 +138,15 @@ def open_again(note: dict[str, Any], files: dict[str, str]) -> "OpenJob":
 
 def write_error(error: BaseException, path: Path) -> None:
     """What ended a process, for the one that started it."""
+    from lmft.team import join
+
     if isinstance(error, Stopped):
         told: dict[str, Any] = {"signal": error.signal_number}
     elif isinstance(error, Exception):
         if "debug=true" in sys.argv:
             traceback.print_exception(error)
         told = {"text": describe(error), "code": exit_code(error)}
+        join().say(told["text"])
     else:
         told = {"text": repr(error), "code": FAILED}
     path.write_text(json.dumps(told))

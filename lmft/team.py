@@ -25,7 +25,8 @@ from lmft.ranks import is_started_in_team
 
 PATIENCE = timedelta(days=30)  # that a leader may take to say what is next; torchrun sees its death
 LEAVING = 5.0  # seconds, after which the others must be dead
-FAILURE = "failure"
+ECHO = 1.0  # second, in which all fail who share a mistake
+FAILURE, SAID = "failure", "said"
 LOST = ("Connection closed by peer", "Connection reset by peer")  # as gloo has it
 
 
@@ -88,6 +89,28 @@ class Team:
             return None
         reason: str = self._store.get(FAILURE).decode()
         return reason
+
+    def say(self, words: str) -> None:
+        """Let the others know what the leader tells the user at its end."""
+        if self._store is not None:
+            self._store.set(SAID, words)
+
+    def is_said(self, reason: str) -> bool:
+        """Whether the leader fails for the same reason, and so tells the user of it."""
+        if self._store is None:
+            return False
+        try:
+            said: str = self._store.get(SAID).decode() if self._wait(SAID) else ""
+        except RuntimeError:  # the leader is gone
+            return False
+        return bool(reason) and reason in said
+
+    def _wait(self, key: str) -> bool:
+        assert self._store is not None
+        deadline = time.monotonic() + ECHO
+        while not (there := self._store.check([key])) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return bool(there)
 
     def leave(self) -> None:
         """Of one that has heard that there is no more to do."""

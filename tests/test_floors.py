@@ -13,6 +13,7 @@ FLOORS = [
         "markdown",
         "allocator",
         "ranks",
+        "shares",
     },
     {"faults"},
     {"files", "hub", "lock", "seal", "signals", "team", "tensors"},
