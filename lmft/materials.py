@@ -100,7 +100,7 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
             f"set dataset.block_size={context} or less."
         )
     network = build_network(model, hardware)
-    # From here on: what reading a model took comes once, and is given back. FSDP gathers many sizes.
+    # From here on: what reading a model took goes back. FSDP gathers tensors of many sizes.
     keep_freed_memory(large=hardware.strategy is not Strategy.fsdp)
     return Materials(hardware, tokenizer, batches, network)
 
