@@ -32,6 +32,7 @@ FLOORS = [
     {"session", "sweep"},
     {"finetune"},
     {"train", "evaluate", "generate", "list_runs", "clean", "compare", "verify", "profile", "crew"},
+    {"sync"},
     {"help", "mistakes"},
     {"console"},
     {"processes"},

@@ -10,6 +10,7 @@ from lmft.lock import is_held
 from lmft.tracker.store import by_tag, find_mirror
 
 PARENT, SWEEP, LINK = "mlflow.parentRunId", "lmft.sweep", "lmft.link"
+JOINED = "lmft.parent"  # the sweep that the run was first started in, as its folder remembers it
 
 
 def open_parent(client: Any, experiment: str, key: str, name: str, tags: dict[str, str]) -> str:
@@ -55,6 +56,21 @@ def adopt(client: Any, folder: str, parent: str, name: str) -> None:
         client.update_run(run.info.run_id, name=name)
     elif own != parent and run.info.status == "FINISHED":
         _link(client, run, parent, name)
+
+
+def knows_run(client: Any, run_id: str) -> bool:
+    """Whether the store has a run of that id."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return False
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return True
 
 
 def _link(client: Any, run: Any, parent: str, name: str) -> None:
