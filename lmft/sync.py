@@ -8,7 +8,7 @@ from lmft.archive import State, open_archive, read_entry
 from lmft.clean import find
 from lmft.compose import compose
 from lmft.config import build, check_targets
-from lmft.errors import Silent, UserError
+from lmft.errors import Busy, Silent, UserError
 from lmft.lock import held
 from lmft.record import read_facts
 from lmft.tracker import MlflowTracker, Tracker
@@ -33,9 +33,6 @@ def tell(words: list[str], conf: Path) -> None:
     counts = {"sent": 0, "there already": 0, "at work": 0, "without a tracker": 0}
     failures: dict[str, UserError] = {}  # by store
     for entry in entries:
-        if entry.state is State.running:
-            counts["at work"] += 1
-            continue
         tracker = tracker_of(entry.path, composed, changed)
         if tracker.where() in failures or not (facts := read_facts(entry.path)):
             continue
@@ -43,6 +40,8 @@ def tell(words: list[str], conf: Path) -> None:
         status = "FINISHED" if finished else facts.get("status", "KILLED")
         try:
             counts[send(entry.path, tracker, status)] += 1
+        except Busy:
+            counts["at work"] += 1
         except UserError as error:
             failures[tracker.where()] = error
     told = [f"{count} {what}" for what, count in counts.items() if count]
@@ -66,6 +65,7 @@ def send(path: Path, tracker: Tracker, status: str) -> str:
 
     Raises:
         UserError: the store does not take it; Silent if it does not answer.
+        Busy: the run is at work, and sends by itself.
     """
     if not isinstance(tracker, MlflowTracker):
         return "without a tracker"

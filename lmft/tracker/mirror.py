@@ -80,6 +80,7 @@ class Mirror:
         load_mlflow()  # takes seconds, in which nobody waits for the store
         self.heard = min(self.heard, time.monotonic())
         client, experiment = self._connect()
+        self.heard = time.monotonic()
         facts = self._facts()
         run = find_own(client, self._path, facts["tags"]) or self._make(client, experiment, facts)
         self.run_id: str = run.info.run_id
@@ -97,7 +98,6 @@ class Mirror:
         if knows_run(client, job[0]):
             adopt(client, str(self._path), *job)
         self._client = client
-        self.heard = time.monotonic()
 
     def _send_points(self) -> None:
         from mlflow.entities import Metric, RunTag

@@ -11,6 +11,7 @@ from lmft.tracker.store import reason_of
 logger = logging.getLogger(__name__)
 
 SEND_SECONDS = 5.0  # between two sendings, also where the last one failed
+AGAIN_SECONDS = 1.0  # between two tries at the end of a run
 PATIENCE = 40.0  # seconds without an answer after which the end of a run waits no longer
 _silent: set[str] = set()  # stores that this process has given up on; one try is enough for them
 
@@ -88,7 +89,7 @@ class Sender:
                 if status is not None and (self._uri in _silent or self._is_hopeless(0.0)):
                     return
                 if ended:  # nothing more will wake it
-                    time.sleep(1.0)
+                    time.sleep(AGAIN_SECONDS)
 
     def _is_hopeless(self, since: float) -> bool:
         """Whether the store has been silent for too long, and at least from `since` on."""

@@ -206,7 +206,9 @@ def is_silent(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Why the store did not take something, in a few words."""
-    words = r"\[Errno -?\d+\] ([^'\")\\]+)|(database is locked)|(\w+ timed out)"
+    if isinstance(error, Silent) and error.__cause__ is not None:
+        error = error.__cause__
+    words = r"\[Errno -?\d+\] ([^'\")\\]+)|(database is locked)|(\w+ timed out|Connection aborted)"
     known = re.search(words, str(error))
     if known:
         return next(found for found in known.groups() if found)
