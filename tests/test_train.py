@@ -119,5 +119,6 @@ def test_a_clock_that_jumps_changes_nothing_but_timestamps(
     speeds = [some["timing"]["tokens_per_second"] for some in (straight, jumped)]
     assert 0.1 < speeds[0] / speeds[1] < 10
     assert "checkpoint at step" not in (folder / "run.log").read_text()
-    assert list(store.points(folder, "train/loss")) == list(range(1, jumped["steps"] + 1))
+    steps = sorted(store.points(folder, "train/loss"))  # MLflow orders by timestamp
+    assert steps == list(range(1, jumped["steps"] + 1))
     assert store.run_of(folder).info.status == "FINISHED"

@@ -22,7 +22,7 @@ from lmft.tracker.store import (
     store_uri,
     told,
 )
-from lmft.tracker.sweep import JOINED, adopt, end_stale, open_parent
+from lmft.tracker.sweep import JOINED, adopt, end_stale, open_parent, set_tag
 
 logger = logging.getLogger(__name__)
 
@@ -119,7 +119,7 @@ class MlflowTracker:
         """The parent run, FINISHED or FAILED."""
         with self._unless_silent("the sweep is not ended there"):
             client = open_client(self.uri)
-            client.set_tag(parent, "best", best)
+            set_tag(client, parent, "best", best)
             if texts.is_dir():
                 client.log_artifacts(parent, str(texts))
             client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
