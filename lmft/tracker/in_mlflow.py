@@ -61,6 +61,7 @@ class MlflowTracker:
             sender.tags({"reason": f"{type(error).__name__}: {error}"[:500]})
             raise
         finally:
+            record.end(status)
             sender.finish(status)
 
     @contextmanager

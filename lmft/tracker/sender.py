@@ -54,7 +54,6 @@ class Sender:
 
     def finish(self, status: str) -> None:
         """The run has ended so; wait until the store knows, or has been silent for too long."""
-        self._record.end(status)
         asked = time.monotonic()
         self._status = status
         self._wake.set()
