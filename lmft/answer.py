@@ -26,7 +26,7 @@ def answer(
     """Show a finished run's result, and make up for what the tracker lacks; returns the result."""
     shutil.rmtree(folder.checkpoints, ignore_errors=True)  # of a start killed at its very end
     result = folder.read_json("result.json")
-    if not tracker.holds(str(folder.path)):
+    if not tracker.holds(folder.path):
         with closing(Record(folder.path)) as record, tracker.amend(record):
             pass
     if job is not None and job.parent is not None:

@@ -23,6 +23,7 @@ VERBS = {  # each with the module that tells its story
     "generate": "generate",
     "runs": "list_runs",
     "clean": "clean",
+    "sync": "sync",
 }
 
 

@@ -8,6 +8,14 @@ class UserError(ValueError):
     """Something the user can mend: one sentence that names the knob, its value and the way out."""
 
 
+class Silent(UserError):
+    """A store that does not answer now; it may do so later."""
+
+    def __init__(self, what: str, way_out: str):
+        super().__init__(f"{what}; {way_out}.")
+        self.what = what
+
+
 class Busy(RuntimeError):
     """Another process is at the same work."""
 

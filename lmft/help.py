@@ -13,6 +13,7 @@ lmft fine-tunes language models from composed configurations.
                                                 continue a text, or fill its mask tokens
   lmft runs [run_root=PATH]                     the runs there are: state, size, perplexity
   lmft clean [RUN ...] [cache=true] [yes=true]  remove runs (else the unfinished) after asking
+  lmft sync [RUN ...] [tracker.uri=STORE]       send MLflow the points that wait in runs' folders
   lmft compare RUN RUN ...                      which is better, and is it more than chance?
   lmft verify resume|batch [KNOB=VALUE ...]     does this run end the same if it is killed, or cut
                                                 into other micro-batches? a proof, not a promise

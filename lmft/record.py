@@ -6,6 +6,7 @@ The folder is what counts; a tracker mirrors it, and can be filled from it at an
 import json
 import os
 import time
+import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from lmft.faults import room_for
 from lmft.files import write_json, write_text
 
 FACTS, POINTS = "run.json", "metrics.jsonl"
+ID = "lmft.id"  # a tag: no other folder has it, also not one that was at the same place before
 TEXTS = (".hydra/config.yaml", "samples_*.txt", "*.md", "*.svg", "*.html")
 
 
@@ -54,8 +56,8 @@ class Record:
 
     def start(self, facts: Facts, tags: dict[str, str]) -> None:
         """Keep the facts of a first start; the tags of every one."""
-        known = read_facts(self.path)
-        self._write({**asdict(facts), "tags": {}, **known}, tags)
+        known = read_facts(self.path) or {"tags": {ID: uuid.uuid4().hex}}
+        self._write({**asdict(facts), **known}, tags)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Note `values`, measured after optimizer step `step`, but those it has of that step."""
@@ -72,6 +74,10 @@ class Record:
     def tags(self, tags: dict[str, str]) -> None:
         """Set facts that the run can be found by."""
         self._write(read_facts(self.path), tags)
+
+    def end(self, status: str) -> None:
+        """Keep how the work on it ended: FINISHED, FAILED or KILLED."""
+        self._write({**read_facts(self.path), "status": status}, {})
 
     def sync(self) -> None:
         """Let the points survive a loss of power."""
@@ -114,6 +120,12 @@ def read_points(path: Path, start: int = 0) -> Iterator[Points]:
                 return
             start += len(line)
             yield Points(**json.loads(line), end=start)
+
+
+def size_of_points(path: Path) -> int:
+    """Bytes of the metric points of the run in the folder `path`."""
+    place = path / POINTS
+    return place.stat().st_size if place.exists() else 0
 
 
 def read_curve(path: Path, key: str) -> dict[int, float]:

@@ -13,7 +13,7 @@ from lmft.card import Story, write_card
 from lmft.config import RunConfig
 from lmft.dataset import Split, open_splits, warn_of_overlap
 from lmft.engine import Engine
-from lmft.errors import UserError
+from lmft.errors import Silent, UserError
 from lmft.files import new_folder
 from lmft.finetune import SCORES, Prune, fine_tune, read_best_scores
 from lmft.identity import flatten
@@ -96,7 +96,7 @@ def open_session(
     with failures_told():
         materials = gather(config, splits, kept.get("precision"))
         engine = Engine(config, materials)
-    config.tracker.check()
+    check_tracker(config, anew=not kept and (job is None or job.parent is None))
     terminal.show_config(folder.path.name, values, materials.describe())
     if config.fresh and folder.path.exists():
         set_aside_old(folder, config, terminal)
@@ -114,6 +114,21 @@ def open_session(
                 config, values, splits, engine, folder, log, origin, terminal, started
             )
             # fmt: on
+
+
+def check_tracker(config: RunConfig, anew: bool) -> None:
+    """A run that begins anew needs a store that answers; later, its folder can wait for one.
+
+    So can a job, since its sweep has begun there.
+
+    Raises:
+        UserError: the tracker's settings are wrong, or its store does not answer.
+    """
+    try:
+        config.tracker.check()
+    except Silent:
+        if anew:
+            raise
 
 
 def describe(

@@ -34,6 +34,7 @@ FLOORS = [
     {"fitting", "nonfinite"},
     {"finetune"},
     {"train", "evaluate", "generate", "list_runs", "clean", "compare", "verify", "profile", "crew"},
+    {"sync"},
     {"help", "mistakes"},
     {"console"},
     {"processes"},

@@ -66,7 +66,7 @@ def test_however_a_run_ends_its_status_and_its_points_are_kept(store, record, en
     assert run.data.metrics == {"loss": 1.5}
     assert len(run.data.params["long"]) == 6000
     assert run.data.tags.get("reason") == ("RuntimeError: no" if status == "FAILED" else None)
-    assert tracker.holds(str(record.path)) == (status == "FINISHED")
+    assert tracker.holds(record.path) == (status == "FINISHED")
 
 
 def test_many_points_travel_together_and_arrive_once_each(store, record):
@@ -110,7 +110,7 @@ def test_a_folder_that_was_moved_is_one_more_run_however_often_it_is_asked_for(s
     for _ in range(2):
         with closing(Record(place)) as moved, tracker.amend(moved):
             pass
-        assert tracker.holds(str(place))
+        assert tracker.holds(place)
         assert store.points(place, "loss") == {1: 1.0}  # of the one run there is
 
 

@@ -1,6 +1,8 @@
 """The whole story, on tiny models and real text."""
 
+import itertools
 import json
+import time
 
 import pytest
 import torch
@@ -96,3 +98,27 @@ def test_what_a_run_does_not_depend_on_is_not_in_its_name(fit, corpus):
     names = [name(), name("seed=1"), name("optimizer.lr=1"), name("dataset.separator=none")]
     names += [name("model.config={n_layer: 1}"), name("hardware.precision=fp32")]
     assert len(set(names)) == len(names)
+
+
+def test_a_clock_that_jumps_changes_nothing_but_timestamps(
+    fit, store, corpus, tmp_path, monkeypatch
+):
+    overrides = [*corpus, *TINY, *store.overrides]
+    straight = result(fit(*overrides).rename(tmp_path / "straight"))
+    days = itertools.cycle(day * 86_400 for day in (0, 3, -2, 400))  # more than checkpoint_minutes
+    now, now_ns = time.time, time.time_ns
+    monkeypatch.setattr(time, "time", lambda: now() + next(days))
+    monkeypatch.setattr(time, "time_ns", lambda: now_ns() + next(days) * 10**9)
+    started = time.monotonic()
+    folder = fit(*overrides)
+    lasted = time.monotonic() - started
+    monkeypatch.undo()
+    jumped = result(folder)
+    assert {**jumped, "timing": None} == {**straight, "timing": None}
+    assert 0 < jumped["timing"]["seconds"] <= lasted
+    speeds = [some["timing"]["tokens_per_second"] for some in (straight, jumped)]
+    assert 0.1 < speeds[0] / speeds[1] < 10
+    assert "checkpoint at step" not in (folder / "run.log").read_text()
+    steps = sorted(store.points(folder, "train/loss"))  # MLflow orders by timestamp
+    assert steps == list(range(1, jumped["steps"] + 1))
+    assert store.run_of(folder).info.status == "FINISHED"

@@ -1,9 +1,10 @@
 """The best weights of a finished run as a logged model of MLflow, with what they reach."""
 
 import json
+from pathlib import Path
 from typing import Any
 
-from lmft.record import Record, read_points
+from lmft.record import read_points
 
 NAME = "checkpoint"
 METRICS = {  # the weights' own; sums such as nats stay the run's
@@ -15,12 +16,12 @@ PLACE = "lmft.checkpoint"  # the folder
 EXTERNAL = "mlflow.model.isExternal"  # MLflow's tag: it does not hold the files
 
 
-def show_checkpoint(client: Any, run_id: str, record: Record) -> None:
+def show_checkpoint(client: Any, run_id: str, path: Path) -> None:
     """Log the weights of a run once, where its folder has a result; only their place is stored.
 
     The model is READY last, so one that a kill left unfinished is gone on with.
     """
-    result = record.path / "result.json"
+    result = path / "result.json"
     if not result.exists():  # the run was pruned
         return
     from mlflow.entities import LoggedModelOutput, Metric
@@ -30,11 +31,11 @@ def show_checkpoint(client: Any, run_id: str, record: Record) -> None:
     if known and known[0].status == "READY":
         return
     step = int(json.loads(result.read_text())["best_step"])
-    model = known[0] if known else _make(client, run, record, step)
+    model = known[0] if known else _make(client, run, path, step)
     # The very points that the run has: the store takes them for the same, and notes whose they are.
     points = [
         Metric(key, value, line.time, line.step, model_id=model.model_id)
-        for line in read_points(record.path)
+        for line in read_points(path)
         if line.step == step
         for key, value in line.metrics.items()
         if key in METRICS
@@ -52,7 +53,7 @@ def move_checkpoint(client: Any, run: Any, folder: str) -> None:
         client.set_logged_model_tags(model.model_id, {PLACE: f"{folder}/checkpoint"})
 
 
-def _make(client: Any, run: Any, record: Record, step: int) -> Any:
-    tags = {EXTERNAL: "true", PLACE: str(record.path / "checkpoint")}
+def _make(client: Any, run: Any, path: Path, step: int) -> Any:
+    tags = {EXTERNAL: "true", PLACE: str(path / "checkpoint")}
     params, run_id = {"best_step": str(step)}, run.info.run_id
     return client.create_logged_model(run.info.experiment_id, NAME, run_id, tags, params)

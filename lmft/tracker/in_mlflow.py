@@ -1,25 +1,30 @@
 """Runs and sweeps in an MLflow store or server."""
 
+import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.errors import Stopped, UserError
-from lmft.record import Record
+from lmft.errors import Silent, Stopped, UserError
+from lmft.record import Record, read_facts, size_of_points
 from lmft.tracker.checkpoint import move_checkpoint
 from lmft.tracker.mirror import Mirror, Place
 from lmft.tracker.protocol import RunLog
+from lmft.tracker.sender import Sender, give_up
 from lmft.tracker.store import (
     artifact_root,
     find_mirror,
     has_experiment,
-    holds_run,
     open_client,
+    state_of,
     store_uri,
+    told,
 )
-from lmft.tracker.sweep import adopt, end_stale, open_parent
+from lmft.tracker.sweep import JOINED, adopt, end_stale, open_parent, set_tag
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -33,72 +38,109 @@ class MlflowTracker:
         """The store must open, or be made, and the experiment must not be a deleted one.
 
         Raises:
-            UserError: it is not so.
+            UserError: it is not so; Silent if it may be later.
         """
         if not has_experiment(store_uri(self.uri), self.experiment_name):
-            self._experiment(open_client(self.uri))
+            with told(store_uri(self.uri)):
+                self._experiment(open_client(self.uri))
 
     @contextmanager
     def follow(self, record: Record, job: Place | None = None) -> Iterator[RunLog]:
         """The run of this record, found or made, as part of a sweep; sent every few seconds."""
-        mirror = Mirror(self._connect, record, job)
+        if job is not None and JOINED not in read_facts(record.path)["tags"]:
+            record.tags({JOINED: job[0]})
+        sender = self._send(record, job)
         status = "FAILED"
         try:
-            yield mirror
+            yield sender
             status = "FINISHED"
         except Stopped:
             status = "KILLED"
             raise
         except Exception as error:
-            mirror.tags({"reason": f"{type(error).__name__}: {error}"[:500]})
+            sender.tags({"reason": f"{type(error).__name__}: {error}"[:500]})
             raise
         finally:
-            mirror.flush()
-            mirror.set_status(status)
+            record.end(status)
+            sender.finish(status)
 
     @contextmanager
     def amend(self, record: Record) -> Iterator[RunLog]:
         """The run of this record, found or made, and FINISHED as before."""
-        mirror = Mirror(self._connect, record, None)
-        mirror.open()
-        yield mirror
-        mirror.flush()
-        mirror.set_status("FINISHED")
+        yield record
+        self._send(record, None).finish("FINISHED")
 
-    def holds(self, folder: str) -> bool:
-        """Whether the store has the run of `folder`, and FINISHED."""
-        return holds_run(store_uri(self.uri), folder)
+    def holds(self, path: Path, status: str = "FINISHED") -> bool:
+        """Whether the store has the whole run of `path`, ended so; False where it is silent."""
+        uri = store_uri(self.uri)
+        try:
+            return state_of(uri, path) == (status, size_of_points(path))
+        except Silent:
+            give_up(uri)
+            return False
+
+    def fill(self, path: Path, status: str) -> int:
+        """Send what the store lacks of a run that has ended so; returns how many points.
+
+        Raises:
+            UserError: the store does not take it; Silent if it does not answer.
+        """
+        mirror = Mirror(self._connect, path, None)
+        with told(store_uri(self.uri)):
+            mirror.update(live=False)
+            mirror.end(status)
+        return mirror.points
 
     def adopt(self, folder: str, parent: str, name: str) -> None:
         """Make the run a child of `parent`; one that has another parent is linked once finished."""
-        adopt(open_client(self.uri), folder, parent, name)
+        with self._unless_silent("the run is not linked to its sweep"):
+            adopt(open_client(self.uri), folder, parent, name)
 
     def move(self, folder: str, place: str) -> None:
         """Tag the run, if the store has it."""
-        client = open_client(self.uri)
-        run = find_mirror(client, folder)
-        if run is not None:
-            client.set_tag(run.info.run_id, "lmft.folder", place)
-            client.set_tag(run.info.run_id, "superseded", "true")
-            move_checkpoint(client, run, place)
+        with self._unless_silent("the run that was there is shown as before"):
+            client = open_client(self.uri)
+            run = find_mirror(client, folder)
+            if run is not None:
+                client.set_tag(run.info.run_id, "lmft.folder", place)
+                client.set_tag(run.info.run_id, "superseded", "true")
+                move_checkpoint(client, run, place)
 
     def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
-        """The parent run, RUNNING."""
-        client = open_client(self.uri)
-        return open_parent(client, self._experiment(client), key, name, tags)
+        """The parent run, RUNNING.
+
+        Raises:
+            UserError: the store can't be used; Silent if it does not answer.
+        """
+        with told(store_uri(self.uri)):
+            client = open_client(self.uri)
+            return open_parent(client, self._experiment(client), key, name, tags)
 
     def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
         """The parent run, FINISHED or FAILED."""
-        client = open_client(self.uri)
-        client.set_tag(parent, "best", best)
-        if texts.is_dir():
-            client.log_artifacts(parent, str(texts))
-        client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
+        with self._unless_silent("the sweep is not ended there"):
+            client = open_client(self.uri)
+            set_tag(client, parent, "best", best)
+            if texts.is_dir():
+                client.log_artifacts(parent, str(texts))
+            client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
 
     def where(self) -> str:
         """The command that opens the page."""
         uri = store_uri(self.uri)
         return uri if uri.startswith("http") else f"make ui STORE={uri}"
+
+    def _send(self, record: Record, job: Place | None) -> Sender:
+        return Sender(Mirror(self._connect, record.path, job), record, store_uri(self.uri))
+
+    @contextmanager
+    def _unless_silent(self, otherwise: str) -> Iterator[None]:
+        """What is done inside can be made up for; it is, when the same command is given again."""
+        try:
+            with told(store_uri(self.uri)):
+                yield
+        except Silent as silent:
+            logger.warning("%s; %s until the same command is given again.", silent.what, otherwise)
 
     def _connect(self) -> tuple[Any, str]:
         client = open_client(self.uri)

@@ -23,7 +23,7 @@ class NoTracker:
 
     amend = follow
 
-    def holds(self, folder: str) -> bool:
+    def holds(self, path: Path, status: str = "FINISHED") -> bool:
         """There is nothing to make up for."""
         return True
 

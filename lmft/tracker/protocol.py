@@ -26,7 +26,11 @@ class Tracker(Protocol):
     """Where runs are shown. All follows from their records: it can be made up for later."""
 
     def check(self) -> None:
-        """Refuse settings under which no run could be shown."""
+        """Refuse settings under which no run could be shown.
+
+        Raises:
+            UserError: there are such; Silent where the run could be shown later.
+        """
 
     def follow(self, record: Record, job: tuple[str, str] | None = None) -> Any:
         """A context: the run is open inside, and ends FINISHED, FAILED or KILLED with it.
@@ -37,8 +41,8 @@ class Tracker(Protocol):
     def amend(self, record: Record) -> Any:
         """A context: the log of a run that has ended, filled from its record where it lacks."""
 
-    def holds(self, folder: str) -> bool:
-        """Whether the run in `folder` is shown to its end."""
+    def holds(self, path: Path, status: str = "FINISHED") -> bool:
+        """Whether the run in the folder `path` is shown to its end, which was this."""
 
     def adopt(self, folder: str, parent: str, name: str) -> None:
         """Show the run of `folder` under the sweep `parent`, as `name`."""

@@ -10,6 +10,7 @@ from lmft.lock import is_held
 from lmft.tracker.store import by_tag, find_mirror
 
 PARENT, SWEEP, LINK = "mlflow.parentRunId", "lmft.sweep", "lmft.link"
+JOINED = "lmft.parent"  # the sweep that the run was first started in, as its folder remembers it
 
 
 def open_parent(client: Any, experiment: str, key: str, name: str, tags: dict[str, str]) -> str:
@@ -22,8 +23,18 @@ def open_parent(client: Any, experiment: str, key: str, name: str, tags: dict[st
         run = client.create_run(experiment, run_name=name, tags={SWEEP: key})
         run_id = str(run.info.run_id)
     for tag, value in tags.items():
-        client.set_tag(run_id, tag, value)
+        set_tag(client, run_id, tag, value)
     return run_id
+
+
+def set_tag(client: Any, run_id: str, tag: str, value: str) -> None:
+    """Set a tag that another process may be setting at this moment."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        client.set_tag(run_id, tag, value)
+    except MlflowException:  # both found it missing, and the other one was faster
+        client.set_tag(run_id, tag, value)
 
 
 def end_stale(client: Any, experiment: str) -> None:
@@ -51,10 +62,25 @@ def adopt(client: Any, folder: str, parent: str, name: str) -> None:
         return
     own = run.data.tags.get(PARENT)
     if own is None:
-        client.set_tag(run.info.run_id, PARENT, parent)
+        set_tag(client, run.info.run_id, PARENT, parent)
         client.update_run(run.info.run_id, name=name)
     elif own != parent and run.info.status == "FINISHED":
         _link(client, run, parent, name)
+
+
+def knows_run(client: Any, run_id: str) -> bool:
+    """Whether the store has a run of that id."""
+    from mlflow.exceptions import MlflowException
+
+    if not run_id:
+        return False
+    try:
+        client.get_run(run_id)
+    except MlflowException as error:
+        if error.error_code == "RESOURCE_DOES_NOT_EXIST":
+            return False
+        raise
+    return True
 
 
 def _link(client: Any, run: Any, parent: str, name: str) -> None:
