@@ -107,7 +107,9 @@ class Fit:
     def __call__(self, *overrides: str, **more) -> Path:
         """Train; returns the run's folder."""
         places = [f"run_root={self.root / 'runs'}", f"cache_root={self.root / 'cache'}"]
-        composed = compose("hardware=cpu", "tracker=none", *places, *overrides)
+        # In fp32, whatever the machine has: bf16 is too coarse for laws to the last digits.
+        hardware = ["hardware=cpu", "hardware.precision=fp32"]
+        composed = compose(*hardware, "tracker=none", *places, *overrides)
         config, values = read_config(composed)
         files = {"config.yaml": OmegaConf.to_yaml(composed)}
         files["overrides.yaml"] = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))

@@ -11,7 +11,7 @@ from lmft.verify.findings import compare_runs, compare_store
 
 CACHE = "cache_root=cache"  # of the test's own folder
 TINY = [
-    "dataset.block_size=16", "trainer.batch_size=4", "hardware=cpu",
+    "dataset.block_size=16", "trainer.batch_size=4", "hardware=cpu", "hardware.precision=fp32",
     "model.config={n_layer:1,n_embd:32,n_head:2}", "optimizer.lr=1e-2",
 ]  # fmt: skip
 
