@@ -9,7 +9,7 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.archive import PLACES
-from lmft.config import build, check_targets
+from lmft.config import build
 from lmft.errors import Refused
 from lmft.identity import digest, flatten
 from lmft.lock import held
@@ -48,7 +48,6 @@ class Sweep:
         self.name = f"sweep-{short}-{self.key[:10]}"
         self.launch = Path(config.hydra.sweep.dir).expanduser().absolute()
         self.folder = root_of(config.run_root) / self.name
-        check_targets(tree)
         self.tracker: Tracker = build(config.tracker)
         tags = describe_source("lmft -m " + " ".join(config.hydra.overrides.task))
         with held(self.folder, wait=True):  # so that two launches at once find one parent
