@@ -12,6 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.errors import UserError
 from lmft.guard import check_config
+from lmft.secrets import without_hidden
 
 
 class GuardedLoader(ConfigLoaderImpl):
@@ -45,7 +46,7 @@ class GuardedLoader(ConfigLoaderImpl):
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
 
-hydra_entry.ConfigLoaderImpl = GuardedLoader  # type: ignore[misc]  # wherever Hydra composes
+vars(hydra_entry)["ConfigLoaderImpl"] = GuardedLoader  # wherever Hydra composes
 
 
 def check_search_path(places: Any) -> None:
@@ -100,6 +101,9 @@ def recompose(conf: Path, run: Path, words: list[str]) -> DictConfig:
     if not saved.exists():
         raise UserError(f"run={run} holds no run; lmft runs lists those there are.")
     base = load_composed(saved)
+    uri = base.tracker.get("uri") if isinstance(base.get("tracker"), DictConfig) else None
+    if isinstance(uri, str):  # what was hidden comes from the environment, or from `words`
+        base.tracker.uri = without_hidden(uri)
     before = OmegaConf.load(run / ".hydra" / "overrides.yaml")
     by_key = {_key(word): word for word in [*before, *words]}
     changed = compose(conf, list(by_key.values()))

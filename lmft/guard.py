@@ -160,9 +160,10 @@ def check_interpolations(path: str, text: str) -> None:
 def functions(node: Any) -> Iterator[tuple[str, str]]:
     """The name and the first argument of each function in a parsed value, as they are written."""
     if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
-        arguments = node.sequence()
+        arguments = node.sequence()  # type: ignore[no-untyped-call]
         first = arguments.element(0) if arguments is not None else None
-        yield node.resolverName().getText(), "" if first is None else first.getText()
+        name = node.resolverName().getText()  # type: ignore[no-untyped-call]
+        yield name, "" if first is None else first.getText()
     for child in getattr(node, "children", None) or ():
         yield from functions(child)
 

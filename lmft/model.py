@@ -19,6 +19,13 @@ disable_progress_bar()  # of reading and writing weights, which takes a moment
 set_verbosity_error()  # what a user must know, we say ourselves
 
 
+PICKLED = (
+    "model.name={name} has its weights in {file}, a pickle, which could run any code while it is "
+    'read; where you trust it, convert it: python -c "from transformers import {kind} as M; '
+    "M.from_pretrained('{name}', use_safetensors=False).save_pretrained('{name}')\""
+)
+
+
 def load_model(
     config: ModelConfig, objective: Objective, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> PreTrainedModel:
@@ -38,7 +45,9 @@ def load_model(
     torch.manual_seed(seed)
     try:
         if config.from_scratch:
-            model = objective.auto_model.from_config(architecture, dtype=torch.float32)
+            model = objective.auto_model.from_config(
+                architecture, dtype=torch.float32, trust_remote_code=config.trust_remote_code
+            )
         else:
             model = _load_weights(config, objective, architecture)
     except ValueError as error:
@@ -62,12 +71,14 @@ def _load_weights(
     config: ModelConfig, objective: Objective, architecture: PreTrainedConfig
 ) -> PreTrainedModel:
     assert config.name is not None
+    refuse_pickles(config.name, objective)
     model: PreTrainedModel
     model, report = objective.auto_model.from_pretrained(
         config.name,
         config=architecture,
         revision=pinned_revision(config.name, config.revision),
         dtype=torch.float32,
+        trust_remote_code=config.trust_remote_code,
         use_safetensors=True,
         output_loading_info=True,
     )
@@ -87,7 +98,9 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
     else:
         with hub_errors(f"model {config.name!r}"):
             revision = pinned_revision(config.name, config.revision)
-            architecture = AutoConfig.from_pretrained(config.name, revision=revision)
+            architecture = AutoConfig.from_pretrained(
+                config.name, revision=revision, trust_remote_code=config.trust_remote_code
+            )
     changes: dict[str, Any] = {}
     if config.from_scratch and config.tokenizer is not None:
         changes = {"vocab_size": len(tokenizer), **_special_ids(tokenizer)}
@@ -106,6 +119,23 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"model.config.{key} is {value!r}: {reason}.") from error
     return architecture
+
+
+def refuse_pickles(name: str, objective: Objective) -> None:
+    """Weights are read from safetensors: a pickle can run any code while it is read.
+
+    Raises:
+        UserError: a local folder has its weights in pickles alone; with the way to convert them.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickles = (
+        sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt")) + sorted(folder.glob("*.pth"))
+    )
+    if pickles:
+        kind = objective.auto_model.__name__
+        raise UserError(PICKLED.format(name=name, file=pickles[0].name, kind=kind))
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:

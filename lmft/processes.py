@@ -4,7 +4,6 @@ import json
 import logging
 import os
 import sys
-import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import Strategy
-from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare, report
+from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare, report, show_traceback
 from lmft.errors import Busy, Stopped, TeamFailed, UserError
 from lmft.ranks import is_leader
 
@@ -133,7 +132,7 @@ def write_error(error: BaseException, path: Path) -> None:
         told: dict[str, Any] = {"signal": error.signal_number}
     elif isinstance(error, Exception):
         if "debug=true" in sys.argv:
-            traceback.print_exception(error)
+            show_traceback(error)
         told = {"text": describe(error), "code": exit_code(error)}
     else:
         told = {"text": repr(error), "code": FAILED}

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft.files import write_json
+from lmft.secrets import redact, redact_all
 
 FACTS, POINTS = "run.json", "metrics.jsonl"
 TEXTS = (".hydra/config.yaml", "samples_*.txt", "*.md", "*.svg", "*.html")
@@ -54,7 +55,7 @@ class Record:
     def start(self, facts: Facts, tags: dict[str, str]) -> None:
         """Keep the facts of a first start; the tags of every one."""
         known = read_facts(self.path)
-        self._write({**asdict(facts), "tags": {}, **known}, tags)
+        self._write({**redact_all(asdict(facts)), "tags": {}, **known}, tags)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Note `values`, measured after optimizer step `step`, but those it has of that step."""
@@ -67,7 +68,7 @@ class Record:
 
     def text(self, text: str, file_name: str) -> None:
         """Keep a text beside the run."""
-        (self.path / file_name).write_text(text, encoding="utf-8")
+        (self.path / file_name).write_text(redact(text), encoding="utf-8")
 
     def tags(self, tags: dict[str, str]) -> None:
         """Set facts that the run can be found by."""
@@ -82,7 +83,9 @@ class Record:
         self._file.close()
 
     def _write(self, facts: dict[str, Any], tags: dict[str, str]) -> None:
-        write_json(self.path / FACTS, {**facts, "tags": {**facts.get("tags", {}), **tags}})
+        write_json(
+            self.path / FACTS, {**facts, "tags": {**facts.get("tags", {}), **redact_all(tags)}}
+        )
 
 
 def read_facts(path: Path) -> dict[str, Any]:

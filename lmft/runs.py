@@ -18,6 +18,8 @@ from lmft.errors import UserError
 from lmft.files import write_json
 from lmft.hub import content_digest
 from lmft.identity import NUMERICS, digest
+from lmft.plain import plain
+from lmft.secrets import Discreet, redact, redact_yaml
 from lmft.tracker import folder_of, store_uri
 
 SPEED = ("checkpoint_every", "checkpoint_minutes")  # knobs of the trainer that change no number
@@ -160,7 +162,7 @@ def start_folder(folder: RunFolder, composed: dict[str, str]) -> None:
     temporary = folder.path / ".hydra-new"
     temporary.mkdir(exist_ok=True)
     for name, text in composed.items():
-        (temporary / name).write_text(text)
+        (temporary / name).write_text(redact_yaml(text))
     temporary.rename(place)
 
 
@@ -168,13 +170,13 @@ def start_folder(folder: RunFolder, composed: dict[str, str]) -> None:
 def written_to(path: Path) -> Iterator[None]:
     """Everything that is logged inside also goes to the file `path`."""
     handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger("lmft").setLevel(logging.INFO)
     try:
         yield
     except Exception:
-        traceback.print_exc(file=handler.stream)
+        print(plain(redact(traceback.format_exc())), file=handler.stream)
         raise
     finally:
         logging.getLogger().removeHandler(handler)

@@ -8,6 +8,7 @@ from typing import Any
 
 from lmft.errors import Stopped, UserError
 from lmft.record import Record
+from lmft.secrets import redact
 from lmft.tracker.checkpoint import move_checkpoint
 from lmft.tracker.mirror import Mirror, Place
 from lmft.tracker.protocol import RunLog
@@ -50,7 +51,7 @@ class MlflowTracker:
             status = "KILLED"
             raise
         except Exception as error:
-            mirror.tags({"reason": f"{type(error).__name__}: {error}"[:500]})
+            mirror.tags({"reason": redact(f"{type(error).__name__}: {error}")[:500]})
             raise
         finally:
             mirror.flush()
@@ -90,7 +91,7 @@ class MlflowTracker:
     def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
         """The parent run, FINISHED or FAILED."""
         client = open_client(self.uri)
-        client.set_tag(parent, "best", best)
+        client.set_tag(parent, "best", redact(best))
         if texts.is_dir():
             client.log_artifacts(parent, str(texts))
         client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")

@@ -6,6 +6,7 @@ from itertools import islice
 from typing import Any, TypeVar
 
 from lmft.record import Record, find_texts, read_facts, read_points
+from lmft.secrets import redact
 from lmft.tracker.checkpoint import show_checkpoint
 from lmft.tracker.store import find_mirror
 from lmft.tracker.sweep import adopt
@@ -141,7 +142,7 @@ class Mirror:
     def _set_tags(self, tags: dict[str, str]) -> None:
         from mlflow.entities import RunTag
 
-        new = [RunTag(key, str(value)) for key, value in tags.items()]
+        new = [RunTag(key, redact(str(value))) for key, value in tags.items()]
         self._client.log_batch(self.run_id, tags=new)
 
 
