@@ -19,13 +19,6 @@ disable_progress_bar()  # of reading and writing weights, which takes a moment
 set_verbosity_error()  # what a user must know, we say ourselves
 
 
-PICKLED = (
-    "model.name={name} has its weights in {file}, a pickle, which could run any code while it is "
-    'read; where you trust it, convert it: python -c "from transformers import {kind} as M; '
-    "M.from_pretrained('{name}', use_safetensors=False).save_pretrained('{name}')\""
-)
-
-
 def load_model(
     config: ModelConfig, objective: Objective, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> PreTrainedModel:
@@ -73,15 +66,20 @@ def _load_weights(
     assert config.name is not None
     refuse_pickles(config.name, objective)
     model: PreTrainedModel
-    model, report = objective.auto_model.from_pretrained(
-        config.name,
-        config=architecture,
-        revision=pinned_revision(config.name, config.revision),
-        dtype=torch.float32,
-        trust_remote_code=config.trust_remote_code,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    try:
+        model, report = objective.auto_model.from_pretrained(
+            config.name,
+            config=architecture,
+            revision=pinned_revision(config.name, config.revision),
+            dtype=torch.float32,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        if "use_safetensors" not in str(error):
+            raise
+        raise pickled(config.name, "pytorch_model.bin", objective) from error
     if report["missing_keys"]:
         logger.warning(
             "%s has no weights for %s; they start at random.",
@@ -134,8 +132,18 @@ def refuse_pickles(name: str, objective: Objective) -> None:
         sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt")) + sorted(folder.glob("*.pth"))
     )
     if pickles:
-        kind = objective.auto_model.__name__
-        raise UserError(PICKLED.format(name=name, file=pickles[0].name, kind=kind))
+        raise pickled(name, pickles[0].name, objective)
+
+
+def pickled(name: str, file: str, objective: Objective) -> UserError:
+    """Says so, with the command that converts the weights."""
+    kind = objective.auto_model.__name__
+    return UserError(
+        f"model.name={name} has its weights in {file}, a pickle, which could run any code while it "
+        f'is read; where you trust it, convert it: python -c "from transformers import {kind} as '
+        f"M; M.from_pretrained({name!r}, use_safetensors=False).save_pretrained("
+        f'{Path(name).name!r})", and set model.name to the folder that this makes.'
+    )
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:

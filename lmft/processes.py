@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import socket
 import sys
 import uuid
 from collections.abc import Callable
@@ -16,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 from lmft.config import Strategy
 from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare, report, show_traceback
 from lmft.errors import Busy, Stopped, TeamFailed, UserError
-from lmft.ranks import is_leader
+from lmft.ranks import LOCAL, STORE, is_leader
 
 if TYPE_CHECKING:
     from lmft.sweep.job import OpenJob
@@ -63,13 +64,16 @@ def run_together(
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it ourselves
     threads = max(1, (os.cpu_count() or 1) // count)
     os.environ["OMP_NUM_THREADS"] = str(threads)
+    store = open_store()
+    os.environ |= {STORE: str(store.port), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
+        rdzv_endpoint=f"127.0.0.1:{store.port}",
+        rdzv_configs={"is_host": "false"},
         max_restarts=0,
     )
     note = None if job is None else asdict(job.note)
@@ -85,6 +89,31 @@ def run_together(
     if job is not None:
         vars(job.note).update(told["note"])
     return float(told["loss"])
+
+
+def open_store() -> Any:
+    """The meeting place of the processes, which only this machine can reach.
+
+    torch would let its own listen to all the world; nothing there asks who is speaking.
+    """
+    import psutil
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    listener = socket.create_server((LOCAL, 0))
+    port = listener.getsockname()[1]
+    loopback = next(
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if any(address.address == LOCAL for address in addresses)
+    )
+    os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+    return TCPStore(
+        LOCAL,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )
 
 
 def work(

@@ -22,6 +22,7 @@ from lmft.plain import plain
 from lmft.secrets import Discreet, redact, redact_yaml
 from lmft.tracker import folder_of, store_uri
 
+LONGEST_NAME = 120  # characters of a folder; file systems take 255 bytes
 SPEED = ("checkpoint_every", "checkpoint_minutes")  # knobs of the trainer that change no number
 
 
@@ -94,8 +95,12 @@ def name_folder(config: RunConfig, values: dict[str, Any], splits: dict[str, Spl
     key = digest(recipe(config.model, values, splits))
     root = root_of(config.run_root)
     readable = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", readable).strip(".")
-    return RunFolder(_there(root, key) or root / f"{safe}-{key[:10]}", key)
+    return RunFolder(_there(root, key) or root / f"{safe_name(readable)}-{key[:10]}", key)
+
+
+def safe_name(name: str) -> str:
+    """A part of a path that leads nowhere else, whatever `name` is; with room for a suffix."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".")[:LONGEST_NAME]
 
 
 def root_of(run_root: str) -> Path:

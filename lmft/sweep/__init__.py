@@ -14,7 +14,7 @@ from lmft.errors import Refused
 from lmft.identity import digest, flatten
 from lmft.lock import held
 from lmft.provenance import describe_source
-from lmft.runs import root_of
+from lmft.runs import root_of, safe_name
 from lmft.sweep.job import Plan, read_notes, write_plan
 from lmft.sweep.summary import summarize
 from lmft.terminal import Terminal
@@ -45,7 +45,7 @@ class Sweep:
         self.names = swept_names(list(config.hydra.overrides.task), hydra["sweeper"])
         self.key = digest([common_knobs(tree, self.names), sorted(self.names), study])
         short = "-".join(name.rpartition(".")[2] for name in self.names)
-        self.name = f"sweep-{short}-{self.key[:10]}"
+        self.name = f"sweep-{safe_name(short)}-{self.key[:10]}"
         self.launch = Path(config.hydra.sweep.dir).expanduser().absolute()
         self.folder = root_of(config.run_root) / self.name
         self.tracker: Tracker = build(config.tracker)

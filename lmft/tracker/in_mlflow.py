@@ -22,6 +22,8 @@ from lmft.tracker.store import (
 )
 from lmft.tracker.sweep import adopt, end_stale, open_parent
 
+LONGEST_NAME = 250  # characters of an experiment
+
 
 @dataclass(frozen=True)
 class MlflowTracker:
@@ -29,6 +31,14 @@ class MlflowTracker:
 
     uri: str | None  # null: mlflow.db in the working directory
     experiment_name: str
+
+    def __post_init__(self) -> None:
+        name = self.experiment_name
+        if not (name.isprintable() and name.strip() and len(name) <= LONGEST_NAME):
+            raise UserError(
+                f"tracker.experiment_name is {name!r}; it must be a text on one line, of at most "
+                f"{LONGEST_NAME} characters."
+            )
 
     def check(self) -> None:
         """The store must open, or be made, and the experiment must not be a deleted one.
