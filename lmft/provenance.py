@@ -30,7 +30,7 @@ class Origin:
 
 def find_origin(composed: Mapping[str, str]) -> Origin:
     """Where the run that is starting comes from; `composed`: Hydra's files about it, by name."""
-    command = redact(repeat_command(composed))
+    command = repeat_command(composed)
     return Origin(command, describe_source(command), redact(describe_changes()))
 
 
@@ -83,7 +83,7 @@ def repeat_command(composed: Mapping[str, str]) -> str:
         if source["provider"] == "command-line"
         for word in ("--config-dir", source["path"])
     ]
-    return shlex.join(["lmft", *flags, *words])
+    return shlex.join(["lmft", *map(redact, [*flags, *words])])  # quotes would hide a secret
 
 
 def git(*words: str) -> str:

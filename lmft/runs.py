@@ -95,7 +95,7 @@ def name_folder(config: RunConfig, values: dict[str, Any], splits: dict[str, Spl
     key = digest(recipe(config.model, values, splits))
     root = root_of(config.run_root)
     readable = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
-    return RunFolder(_there(root, key) or root / f"{safe_name(readable)}-{key[:10]}", key)
+    return RunFolder(_there(root, key) or root / f"{safe_name(redact(readable))}-{key[:10]}", key)
 
 
 def safe_name(name: str) -> str:

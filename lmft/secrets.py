@@ -24,7 +24,7 @@ NAME = (
     r"gitlab|wandb)_?token|token|pwd)"
 )
 VARIABLE = re.compile(
-    r".*(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET|API_?KEY|ACCESS_?KEY(_ID)?|PRIVATE_?KEY)S?",
+    r".*(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET\w*|API_?KEY|ACCESS_?KEY(_ID)?|PRIVATE_?KEY)S?",
     re.IGNORECASE,
 )
 IN_ADDRESS = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s\"\\<>?#]*@")

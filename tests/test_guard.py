@@ -12,7 +12,7 @@ import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
@@ -188,6 +188,7 @@ def test_the_folder_of_a_strangers_run_is_read_with_the_same_care(tmp_path, alar
     assert alarm == []
 
 
+@settings(max_examples=25)
 @given(st.recursive(st.just("x"), lambda some: st.lists(some) | st.dictionaries(st.text(), some)))
 def test_a_target_is_found_at_any_depth(tree):
     planted = OmegaConf.to_container(OmegaConf.create({"a": [{"b": tree}, {"_target_": "x"}]}))
