@@ -10,7 +10,8 @@ import yaml
 from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from lmft.compose import register_resolvers
+from lmft.compose import load_composed
+from lmft.errors import UserError
 from lmft.identity import flatten
 from lmft.lock import is_held
 from lmft.record import read_facts
@@ -78,10 +79,9 @@ def read_entry(path: Path) -> Entry:
 
 def read_knobs(config: Path) -> dict[str, Any]:
     """The knobs of a composed config by full name; none where it was not written to its end."""
-    register_resolvers()
     try:
-        tree: Any = OmegaConf.to_container(OmegaConf.load(config), resolve=True)
-    except (yaml.YAMLError, OmegaConfBaseException):
+        tree: Any = OmegaConf.to_container(load_composed(config), resolve=True)
+    except (yaml.YAMLError, OmegaConfBaseException, UserError):
         return {}
     knobs = flatten(tree)
     return {name: value for name, value in knobs.items() if not name.startswith(PLACES)}

@@ -8,6 +8,7 @@ from lmft.archive import State, is_run, open_archive, readable_size, size_of
 from lmft.compose import compose
 from lmft.errors import UserError
 from lmft.lock import is_held
+from lmft.plain import plain
 
 FLAGS = ("cache", "yes")
 CACHES = ("tokens", "tokenizers")  # in cache_root
@@ -27,10 +28,10 @@ def tell(words: list[str], conf: Path) -> None:
     cached = find_cached(cache_root) if flags["cache"] else []
     if not runs and not cached:
         hint = "" if flags["cache"] else "; cache=true would remove cached tokens"
-        print(f"Nothing to remove: {run_root} has no unfinished run{hint}.")
+        print(plain(f"Nothing to remove: {run_root} has no unfinished run{hint}."))
         return
     for run in runs:
-        print(f"{readable_size(size_of(run)):>12}  {run}")
+        print(plain(f"{readable_size(size_of(run)):>12}  {run}", lines=False))
     if cached:
         size = sum(map(size_of, cached))
         print(f"{readable_size(size):>12}  {cache_root}: tokens and tokenizers, made again on need")

@@ -7,7 +7,15 @@ import warnings
 from typing import TYPE_CHECKING
 
 from lmft import CONF
-from lmft.console import DONE, FAILED, describe, exit_code, prepare, report
+from lmft.console import (
+    DONE,
+    FAILED,
+    describe,
+    exit_code,
+    prepare,
+    report,
+    shown_discreetly,
+)
 from lmft.errors import Busy, Refused, Stopped, UserError, did_you_mean
 from lmft.ranks import is_leader, is_started_in_team
 
@@ -119,7 +127,8 @@ def train() -> int:
 
     whole = False
     try:
-        hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
+        with shown_discreetly():
+            hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
         whole = True
     except Refused as refused:
         if isinstance(refused.error, Busy):

@@ -3,7 +3,6 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rich.console import Console
 from rich.text import Text
 
 from lmft.comparison import compare_runs
@@ -12,6 +11,7 @@ from lmft.errors import UserError, did_you_mean
 from lmft.history import History, open_history
 from lmft.report.screen import show
 from lmft.report.texts import as_texts
+from lmft.screen import Screen
 from lmft.tracker import folder_of, store_uri
 
 KNOBS = ("evaluation.split", "tracker.uri", "tracker.experiment_name", "out")
@@ -45,7 +45,7 @@ def tell(words: list[str], conf: Path) -> None:
     history = open_history(question.uri)
     answer = find_runs(question, history)
     comparison = compare_runs(answer.folders, question.knobs.get("evaluation.split"))
-    console = Console(highlight=False)
+    console = Screen()
     show(comparison, answer.notes, console)
     texts = as_texts(comparison, answer.notes)
     place = Path(question.knobs.get("out", answer.folders[0])).expanduser().absolute()

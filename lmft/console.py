@@ -1,14 +1,19 @@
 """What a person reads on stderr, and what every process of lmft does first."""
 
+import io
 import logging
 import os
 import sys
 import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
 from lmft import CONF
 from lmft.errors import Busy, Differs, TeamFailed
 from lmft.faults import as_fault
+from lmft.plain import plain
+from lmft.secrets import Discreet, redact
 from lmft.signals import listen
 
 DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
@@ -21,7 +26,7 @@ class Console(logging.StreamHandler[TextIO]):
 def report(error: Exception) -> int:
     """Say in one sentence what went wrong; returns the exit code."""
     if "debug=true" in sys.argv:
-        traceback.print_exception(error)
+        show_traceback(error)
     print(f"lmft: {describe(error)}", file=sys.stderr)
     code = exit_code(error)
     if code == FAILED and not isinstance(error, Differs) and "debug=true" not in sys.argv:
@@ -38,8 +43,33 @@ def exit_code(error: Exception) -> int:
     return BUSY if isinstance(error, Busy) else FAILED
 
 
+@contextmanager
+def shown_discreetly() -> Iterator[None]:
+    """What Hydra itself prints of a config (`-c job` and its like), without credentials."""
+    if not {"-c", "--cfg", "-i", "--info", "--hydra-help"} & {
+        word.partition("=")[0] for word in sys.argv
+    }:
+        yield
+        return
+    shown = io.StringIO()
+    try:
+        with redirect_stdout(shown):
+            yield
+    finally:
+        sys.stdout.write(plain(redact(shown.getvalue())))
+
+
+def show_traceback(error: BaseException) -> None:
+    """Where it went wrong."""
+    print(plain(redact("".join(traceback.format_exception(error)))), file=sys.stderr)
+
+
 def describe(error: Exception) -> str:
-    """What went wrong, in one sentence."""
+    """What went wrong, in one sentence that gives away no secret."""
+    return plain(redact(_describe(error)))
+
+
+def _describe(error: Exception) -> str:
     from lmft.mistakes import as_mistake
 
     mistake = as_mistake(error, CONF)
@@ -56,6 +86,7 @@ def prepare() -> None:
     listen()
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
+        "DISABLE_SAFETENSORS_CONVERSION": "1",  # else the hub is asked to unpickle for us
         "TOKENIZERS_PARALLELISM": "true",
     }
     # Threads that wait must not spin: beside another busy process that made steps ten times slower.
@@ -64,5 +95,5 @@ def prepare() -> None:
         return
     console = Console(sys.stderr)
     console.setLevel(logging.WARNING)
-    console.setFormatter(logging.Formatter("lmft: %(message)s"))
+    console.setFormatter(Discreet("lmft: %(message)s"))
     logging.getLogger().addHandler(console)

@@ -14,6 +14,7 @@ from lmft.hardware import find_hardware
 from lmft.materials import compose_model, find_tokenizer
 from lmft.model import context_size, load_model
 from lmft.network import build_network
+from lmft.plain import plain
 from lmft.samples import Sampling, continue_text, fill_masks
 from lmft.tokenizer import find_separator
 
@@ -120,16 +121,11 @@ def answer(
     """The prompt and its continuation, or a line for each mask."""
     with torch.random.fork_rng(devices=[]):
         if config.objective.ahead:
-            return printable(prompt + continue_text(model, tokenizer, ids, sampling))
+            return plain(prompt + continue_text(model, tokenizer, ids, sampling))
         masks: list[Any] = fill_masks(model, tokenizer, ids, GUESSES)
     lines = [
         f"{tokenizer.mask_token} {number}: "
         + ", ".join(f"{text or 'a space'} {share:.1%}" for text, share in guesses)
         for number, guesses in enumerate(masks, start=1)
     ]
-    return printable("\n".join([prompt, *lines]))
-
-
-def printable(text: str) -> str:
-    """The text without what could play with a terminal."""
-    return "".join(c if c.isprintable() or c in "\n\t" else "\ufffd" for c in text)
+    return plain("\n".join([prompt, *lines]))

@@ -80,5 +80,10 @@ def hub_errors(what: str) -> Iterator[None]:
     except (OSError, ValueError) as error:
         if isinstance(error, UserError):
             raise
+        if "trust_remote_code" in str(error):
+            raise UserError(
+                f"The {what} comes with Python code of its own, which does not run here; read that "
+                "code, and if you trust it, set model.trust_remote_code=true."
+            ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"The {what} can't be loaded ({reason}); check its name.") from error

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmft.console import describe, prepare, report
+from lmft.plain import plain
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -47,7 +48,7 @@ def run_job(composed: "DictConfig") -> float:
 
     launch, words = Path(settings.sweep.dir), list(settings.overrides.task)
     with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
-        print(f"\nJob {job.note.number}: {job.note.name}", flush=True)
+        print(plain(f"\nJob {job.note.number}: {job.note.name}"), flush=True)
         try:
             return go(composed, files, job)
         except Exception as error:

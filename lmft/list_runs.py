@@ -6,12 +6,12 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from lmft.archive import Entry, open_archive, readable_size
 from lmft.compose import compose
+from lmft.screen import Screen
 
 COLUMNS = ("run", "state", "size", "perplexity", "differs in", "started")
 STYLES = {"finished": "green", "running": "cyan", "evaluated": "blue"}  # others: yellow
@@ -21,7 +21,7 @@ PIPE_WIDTH = 1000  # columns where nobody looks on: no line is folded
 def tell(words: list[str], conf: Path) -> None:
     """The command: `lmft runs [run_root=PATH]`."""
     root = Path(compose(conf, words).run_root).expanduser().absolute()
-    console = Console(highlight=False, width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    console = Screen(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     entries = open_archive(root)
     if not entries:
         console.print(Text(f"No run in {root}; lmft starts one, run_root=PATH looks elsewhere."))

@@ -3,9 +3,12 @@
 import re
 from collections.abc import Sequence
 
+from lmft.plain import plain
+
 
 def fence(text: str, language: str = "text") -> str:
     """A block that shows `text` as it is: its fence is longer than any run of ticks inside."""
+    text = plain(text)
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
     return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
@@ -30,4 +33,4 @@ def _is_number(text: str) -> bool:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"([\\|`<*_\[])", r"\\\1", " ".join(text.split()))
+    return re.sub(r"([\\|`<*_\[&])", r"\\\1", " ".join(plain(text).split()))

@@ -1,5 +1,6 @@
 """What a run works with, made from its config and checked before anything starts."""
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,8 @@ from lmft.model import context_size, load_model
 from lmft.network import Network, build_network
 from lmft.runs import RunFolder, find_run, model_label
 from lmft.tokenizer import load_tokenizer, open_trained_tokenizer
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -119,4 +122,17 @@ def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTok
     knob = "model.name" if model.tokenizer is None else "model.tokenizer"
     name = model.tokenizer or model.name
     assert name is not None
-    return load_tokenizer(name, pinned_revision(name, model.revision, knob))
+    if model.trust_remote_code:
+        warn_of_remote_code(model.name or name)
+    return load_tokenizer(
+        name, pinned_revision(name, model.revision, knob), model.trust_remote_code
+    )
+
+
+def warn_of_remote_code(name: str) -> None:
+    """Say loudly that code of strangers may run."""
+    logger.warning(
+        "model.trust_remote_code=true: Python code that comes with %s runs here, with all rights "
+        "of yours.",
+        name,
+    )

@@ -38,7 +38,9 @@ def load_model(
     torch.manual_seed(seed)
     try:
         if config.from_scratch:
-            model = objective.auto_model.from_config(architecture, dtype=torch.float32)
+            model = objective.auto_model.from_config(
+                architecture, dtype=torch.float32, trust_remote_code=config.trust_remote_code
+            )
         else:
             model = _load_weights(config, objective, architecture)
     except ValueError as error:
@@ -62,15 +64,22 @@ def _load_weights(
     config: ModelConfig, objective: Objective, architecture: PreTrainedConfig
 ) -> PreTrainedModel:
     assert config.name is not None
+    refuse_pickles(config.name, objective)
     model: PreTrainedModel
-    model, report = objective.auto_model.from_pretrained(
-        config.name,
-        config=architecture,
-        revision=pinned_revision(config.name, config.revision),
-        dtype=torch.float32,
-        use_safetensors=True,
-        output_loading_info=True,
-    )
+    try:
+        model, report = objective.auto_model.from_pretrained(
+            config.name,
+            config=architecture,
+            revision=pinned_revision(config.name, config.revision),
+            dtype=torch.float32,
+            trust_remote_code=config.trust_remote_code,
+            use_safetensors=True,
+            output_loading_info=True,
+        )
+    except OSError as error:
+        if "use_safetensors" not in str(error):
+            raise
+        raise pickled(config.name, "pytorch_model.bin", objective) from error
     if report["missing_keys"]:
         logger.warning(
             "%s has no weights for %s; they start at random.",
@@ -87,7 +96,9 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
     else:
         with hub_errors(f"model {config.name!r}"):
             revision = pinned_revision(config.name, config.revision)
-            architecture = AutoConfig.from_pretrained(config.name, revision=revision)
+            architecture = AutoConfig.from_pretrained(
+                config.name, revision=revision, trust_remote_code=config.trust_remote_code
+            )
     changes: dict[str, Any] = {}
     if config.from_scratch and config.tokenizer is not None:
         changes = {"vocab_size": len(tokenizer), **_special_ids(tokenizer)}
@@ -106,6 +117,33 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"model.config.{key} is {value!r}: {reason}.") from error
     return architecture
+
+
+def refuse_pickles(name: str, objective: Objective) -> None:
+    """Weights are read from safetensors: a pickle can run any code while it is read.
+
+    Raises:
+        UserError: a local folder has its weights in pickles alone; with the way to convert them.
+    """
+    folder = Path(name).expanduser()
+    if not folder.is_dir() or any(folder.glob("*.safetensors")):
+        return
+    pickles = (
+        sorted(folder.glob("*.bin")) + sorted(folder.glob("*.pt")) + sorted(folder.glob("*.pth"))
+    )
+    if pickles:
+        raise pickled(name, pickles[0].name, objective)
+
+
+def pickled(name: str, file: str, objective: Objective) -> UserError:
+    """Says so, with the command that converts the weights."""
+    kind = objective.auto_model.__name__
+    return UserError(
+        f"model.name={name} has its weights in {file}, a pickle, which could run any code while it "
+        f'is read; where you trust it, convert it: python -c "from transformers import {kind} as '
+        f"M; M.from_pretrained({name!r}, use_safetensors=False).save_pretrained("
+        f'{Path(name).name!r})", and set model.name to the folder that this makes.'
+    )
 
 
 def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:

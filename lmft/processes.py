@@ -3,8 +3,8 @@
 import json
 import logging
 import os
+import socket
 import sys
-import traceback
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config import Strategy
-from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare, report
+from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare, report, show_traceback
 from lmft.errors import Busy, Stopped, TeamFailed, UserError
-from lmft.ranks import is_leader
+from lmft.ranks import LOCAL, STORE, is_leader
 
 if TYPE_CHECKING:
     from lmft.sweep.job import OpenJob
@@ -72,13 +72,16 @@ def run_together(
     logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it ourselves
     threads = max(1, (os.cpu_count() or 1) // count)
     os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    store = open_store()
+    os.environ |= {STORE: str(store.port), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
         nproc_per_node=count,
         run_id=uuid.uuid4().hex,
         rdzv_backend="c10d",
-        rdzv_endpoint="127.0.0.1:0",
+        rdzv_endpoint=f"127.0.0.1:{store.port}",
+        rdzv_configs={"is_host": "false"},
         max_restarts=0,
     )
     note = None if job is None else asdict(job.note)
@@ -94,6 +97,31 @@ def run_together(
     if job is not None:
         vars(job.note).update(told["note"])
     return float(told["loss"])
+
+
+def open_store() -> Any:
+    """The meeting place of the processes, which only this machine can reach.
+
+    torch would let its own listen to all the world; nothing there asks who is speaking.
+    """
+    import psutil
+    from torch.distributed import TCPStore  # type: ignore[attr-defined]
+
+    listener = socket.create_server((LOCAL, 0))
+    port = listener.getsockname()[1]
+    loopback = next(
+        name
+        for name, addresses in psutil.net_if_addrs().items()
+        if any(address.address == LOCAL for address in addresses)
+    )
+    os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
+    return TCPStore(
+        LOCAL,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        master_listen_fd=listener.detach(),
+    )
 
 
 def work(
@@ -144,7 +172,7 @@ def write_error(error: BaseException, path: Path) -> None:
         told: dict[str, Any] = {"signal": error.signal_number}
     elif isinstance(error, Exception):
         if "debug=true" in sys.argv:
-            traceback.print_exception(error)
+            show_traceback(error)
         told = {"text": describe(error), "code": exit_code(error)}
         join().say(told["text"])
     else:

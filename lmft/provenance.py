@@ -13,6 +13,8 @@ from importlib.metadata import version
 
 import yaml
 
+from lmft.secrets import redact
+
 PACKAGES = ("lmft", "torch", "transformers", "tokenizers", "datasets", "hydra-core", "mlflow")
 DIFF_SIZE = 20_000  # characters that are kept
 
@@ -29,7 +31,7 @@ class Origin:
 def find_origin(composed: Mapping[str, str]) -> Origin:
     """Where the run that is starting comes from; `composed`: Hydra's files about it, by name."""
     command = repeat_command(composed)
-    return Origin(command, describe_source(command), describe_changes())
+    return Origin(command, describe_source(command), redact(describe_changes()))
 
 
 def describe_source(command: str) -> dict[str, str]:
@@ -37,7 +39,7 @@ def describe_source(command: str) -> dict[str, str]:
     tags = {
         "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "lmft",
-        "command": command,
+        "command": redact(command),
         "mlflow.source.type": "LOCAL",
         "host": socket.gethostname(),
         "pid": str(os.getpid()),
@@ -81,7 +83,7 @@ def repeat_command(composed: Mapping[str, str]) -> str:
         if source["provider"] == "command-line"
         for word in ("--config-dir", source["path"])
     ]
-    return shlex.join(["lmft", *flags, *words])
+    return shlex.join(["lmft", *map(redact, [*flags, *words])])  # quotes would hide a secret
 
 
 def git(*words: str) -> str:

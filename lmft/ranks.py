@@ -2,6 +2,9 @@
 
 import os
 
+LOCAL = "127.0.0.1"
+STORE = "LMFT_STORE"  # the port of the store of processes that lmft itself started
+
 
 def is_started_in_team() -> bool:
     """Whether torchrun started this process beside others."""

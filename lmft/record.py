@@ -14,6 +14,7 @@ from typing import Any
 
 from lmft.faults import room_for
 from lmft.files import write_json, write_text
+from lmft.secrets import redact, redact_all
 
 FACTS, POINTS = "run.json", "metrics.jsonl"
 ID = "lmft.id"  # a tag: no other folder has it, also not one that was at the same place before
@@ -57,7 +58,7 @@ class Record:
     def start(self, facts: Facts, tags: dict[str, str]) -> None:
         """Keep the facts of a first start; the tags of every one."""
         known = read_facts(self.path) or {"tags": {ID: uuid.uuid4().hex}}
-        self._write({**asdict(facts), **known}, tags)
+        self._write({**redact_all(asdict(facts)), **known}, tags)
 
     def metrics(self, values: dict[str, float], step: int) -> None:
         """Note `values`, measured after optimizer step `step`, but those it has of that step."""
@@ -69,7 +70,7 @@ class Record:
 
     def text(self, text: str, file_name: str) -> None:
         """Keep a text beside the run."""
-        write_text(self.path / file_name, text)
+        write_text(self.path / file_name, redact(text))
 
     def tags(self, tags: dict[str, str]) -> None:
         """Set facts that the run can be found by."""
@@ -99,7 +100,9 @@ class Record:
             raise
 
     def _write(self, facts: dict[str, Any], tags: dict[str, str]) -> None:
-        write_json(self.path / FACTS, {**facts, "tags": {**facts.get("tags", {}), **tags}})
+        write_json(
+            self.path / FACTS, {**facts, "tags": {**facts.get("tags", {}), **redact_all(tags)}}
+        )
 
 
 def read_facts(path: Path) -> dict[str, Any]:

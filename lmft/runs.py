@@ -18,9 +18,12 @@ from lmft.errors import UserError
 from lmft.files import new_folder, write_json
 from lmft.hub import content_digest
 from lmft.identity import NUMERICS, digest
+from lmft.plain import plain
+from lmft.secrets import Discreet, redact, redact_yaml
 from lmft.tracker import folder_of, store_uri
 
 STOPS = ("on_nonfinite", "stop")  # no number comes of it
+LONGEST_NAME = 120  # characters of a folder; file systems take 255 bytes
 SPEED = ("checkpoint_every", "checkpoint_minutes")  # knobs of the trainer that change no number
 
 
@@ -93,8 +96,12 @@ def name_folder(config: RunConfig, values: dict[str, Any], splits: dict[str, Spl
     key = digest(recipe(config.model, values, splits))
     root = root_of(config.run_root)
     readable = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
-    safe = re.sub(r"[^A-Za-z0-9_.-]+", "_", readable).strip(".")
-    return RunFolder(_there(root, key) or root / f"{safe}-{key[:10]}", key)
+    return RunFolder(_there(root, key) or root / f"{safe_name(redact(readable))}-{key[:10]}", key)
+
+
+def safe_name(name: str) -> str:
+    """A part of a path that leads nowhere else, whatever `name` is; with room for a suffix."""
+    return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".")[:LONGEST_NAME]
 
 
 def root_of(run_root: str) -> Path:
@@ -163,7 +170,7 @@ def start_folder(folder: RunFolder, composed: dict[str, str]) -> None:
         return
     with new_folder(place) as temporary:
         for name, text in composed.items():
-            (temporary / name).write_text(text)
+            (temporary / name).write_text(redact_yaml(text))
 
 
 class LogFile(logging.FileHandler):
@@ -177,14 +184,14 @@ class LogFile(logging.FileHandler):
 def written_to(path: Path) -> Iterator[None]:
     """Everything that is logged inside also goes to the file `path`."""
     handler = LogFile(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger("lmft").setLevel(logging.INFO)
     try:
         yield
     except Exception:
         with suppress(OSError):
-            traceback.print_exc(file=handler.stream)
+            print(plain(redact(traceback.format_exc())), file=handler.stream)
         raise
     finally:
         logging.getLogger().removeHandler(handler)

@@ -16,6 +16,7 @@ from lmft.evaluation import Scores
 from lmft.materials import Materials
 from lmft.metrics import TokenLoss
 from lmft.outcome import Progress
+from lmft.plain import plain
 from lmft.provenance import Origin
 from lmft.runs import RunFolder
 from lmft.samples import Sample
@@ -78,7 +79,7 @@ def show_samples(when: str, session: Session) -> None:
     samples = session.engine.draw_samples()
     session.terminal.show_samples(f"{when} training", samples)
     text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
-    session.log.text(text + "\n", f"samples_{when}.txt")
+    session.log.text(plain(text) + "\n", f"samples_{when}.txt")
     known = session.folder.read_json(SAMPLES)
     session.folder.write_json(SAMPLES, {**known, when: [asdict(sample) for sample in samples]})
 

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmft.config import build
 from lmft.errors import UserError
-from lmft.identity import flatten
+from lmft.guard import check_search
 from lmft.metrics import TokenLoss
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def open_trial(study: dict[str, Any] | None, number: int) -> Trial | None:
     if study is None:
         return None
     optuna = load_optuna()
+    check_search({"pruner": study["pruner"]})
     found = optuna.load_study(
         study_name=study["name"], storage=study["storage"], pruner=build(study["pruner"])
     )
@@ -57,9 +58,7 @@ class Study:
             UserError: the sampler or pruner is none of Optuna's.
         """
         self._optuna = load_optuna()
-        for knob, target in flatten({"sampler": sampler, "pruner": facts["pruner"]}).items():
-            if knob.endswith("_target_") and not str(target).startswith("optuna."):
-                raise UserError(f"hydra.sweeper.{knob} is {target!r}; only optuna.* may be named.")
+        check_search({"sampler": sampler, "pruner": facts["pruner"]})
         self._study = self._optuna.create_study(
             study_name=facts["name"],
             storage=facts["storage"],

@@ -6,8 +6,8 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.archive import State, open_archive, read_entry
 from lmft.clean import find
-from lmft.compose import compose
-from lmft.config import build, check_targets
+from lmft.compose import compose, load_composed
+from lmft.config import build
 from lmft.errors import Busy, Silent, UserError
 from lmft.lock import held
 from lmft.record import read_facts
@@ -52,10 +52,9 @@ def tell(words: list[str], conf: Path) -> None:
 
 def tracker_of(path: Path, composed: DictConfig, changed: list[str]) -> Tracker:
     """The tracker that the run in the folder `path` was started with, less what was changed."""
-    tree = OmegaConf.load(path / ".hydra" / "config.yaml")
+    tree = load_composed(path / ".hydra" / "config.yaml")
     for knob in changed:
         OmegaConf.update(tree, knob, OmegaConf.select(composed, knob), merge=False)
-    check_targets({"tracker": OmegaConf.to_container(tree.tracker)})
     tracker: Tracker = build(tree.tracker)
     return tracker
 

@@ -17,11 +17,12 @@ import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
 from lmft.errors import Fault, Stopped, TeamFailed
-from lmft.ranks import is_started_in_team
+from lmft.ranks import LOCAL, STORE, is_started_in_team
 
 PATIENCE = timedelta(days=30)  # that a leader may take to say what is next; torchrun sees its death
 LEAVING = 5.0  # seconds, after which the others must be dead
@@ -150,12 +151,22 @@ def failures_told() -> Iterator[None]:
         raise TeamFailed(reason) from error
 
 
+def meet() -> tuple[Store, int, int]:
+    """The store, this process's rank, and how many there are."""
+    port = os.environ.get(STORE)
+    if port is None:  # torchrun started them, perhaps on several machines
+        store, rank, size = next(rendezvous("env://"))
+        return store, rank, size
+    mine = PrefixStore("lmft", TCPStore(LOCAL, int(port), is_master=False))
+    return mine, int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+
+
 @functools.cache
 def join() -> Team:
     """The team that this process was started in; of one, where it was started alone."""
     if not is_started_in_team():
         return Team()
-    store, rank, size = next(rendezvous("env://"))
+    store, rank, size = meet()
     store.set_timeout(PATIENCE)
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # a start of its own begins anew
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"

@@ -6,13 +6,14 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 from rich.tree import Tree
 
 from lmft.metrics import TokenLoss
+from lmft.screen import Screen
+from lmft.secrets import redact, redact_all
 
 if TYPE_CHECKING:
     from lmft.samples import Sample
@@ -35,7 +36,7 @@ class Terminal:
 
     def __init__(self, console: Console | None = None, brief: bool = False):
         """With `brief`, as for the jobs of a sweep, only losses and the final line are shown."""
-        self._console = console or Console(highlight=False)
+        self._console = console or Screen()
         self.brief = brief
 
     def show_config(self, title: str, values: Mapping[str, Any], facts: Mapping[str, str]) -> None:
@@ -44,13 +45,13 @@ class Terminal:
             return
         tree = Tree(Text(title, style="bold"))
         for group, knobs in KNOBS.items():
-            shown = {knob: values[group].get(knob) for knob in knobs}
-            text = "  ".join(
-                f"[dim]{knob.replace('_target_', '')}[/dim] {escape(_short(value))}".strip()
-                for knob, value in shown.items()
-                if value not in (None, {}, False)
-            )
-            branch = tree.add(f"[cyan]{group}[/cyan]  {text}")
+            line = Text(group, style="cyan", end="")
+            for knob in knobs:
+                value = redact_all(values[group].get(knob))
+                if value not in (None, {}, False):
+                    name = (f"  {knob.replace('_target_', '')}".rstrip(), "dim not cyan")
+                    line.append_text(Text.assemble(name, (f" {_short(value)}", "default")))
+            branch = tree.add(line)
             if group in facts:
                 branch.add(Text(facts[group], style="green"))
         for group in facts.keys() - KNOBS.keys():
@@ -59,7 +60,7 @@ class Terminal:
 
     def say(self, text: str, style: str = "") -> None:
         """One line."""
-        self._console.print(Text(text, style=style), soft_wrap=True)
+        self._console.print(Text(redact(text), style=style), soft_wrap=True)
 
     def show_loss(self, step: int, split: str, loss: TokenLoss, note: str = "") -> None:
         """One evaluation, on a line."""
@@ -108,6 +109,7 @@ class Terminal:
         below = Table.grid(padding=(0, 2))
         for number, knobs, state, loss, reason in rows:
             perplexity = f"{math.exp(loss):,.2f}" if loss < 700 else ""
+            knobs, reason = redact(knobs), redact(reason)
             style, fits = STATES.get(state, "yellow"), len(reason) <= SHORT_REASON
             shown = reason if fits else "see below"
             table.add_row(

@@ -23,7 +23,9 @@ SPECIAL_TOKENS = {  # RoBERTa's, so that one tokenizer serves causal and masked 
 }
 
 
-def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
+def load_tokenizer(
+    name: str, revision: str | None, trust_remote_code: bool = False
+) -> PreTrainedTokenizerBase:
     """The tokenizer of the hub model or local folder `name`.
 
     Raises:
@@ -35,8 +37,12 @@ def load_tokenizer(name: str, revision: str | None) -> PreTrainedTokenizerBase:
     )
     with hub_errors(f"tokenizer of {name!r}"):
         try:
-            tokenizer = AutoTokenizer.from_pretrained(name, revision=revision)
+            tokenizer = AutoTokenizer.from_pretrained(
+                name, revision=revision, trust_remote_code=trust_remote_code
+            )
         except ValueError as error:
+            if "trust_remote_code" in str(error):
+                raise
             raise missing from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise missing  # without its files, transformers makes one that knows no text

@@ -18,7 +18,7 @@ from lmft.files import new_folder
 from lmft.finetune import SCORES, Prune, fine_tune, read_best_scores
 from lmft.identity import flatten
 from lmft.lock import held
-from lmft.materials import gather
+from lmft.materials import gather, warn_of_remote_code
 from lmft.outcome import Outcome, Progress
 from lmft.provenance import find_origin
 from lmft.record import Facts, Record, read_curve, read_facts
@@ -102,6 +102,8 @@ def open_session(
         set_aside_old(folder, config, terminal)
     start_folder(folder, composed)
     with written_to(folder.log), closing(Record(folder.path)) as record:
+        if config.model.trust_remote_code:
+            warn_of_remote_code(str(config.model.name))
         origin = find_origin(composed)
         record.start(
             describe(folder, config, values, splits, job, materials.hardware.precision.value),

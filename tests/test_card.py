@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from mlflow.artifacts import load_text
 
-from lmft.card import model_facts, without_passwords
+from lmft.card import model_facts
 from lmft.card.curve import MOST_POINTS, thin
 from lmft.config import read_config
 from lmft.dataset import open_splits
@@ -22,6 +22,7 @@ from lmft.hub import content_digest
 from lmft.markdown import fence, table
 from lmft.provenance import describe_changes, repeat_command
 from lmft.runs import name_folder
+from lmft.secrets import redact
 from tests.conftest import compose
 
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
@@ -120,9 +121,7 @@ def test_the_command_of_a_job_is_that_job_alone():
 
 
 def test_passwords_stay_out():
-    assert without_passwords("tracker.uri=https://me:secret@host/x") == (
-        "tracker.uri=https://***@host/x"
-    )
+    assert redact("tracker.uri=https://me:secret@host/x") == ("tracker.uri=https://HIDDEN@host/x")
 
 
 def test_a_long_curve_keeps_its_mean():

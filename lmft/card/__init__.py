@@ -1,6 +1,5 @@
 """The card of a run: all that a stranger needs to trust its numbers, and to reach them again."""
 
-import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +22,7 @@ from lmft.materials import Materials
 from lmft.provenance import Origin
 from lmft.runs import RunFolder
 from lmft.samples import Sample
+from lmft.secrets import redact, redact_all
 from lmft.tracker import RunLog
 
 CARD, CURVE = "card.md", "curve.svg"
@@ -44,7 +44,7 @@ class Story:
 
 def write_card(story: Story, folder: RunFolder, log: RunLog) -> None:
     """Put the card and its picture into the run's folder, its checkpoint and the tracker."""
-    body = without_passwords(describe_run(story, folder.path.name))
+    body = redact(describe_run(story, folder.path.name))
     curve = draw_losses(story.losses, story.result["best_step"])
     readme = f"---\n{_yaml(model_facts(story.config))}---\n\n{body}"
     for path, text in {
@@ -90,7 +90,7 @@ def describe_run(story: Story, name: str) -> str:
         describe_materials(config.model, config.dataset.name, story.splits, materials),
         "## Where it ran",
         describe_place(story.origin, materials.hardware, story.result["timing"]),
-        folded("The composed config", fence(_yaml(story.values), "yaml")),
+        folded("The composed config", fence(_yaml(redact_all(story.values)), "yaml")),
     ]
     if story.origin.changes:
         parts.append(
@@ -101,8 +101,3 @@ def describe_run(story: Story, name: str) -> str:
 
 def _yaml(value: dict[str, Any]) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None)
-
-
-def without_passwords(text: str) -> str:
-    """The text without the passwords of URLs, since cards are made to be shared."""
-    return re.sub(r"://[^/\s@]+@", "://***@", text)

@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
-from lmft.compose import register_resolvers
+from lmft.compose import load_composed
 from lmft.errors import UserError
 
 NOT_COMPARED = (  # where things lie, and what lmft evaluate was asked
@@ -28,10 +28,7 @@ def read_knobs(folder: Path) -> dict[str, Any]:
     path = folder / ".hydra" / "config.yaml"
     if not path.exists():
         raise UserError(f"{folder} has no .hydra/config.yaml, so it is no run's folder; check it.")
-    register_resolvers()
-    config = OmegaConf.load(path)
-    assert isinstance(config, DictConfig)
-    values: dict[str, Any] = OmegaConf.to_container(config, resolve=True)  # type: ignore[assignment]
+    values: dict[str, Any] = OmegaConf.to_container(load_composed(path), resolve=True)  # type: ignore[assignment]
     trained = (folder / "result.json").exists()
     dropped = NOT_COMPARED if trained else (*NOT_COMPARED, *OF_TRAINING)
     knobs = {name: v for name, v in by_knob(values).items() if not name.startswith(dropped)}

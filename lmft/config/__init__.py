@@ -21,7 +21,7 @@ from lmft.config.groups import (
     TrainerConfig,
 )
 from lmft.errors import UserError
-from lmft.identity import flatten
+from lmft.guard import check_config
 
 __all__ = [
     "AUTO",
@@ -39,13 +39,9 @@ __all__ = [
     "TrainerConfig",
     "as_values",
     "build",
-    "check_targets",
     "check_types",
     "read_config",
 ]
-
-# All that a config may name in `_target_`: ours, and torch's optimizers.
-TARGETS = ("lmft.dataset.sources.", "lmft.objective.", "lmft.tracker.", "torch.optim.")
 
 
 @dataclass
@@ -76,26 +72,16 @@ def check_types(composed: DictConfig) -> DictConfig:
     Raises:
         UserError: a value is missing, or a `_target_` is not one of ours.
     """
+    check_config(composed)
     typed: DictConfig = OmegaConf.merge(OmegaConf.structured(RunConfig), composed)  # type: ignore[assignment]
     OmegaConf.set_readonly(typed, True)
     missing = sorted(OmegaConf.missing_keys(typed))
     if missing:
         raise UserError(f"{missing[0]} has no value; set {missing[0]}=...")
-    check_targets(as_values(typed))
+    check_config(as_values(typed))  # what interpolations came to as well
     if not 0 <= typed.seed < 2**63:
         raise UserError(f"seed must be a number from 0 to 2**63, not {typed.seed}.")
     return typed
-
-
-def check_targets(values: dict[str, Any]) -> None:
-    """Refuse what a config may not name.
-
-    Raises:
-        UserError: a `_target_` is not one of ours.
-    """
-    for key, target in flatten(values).items():
-        if key.endswith("_target_") and not str(target).startswith(TARGETS):
-            raise UserError(f"{key} is {target!r}; only {', '.join(TARGETS)}* may be named there.")
 
 
 def as_values(typed: DictConfig) -> dict[str, Any]:

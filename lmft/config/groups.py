@@ -59,6 +59,7 @@ class ModelConfig:
     label: str | None  # for folder names and tables; null: the last part of `name`
     name: str | None  # a hub model, or a local folder
     revision: str  # of the hub model
+    trust_remote_code: bool  # run the Python files that come with the model
     architecture: dict[str, Any] | None  # model_type and its config's values, if no name gives it
     from_scratch: bool  # the architecture with new weights
     config: dict[str, Any] | None  # changes to the architecture's config

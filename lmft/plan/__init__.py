@@ -4,8 +4,6 @@ from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from rich.console import Console
-
 from lmft.compose import compose
 from lmft.config import RunConfig, build, check_types
 from lmft.dataset import open_splits
@@ -26,6 +24,7 @@ from lmft.plan.pace import Pace, find_work, measure_pace
 from lmft.plan.passes import Passes, find_passes
 from lmft.plan.screen import show
 from lmft.processes import count_processes
+from lmft.screen import Screen
 from lmft.tracker import MlflowTracker
 
 
@@ -42,7 +41,7 @@ def tell(words: list[str], conf: Path) -> None:
     splits = open_splits(config.dataset)
     if "train" not in splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
-    console = Console(highlight=False)
+    console = Screen()
     with console.status("opening the corpus and the model"):
         load_tracker(config)
         materials = gather(config, splits)

@@ -1,8 +1,8 @@
 """What `lmft plan` shows."""
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lmft.archive import readable_size
 from lmft.config import RunConfig
@@ -38,12 +38,13 @@ def show(
     """What the run does, and what it takes."""
     for name, fact in materials.describe().items():
         label = model_label(config.model) + ", " if name == "model" else ""
-        console.print(f"[bold]{name}[/bold] {escape(label + fact)}", soft_wrap=True)
+        _say(console, name, label + fact)
     size = config.trainer.batch_size
-    console.print(
-        f"[bold]work[/bold] {work.steps:,} steps of {size} blocks of {config.dataset.block_size} "
-        f"tokens, {work.evaluations} evaluations, {work.windows:,} windows scored",
-        soft_wrap=True,
+    _say(
+        console,
+        "work",
+        f"{work.steps:,} steps of {size} blocks of {config.dataset.block_size} tokens, "
+        f"{work.evaluations} evaluations, {work.windows:,} windows scored",
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("memory" if processes == 1 else f"memory of each of {processes} processes")
@@ -53,14 +54,18 @@ def show(
             table.add_row(label, f"{count / 2**20:,.1f}")
     table.add_row("at the highest", f"{memory.total / 2**20:,.1f}", style="bold")
     console.print(table)
-    console.print(
-        f"[bold]disk[/bold] {readable_size(disk.kept)} in the end, at most "
-        f"{readable_size(disk.while_running)} on the way ({readable_size(disk.checkpoint)} a "
-        f"checkpoint), {readable_size(disk.free)} free; {readable_size(disk.cache)} of tokens in "
-        "the cache",
-        soft_wrap=True,
+    _say(
+        console,
+        "disk",
+        f"{readable_size(disk.kept)} in the end, at most {readable_size(disk.while_running)} on "
+        f"the way ({readable_size(disk.checkpoint)} a checkpoint), {readable_size(disk.free)} "
+        f"free; {readable_size(disk.cache)} of tokens in the cache",
     )
-    console.print(f"[bold]time[/bold] {tell_time(pace, work, processes)}", soft_wrap=True)
+    _say(console, "time", tell_time(pace, work, processes))
+
+
+def _say(console: Console, what: str, fact: str) -> None:
+    console.print(Text.assemble((what, "bold"), " ", fact), soft_wrap=True)
 
 
 def tell_time(pace: Pace | None, work: Work, processes: int) -> str:

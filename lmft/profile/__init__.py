@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import torch
-from rich.console import Console
 from torch.profiler import ProfilerActivity, profile, record_function
 
 from lmft.arithmetic import Limit, find_limit
@@ -22,6 +21,7 @@ from lmft.profile.operations import BATCH, STEP, Operation, find_operations, sha
 from lmft.profile.screen import show_operations, show_speed
 from lmft.profile.words import advise, tell_shares
 from lmft.runs import model_label
+from lmft.screen import Screen
 from lmft.trainer import Step, train
 
 WARM_UP, WATCHED = 2, 3  # steps before the measured ones, and after them, under the profiler
@@ -40,7 +40,7 @@ def tell(words: list[str], conf: Path) -> None:
     config, _ = read_config(compose(conf, knobs))
     if config.dataset.train is None:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
-    console = Console(highlight=False)
+    console = Screen()
     with console.status("opening the corpus and the model"):
         materials = gather(config, open_splits(config.dataset, only=("train",)))
     hardware = materials.hardware
@@ -115,7 +115,7 @@ def marked(batches: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
 
 
 def report(
-    console: Console,
+    console: Screen,
     operations: list[Operation],
     measured: list[Step],
     config: RunConfig,

@@ -4,8 +4,8 @@ import statistics
 from collections import defaultdict
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from lmft.arithmetic import Limit
 from lmft.config import RunConfig
@@ -28,7 +28,8 @@ def show_speed(
     """What was measured, and how long a step took; `memory` in bytes."""
     weights = sum(weight.numel() for weight in materials.network.model.parameters())
     hardware, size = materials.hardware, config.trainer.batch_size
-    console.print(f"[bold]{escape(label)}[/bold], {weights:,} weights, {hardware.describe()}")
+    rest = f", {weights:,} weights, {hardware.describe()}"
+    console.print(Text.assemble((label, "bold"), rest))
     console.print(
         f"a step: {size} blocks of {config.dataset.block_size} tokens, "
         f"{min(size, hardware.micro_batch_size)} at once"
@@ -61,7 +62,7 @@ def show_operations(console: Console, operations: list[Operation], steps: int) -
         table.add_column(column, justify="right", no_wrap=True)
     for (name, family), seconds in sorted(calls.items(), key=lambda item: -sum(item[1]))[:SHOWN]:
         table.add_row(
-            escape(name),
+            name,
             family,
             f"{len(seconds) / steps:,.0f}",
             f"{1000 * sum(seconds) / steps:,.2f}",

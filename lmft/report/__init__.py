@@ -9,6 +9,7 @@ from lmft.comparison.apart import tell_apart
 from lmft.comparison.pairs import BITS
 from lmft.comparison.words import tell_ranking
 from lmft.history import Curve
+from lmft.plain import plain
 from lmft.report.plots import curves, forest
 from lmft.report.tables import Table, pairs_table, ranking_table, runs_table
 
@@ -75,7 +76,7 @@ def markdown_table(table: Table) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is."""
-    return SPECIAL.sub(r"\\\1", text)
+    return SPECIAL.sub(r"\\\1", plain(text))
 
 
 def as_page(comparison: Comparison, notes: list[str], found: dict[str, dict[str, Curve]]) -> str:

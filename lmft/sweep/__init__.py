@@ -9,12 +9,12 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.archive import PLACES
-from lmft.config import build, check_targets
+from lmft.config import build
 from lmft.errors import Refused
 from lmft.identity import digest, flatten
 from lmft.lock import held
 from lmft.provenance import describe_source
-from lmft.runs import root_of
+from lmft.runs import root_of, safe_name
 from lmft.sweep.job import Plan, read_notes, write_plan
 from lmft.sweep.summary import summarize
 from lmft.terminal import Terminal
@@ -45,10 +45,9 @@ class Sweep:
         self.names = swept_names(list(config.hydra.overrides.task), hydra["sweeper"])
         self.key = digest([common_knobs(tree, self.names), sorted(self.names), study])
         short = "-".join(name.rpartition(".")[2] for name in self.names)
-        self.name = f"sweep-{short}-{self.key[:10]}"
+        self.name = f"sweep-{safe_name(short)}-{self.key[:10]}"
         self.launch = Path(config.hydra.sweep.dir).expanduser().absolute()
         self.folder = root_of(config.run_root) / self.name
-        check_targets(tree)
         self.tracker: Tracker = build(config.tracker)
         tags = describe_source("lmft -m " + " ".join(config.hydra.overrides.task))
         with held(self.folder, wait=True):  # so that two launches at once find one parent

@@ -15,6 +15,7 @@ from lmft.errors import Stopped
 from lmft.files import write_json
 from lmft.record import read_curve, read_facts
 from lmft.runs import RunFolder
+from lmft.secrets import redact
 from lmft.study import Trial, open_trial
 
 PLAN, JOBS = "sweep.json", "jobs"
@@ -106,7 +107,7 @@ def pick_knobs(overrides: list[str], names: list[str]) -> dict[str, str]:
     count = Counter(name.rpartition(".")[2] for name in names)
     shorts = {name: name.rpartition(".")[2] for name in names}
     return {
-        shorts[name] if count[shorts[name]] == 1 else name: as_people_write(values[name])
+        shorts[name] if count[shorts[name]] == 1 else name: as_people_write(redact(values[name]))
         for name in names
         if name in values
     }

@@ -9,6 +9,7 @@ from typing import Any
 
 from lmft.errors import Silent, Stopped, UserError
 from lmft.record import Record, read_facts, size_of_points
+from lmft.secrets import redact
 from lmft.tracker.checkpoint import move_checkpoint
 from lmft.tracker.mirror import Mirror, Place
 from lmft.tracker.protocol import RunLog
@@ -26,6 +27,8 @@ from lmft.tracker.sweep import JOINED, adopt, end_stale, open_parent, set_tag
 
 logger = logging.getLogger(__name__)
 
+LONGEST_NAME = 250  # characters of an experiment
+
 
 @dataclass(frozen=True)
 class MlflowTracker:
@@ -33,6 +36,14 @@ class MlflowTracker:
 
     uri: str | None  # null: mlflow.db in the working directory
     experiment_name: str
+
+    def __post_init__(self) -> None:
+        name = self.experiment_name
+        if not (name.isprintable() and name.strip() and len(name) <= LONGEST_NAME):
+            raise UserError(
+                f"tracker.experiment_name is {name!r}; it must be a text on one line, of at most "
+                f"{LONGEST_NAME} characters."
+            )
 
     def check(self) -> None:
         """The store must open, or be made, and the experiment must not be a deleted one.
@@ -58,7 +69,7 @@ class MlflowTracker:
             status = "KILLED"
             raise
         except Exception as error:
-            sender.tags({"reason": f"{type(error).__name__}: {error}"[:500]})
+            sender.tags({"reason": redact(f"{type(error).__name__}: {error}")[:500]})
             raise
         finally:
             record.end(status)
@@ -120,7 +131,7 @@ class MlflowTracker:
         """The parent run, FINISHED or FAILED."""
         with self._unless_silent("the sweep is not ended there"):
             client = open_client(self.uri)
-            set_tag(client, parent, "best", best)
+            set_tag(client, parent, "best", redact(best))
             if texts.is_dir():
                 client.log_artifacts(parent, str(texts))
             client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")

@@ -2,9 +2,8 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from lmft.errors import UserError, did_you_mean
+from lmft.screen import Screen
 
 PROOFS = ("resume", "batch")
 
@@ -17,7 +16,7 @@ def tell(words: list[str], conf: Path) -> None:
         Differs: the promise does not hold.
     """
     proof, knobs = check_words(words)
-    console = Console(highlight=False)
+    console = Screen()
     if proof == "resume":
         from lmft.verify.resume import verify_resume
 
