@@ -19,7 +19,7 @@ from lmft.files import new_folder, write_json
 from lmft.hub import content_digest
 from lmft.identity import NUMERICS, digest
 from lmft.plain import plain
-from lmft.secrets import Discreet, redact, redact_yaml
+from lmft.secrets import Discreet, redact, redact_all, redact_yaml
 from lmft.tracker import folder_of, store_uri
 
 STOPS = ("on_nonfinite", "stop")  # no number comes of it
@@ -56,7 +56,7 @@ class RunFolder:
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` to the file `name`, whole or not at all."""
-        write_json(self.path / name, value)
+        write_json(self.path / name, redact_all(value))
 
 
 def find_run(place: str, tracker_uri: str | None) -> RunFolder:

@@ -108,8 +108,8 @@ class Fit:
         """Train; returns the run's folder."""
         places = [f"run_root={self.root / 'runs'}", f"cache_root={self.root / 'cache'}"]
         # In fp32, whatever the machine has: bf16 is too coarse for laws to the last digits.
-        hardware = ["hardware=cpu", "hardware.precision=fp32"]
-        composed = compose(*hardware, "tracker=none", *places, *overrides)
+        overrides = ("hardware=cpu", "hardware.precision=fp32", *overrides)
+        composed = compose("tracker=none", *places, *overrides)
         config, values = read_config(composed)
         files = {"config.yaml": OmegaConf.to_yaml(composed)}
         files["overrides.yaml"] = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))

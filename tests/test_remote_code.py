@@ -75,11 +75,12 @@ def test_code_that_comes_with_a_model_runs_only_where_it_is_trusted(trained, tmp
     facts |= {"model_type": "own", "auto_map": own}
     (trained / "config.json").write_text(json.dumps(facts))
     config = model_config(trained)
+    tokenizer = find_tokenizer(config, {})
     with pytest.raises(UserError, match=r"model\.trust_remote_code=true"):
-        find_tokenizer(config, {})
+        load_model(config.model, CausalLM(), tokenizer, seed=0)
     assert not mark.exists() and "runs here" not in caplog.text
     trusting = model_config(trained, "model.trust_remote_code=true")
-    find_tokenizer(trusting, {})
+    load_model(trusting.model, CausalLM(), find_tokenizer(trusting, {}), seed=0)
     assert mark.exists()
     assert "model.trust_remote_code=true" in caplog.text and "runs here" in caplog.text
 

@@ -159,6 +159,7 @@ def open_client(uri: str | None) -> Any:
 def load_mlflow() -> Any:
     """The library, imported as we want it to behave."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
+    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with its password
     # A request whose answer was lost must not be repeated before the store is asked what it has.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds
