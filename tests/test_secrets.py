@@ -1,13 +1,9 @@
 """Passwords and tokens reach the store and the hub, and nothing that is kept or shown."""
 
-import base64
-import contextlib
 import json
 import shlex
 import sys
-import threading
 import urllib.parse
-from wsgiref.simple_server import WSGIRequestHandler, make_server
 
 import pytest
 import yaml
@@ -17,6 +13,7 @@ from omegaconf import OmegaConf
 
 from lmft.provenance import repeat_command
 from lmft.secrets import HIDDEN, redact, redact_all, redact_yaml, without_hidden
+from tests.server import Server
 
 SECRET = "s3cr3t-Pa55"
 TEXT = st.text(st.characters(blacklist_categories=("Cs", "Cc")), min_size=6, max_size=30)
@@ -78,40 +75,6 @@ def test_a_password_of_the_command_line_is_hidden_where_it_stands_alone(monkeypa
     assert redact(f"authentication with {SECRET} failed") == f"authentication with {HIDDEN} failed"
 
 
-@contextlib.contextmanager
-def guarded_server(folder, monkeypatch):
-    """MLflow's own server, behind a password; yields its port and the refused requests."""
-    place = f"sqlite:///{folder / 'mlflow.db'}"
-    monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", place)
-    monkeypatch.setenv("_MLFLOW_SERVER_REGISTRY_STORE", place)
-    monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", str(folder / "artifacts"))
-    from mlflow.server import app
-
-    wanted = "Basic " + base64.b64encode(f"me:{SECRET}".encode()).decode()
-    refused = []
-
-    def guarded(environ, respond):
-        if environ.get("HTTP_AUTHORIZATION") != wanted:
-            refused.append(environ["PATH_INFO"])
-            respond("401 Unauthorized", [("Content-Type", "text/plain")])
-            return [b"who are you?"]
-        return app.wsgi_app(environ, respond)
-
-    class Quiet(WSGIRequestHandler):
-        def log_message(self, *_):
-            pass
-
-    server = make_server("127.0.0.1", 0, guarded, handler_class=Quiet)
-    thread = threading.Thread(target=server.serve_forever)
-    thread.start()
-    try:
-        yield server.server_port, refused
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
 @pytest.mark.filterwarnings("ignore")
 def test_a_run_reaches_a_store_with_a_password_that_is_found_nowhere(
     command, tmp_path, monkeypatch, store_at_hand
@@ -120,11 +83,12 @@ def test_a_run_reaches_a_store_with_a_password_that_is_found_nowhere(
     monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     quick = "trainer.max_steps=2 evaluation.max_blocks=1 model.vocab_size=300"
-    with guarded_server(tmp_path, monkeypatch) as (port, refused):
-        uri = f"tracker.uri=http://me:{SECRET}@127.0.0.1:{port}"
+    place = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with Server(place, monkeypatch, password=f"me:{SECRET}") as server:
+        uri = f"tracker.uri=http://me:{SECRET}@127.0.0.1:{server.port}"
         line = f"{quick} cache_root=cache dataset.name={token} {uri}"
         told = [command(f"{line} -c job"), command(line), command(line)]
-        assert [code for code, _, _ in told] == [0, 0, 0] and refused == []
+        assert [code for code, _, _ in told] == [0, 0, 0] and server.refused == []
         (run,) = tmp_path.glob("runs/*-*")
         again = f"evaluate run={run} evaluation.split=train cache_root=cache"
         assert command(f"{again} evaluation.max_blocks=1")[0] == 2  # without it, no store

@@ -1,66 +1,22 @@
 """A store that is away, slow or locked: training does not notice, and each point arrives once."""
 
 import shutil
-import socket
 import sqlite3
-import threading
 import time
 from contextlib import closing, suppress
 
 import pytest
-from werkzeug.serving import WSGIRequestHandler, make_server
 
 from lmft.finetune import fine_tune
 from lmft.lock import held
 from lmft.record import Facts, Record, read_points
 from lmft.tracker import MlflowTracker, sender
 from tests.conftest import wait_for
+from tests.server import Server
 from tests.test_resume import line_of
 
 # MLflow's server is built on it.
 pytestmark = pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")
-
-
-class Quiet(WSGIRequestHandler):
-    def log(self, *args):
-        pass
-
-
-class Server:
-    """MLflow's own server on a store, in a thread; it can go away, and lose answers."""
-
-    def __init__(self, uri, monkeypatch):
-        monkeypatch.setenv("_MLFLOW_SERVER_FILE_STORE", uri)
-        monkeypatch.setenv(
-            "_MLFLOW_SERVER_ARTIFACT_ROOT", uri.removeprefix("sqlite:///") + "-files"
-        )
-        from mlflow.server import app
-
-        self._app = app
-        self.lose = lambda path: False  # whether the answer to a request is lost
-        self._port = 0
-        self.start()
-
-    @property
-    def uri(self):
-        return f"http://127.0.0.1:{self._port}"
-
-    def start(self):
-        self._server = make_server(
-            "127.0.0.1", self._port, self._answer, threaded=True, request_handler=Quiet
-        )
-        self._port = self._server.server_port
-        threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
-
-    def stop(self):
-        self._server.shutdown()
-        self._server.server_close()
-
-    def _answer(self, environ, start_response):
-        answer = b"".join(self._app(environ, start_response))  # the store has it now
-        if self.lose(environ["PATH_INFO"]):
-            environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
-        return [answer]
 
 
 @pytest.fixture
@@ -74,10 +30,8 @@ def quick(monkeypatch):
 
 @pytest.fixture
 def server(store, monkeypatch, quick):
-    server = Server(store.uri, monkeypatch)
-    yield server
-    with suppress(Exception):
-        server.stop()
+    with Server(store.uri, monkeypatch) as server:
+        yield server
 
 
 @pytest.fixture
