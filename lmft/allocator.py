@@ -18,9 +18,22 @@ def keep_freed_memory(large: bool = True) -> None:
         large: keep what large tensors took, too. Where their sizes change all the time, the next
             one does not fit into what the last one left, and memory grows step by step.
     """
-    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+    if libc := glibc():
         if large:
             libc.mallopt(TRIM_THRESHOLD, 2**31 - 1)
             libc.mallopt(MMAP_MAX, 0)
         else:
             libc.mallopt(MMAP_THRESHOLD, LARGE)
+
+
+def give_back_freed_memory() -> None:
+    """Once: where something that stays has come to lie between what was freed, too."""
+    if libc := glibc():
+        libc.malloc_trim(0)
+
+
+def glibc() -> ctypes.CDLL | None:
+    """The C library, where it is the one that these calls are of."""
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "gnu_get_libc_version"):
+        return libc
+    return None

@@ -91,8 +91,10 @@ def accumulate_gradients(
         with network.accumulate(last=number == len(micro_batches)):
             mean, micro_nats = mean_nats(network.trained, network.head, micro_batch, divisor)
             mean.backward()
-        network.hand_over(scale)
+        network.hand_over()
         nats += micro_nats
+    if scale != 1.0:
+        torch._foreach_div_(network.gradients(), scale)
     return TokenLoss(float(team.sum(nats)), targets)
 
 

@@ -15,8 +15,9 @@ from transformers import PreTrainedModel
 from lmft.head import Head, beheaded
 from lmft.objective import IGNORED, Batch
 
-CHUNK = 2**27  # bytes of logits in memory at once; each adds to a gradient of all weights
-SCORED = 2**25  # the same where nothing is learnt
+WHOLE = 2**27  # bytes of logits that are made at once
+CHUNK = 2**26  # the same where they are more: each chunk adds to an fp32 gradient of all weights
+SCORED = 2**25  # where nothing is learnt
 # Logits that are worked on at once, in fp32: what a processor's cache holds; elsewhere starting the
 # work would take longer than doing it.
 PART = {"cpu": 2**20}
@@ -76,11 +77,10 @@ class LinearCrossEntropy(Function):
         """Nats over `divisor`, and nats; the gradients of the first are formed on the way."""
         nats = torch.zeros((), device=hidden.device)
         into_hidden = torch.empty_like(hidden)
-        chunks = _chunks(hidden, targets, weight, CHUNK)
-        into_weight = None if len(chunks) == 1 else torch.zeros_like(weight, dtype=torch.float32)
+        into_weight: list[Tensor] = []
         into_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         start = 0
-        for rows, asked in chunks:
+        for rows, asked in _chunks(hidden, targets, weight, CHUNK, whole=WHOLE):
             logits = F.linear(rows, weight, bias)  # (n, V); become their gradient, part by part
             for part, picked in _parts(logits, asked):
                 some_nats, gradient = _nats_and_gradient(part, picked, head)
@@ -89,13 +89,12 @@ class LinearCrossEntropy(Function):
                 if into_bias is not None:
                     into_bias += gradient.sum(dim=0)
             into_hidden[start : start + len(rows)] = (logits @ weight).div_(divisor)
-            into_weight = _add_product(into_weight, logits, rows / divisor)
+            _add_product(into_weight, logits, rows / divisor, alone=len(rows) == len(hidden))
             start += len(rows)
             del logits, part  # before the next chunk's are made
-        assert into_weight is not None
         ctx.save_for_backward(
             into_hidden,
-            into_weight.to(weight.dtype),
+            _joined(into_weight, weight.dtype),
             None if into_bias is None else into_bias.div_(divisor).to(weight.dtype),
         )
         ctx.mark_non_differentiable(nats)
@@ -153,11 +152,15 @@ def _nats_and_gradient(logits: Tensor, targets: Tensor, head: Head) -> tuple[Ten
 
 
 def _chunks(
-    hidden: Tensor, targets: Tensor, weight: Tensor, size: int
+    hidden: Tensor, targets: Tensor, weight: Tensor, size: int, whole: int = 0
 ) -> list[tuple[Tensor, Tensor]]:
-    """Rows and targets, in as few equal chunks as make at most `size` bytes of logits each."""
-    most = max(1, size // (len(weight) * weight.element_size()))
-    count = max(1, -(-len(hidden) // most))
+    """Rows and targets, in as few equal chunks as make at most `size` bytes of logits each.
+
+    Where all take no more than `whole`, there is one chunk.
+    """
+    row = len(weight) * weight.element_size()
+    most = len(hidden) if len(hidden) * row <= whole else size // row
+    count = max(1, -(-len(hidden) // max(1, most)))
     return list(zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True))
 
 
@@ -167,12 +170,22 @@ def _parts(logits: Tensor, targets: Tensor) -> Any:
     return zip(logits.split(size), targets.split(size), strict=True)
 
 
-def _add_product(total: Tensor | None, gradient: Tensor, rows: Tensor) -> Tensor:
-    """gradient.T @ rows, added to `total` in fp32 where there is one."""
-    if total is None:
-        return gradient.T @ rows
-    if gradient.dtype is torch.float32:
-        return total.addmm_(gradient.T, rows)
-    for some, columns in zip(total.split(SLICE), gradient.split(SLICE, dim=1), strict=True):
-        some += columns.T @ rows
-    return total
+def _add_product(total: list[Tensor], gradient: Tensor, rows: Tensor, alone: bool) -> None:
+    """Add gradient.T @ rows to `total`; unless it is `alone`, in fp32, slice by slice."""
+    slices = [gradient] if alone else gradient.split(SLICE, dim=1)
+    if not total:
+        products = (columns.T @ rows for columns in slices)
+        total += [product if alone else product.float() for product in products]
+        return
+    for some, columns in zip(total, slices, strict=True):
+        if columns.dtype is some.dtype:
+            some.addmm_(columns.T, rows)
+        else:
+            some += columns.T @ rows
+
+
+def _joined(slices: list[Tensor], dtype: torch.dtype) -> Tensor:
+    """All of them as one; the list is emptied on the way, so that nothing is there twice."""
+    if len(slices) == 1:
+        return slices.pop().to(dtype)
+    return torch.cat([slices.pop(0).to(dtype) for _ in range(len(slices))])

@@ -8,6 +8,7 @@ Under FSDP torch does so itself.
 import copy
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -57,22 +58,20 @@ class Network:
     def accumulate(self, last: bool) -> AbstractContextManager[None]:
         """A context for one of a step's passes; processes add up their gradients after the last.
 
-        A twin's are handed over after each pass, and are added up before that.
+        A team's twin adds them up, and hands them over, after each.
         """
         if self.ddp is None or last or self.compute is not self.model:
             return nullcontext()
         context: AbstractContextManager[None] = self.ddp.no_sync()
         return context
 
-    @torch.no_grad()
-    def hand_over(self, scale: float) -> None:
-        """Add the twin's gradients, divided by `scale`, to the model's, in fp32."""
-        if self.compute is self.model:
-            return
-        for narrow, weight in zip(self.compute.parameters(), self.model.parameters(), strict=True):
-            if narrow.grad is not None:
-                weight.grad = _add(weight.grad, narrow.grad, scale)
-                narrow.grad = None
+    def hand_over(self) -> None:
+        """Add what is left of the twin's gradients to the model's, in fp32."""
+        if self.compute is not self.model:
+            for narrow, weight in zip(
+                self.compute.parameters(), self.model.parameters(), strict=True
+            ):
+                hand_over(weight, narrow)
 
     def gradients(self) -> list[Tensor]:
         """The model's, after a backward pass; where they are shared out, this process's share."""
@@ -135,6 +134,9 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
         ddp = DistributedDataParallel(compute, forward_sync_buffers=False)
     elif hardware.strategy is Strategy.fsdp:
         shard(model, hardware)
+    elif compute is not model:  # each is handed over as soon as it is there
+        for narrow, weight in zip(compute.parameters(), model.parameters(), strict=True):
+            narrow.register_post_accumulate_grad_hook(partial(hand_over, weight))
     return Network(model, compute, head, hardware.strategy, ddp)
 
 
@@ -184,8 +186,13 @@ def find_layers(model: PreTrainedModel) -> list[nn.Module]:
     ]
 
 
-def _add(total: Tensor | None, gradient: Tensor, scale: float) -> Tensor:
-    wide = gradient.float()
-    if scale != 1.0:
-        wide /= scale
-    return wide if total is None else total.add_(wide)
+@torch.no_grad()
+def hand_over(weight: Tensor, narrow: Tensor) -> None:
+    """Add the gradient of a twin's weight, where there is one, to the model's, in fp32."""
+    if narrow.grad is None:
+        return
+    if weight.grad is None:
+        weight.grad = narrow.grad.float()
+    else:
+        weight.grad += narrow.grad
+    narrow.grad = None

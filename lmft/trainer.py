@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch.optim import Optimizer
 
+from lmft.allocator import give_back_freed_memory
 from lmft.arithmetic import Limit
 from lmft.config import OnNonfinite, Precision, TrainerConfig
 from lmft.gradients import LossScale, find_gradients
@@ -102,6 +103,8 @@ def train(
             optimizer.step()
             network.refresh()
         optimizer.zero_grad()
+        if number == numbers.start:
+            give_back_freed_memory()  # the optimizer's state has come to lie in the midst of it
         tokens = sum(part.inputs.numel() for part in parts)
         seconds = time.perf_counter() - started
         # fmt: off

@@ -1,11 +1,13 @@
-"""Attention with dropout: the dice are fair, made twice the same, and the gradients are right."""
+"""Attention: its values and gradients are right, its dice fair and made twice the same."""
 
 import math
 
 import pytest
 import torch
+from torch import nn
+from torch.nn import functional as F
 
-from lmft.kernels.attention import QUERIES, DropoutAttention, attention, chunks
+from lmft.kernels.attention import QUERIES, SHORT, DropoutAttention, attend, attention, chunks
 from lmft.kernels.dice import Dice
 
 
@@ -34,11 +36,46 @@ def test_gradients_are_those_of_autograd_with_the_same_dice(masked):
     }.get(masked)
     into = torch.randn(2, 3, size, 8, dtype=torch.float64)
     found = {}
-    for attend in (DropoutAttention.apply, dense):
-        out = attend(query, key, value, mask, masked == "causal", 0.3, 0.1, 7)
-        found[attend] = [out, *torch.autograd.grad(out, (query, key, value), into)]
+    for attended in (DropoutAttention.apply, dense):
+        out = attended(query, key, value, mask, masked == "causal", 0.3, 0.1, 7)
+        found[attended] = [out, *torch.autograd.grad(out, (query, key, value), into)]
     for ours, theirs in zip(*found.values(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("heads", [1, 3])
+@pytest.mark.parametrize("masked", ["causal", "all", "bool"])
+def test_short_attention_is_that_of_torch(masked, heads):
+    torch.manual_seed(0)
+    size = SHORT if heads == 1 else 17
+    query, key, value = (
+        torch.randn(2, some, size, 8, dtype=torch.float64, requires_grad=True)
+        for some in (3, heads, heads)
+    )
+    mask = (torch.rand(2, 1, size, size) < 0.8) | torch.eye(size, dtype=torch.bool)
+    mask = mask if masked == "bool" else None
+    causal = masked == "causal"
+    ours, _ = attend(nn.Module(), query, key, value, mask, scaling=0.3, is_causal=causal)
+    theirs = F.scaled_dot_product_attention(
+        query, key, value, mask, is_causal=causal, scale=0.3, enable_gqa=True
+    ).transpose(1, 2)
+    into = torch.randn_like(theirs)
+    for one, other in zip(
+        [ours, *torch.autograd.grad(ours, (query, key, value), into)],
+        [theirs, *torch.autograd.grad(theirs, (query, key, value), into)],
+        strict=True,
+    ):
+        assert torch.allclose(one, other, rtol=1e-9, atol=1e-12)
+
+
+def test_short_attention_drops_as_many_weights_as_asked_and_scales_up_the_others():
+    size, ones = 64, torch.ones(4, 4, 64, 64)
+    value = torch.eye(size).expand(4, 4, size, size)  # so that the weights come out
+    torch.manual_seed(0)
+    weights, _ = attend(nn.Module(), 0 * ones, ones, value, None, 0.1, is_causal=False)
+    kept = weights[weights != 0]
+    assert torch.allclose(kept, torch.full_like(kept, 1 / size / 0.9), rtol=1e-4)
+    assert abs(1 - len(kept) / weights.numel() - 0.1) < 5 * math.sqrt(0.1 / weights.numel())
 
 
 def test_dice_are_fair_and_their_mean_is_one():

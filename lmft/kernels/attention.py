@@ -1,8 +1,9 @@
-"""Attention whose dropout is made again in the backward pass, not kept.
+"""Attention on a CPU: whole and plain for short blocks, in chunks for long ones with dropout.
 
-With dropout, torch's attention on a CPU leaves its flash kernel, and keeps every weight and die.
-Here a chunk of queries is done at a time, and the dice come from a seed. Without dropout, and on
-other devices, torch's own kernels serve.
+With dropout, torch's attention leaves its flash kernel, and keeps every weight and die. Here a
+chunk of queries is done at a time, and the dice come from a seed. In short blocks the weights are
+few: plain matrix products, which keep them, take a fraction of the flash kernel's time. For long
+blocks without dropout, and on other devices, torch's own kernels serve.
 """
 
 import math
@@ -17,8 +18,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lmft.kernels.dice import Dice, new_seed
+from lmft.kernels.dropout import ThinOut
 
 NAME = "lmft"  # as transformers knows it
+SHORT = 256  # tokens of a block whose attention weights are kept
 QUERIES = 64  # done at once
 
 
@@ -34,7 +37,9 @@ def attend(
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Scaled-dot-product attention as transformers asks for it; (B, T, A, D)."""
-    if not dropout or query.device.type != "cpu":
+    short = query.shape[2] == key.shape[2] <= SHORT
+    plain = more.get("position_bias") is None
+    if query.device.type != "cpu" or not plain or not (short or dropout):
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **more
         )
@@ -43,16 +48,33 @@ def attend(
         is_causal = getattr(module, "is_causal", True)
     causal = is_causal and attention_mask is None and query.shape[2] > 1
     groups = query.shape[1] // key.shape[1]
-    key, value = (some.repeat_interleave(groups, dim=1) for some in (key, value))
+    if groups > 1:
+        key, value = (some.repeat_interleave(groups, dim=1) for some in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
-    out = DropoutAttention.apply(  # type: ignore[no-untyped-call]
-        query, key, value, attention_mask, causal, scale, dropout, new_seed()
-    )
+    of = short_attention if short else DropoutAttention.apply
+    out: Tensor = of(query, key, value, attention_mask, causal, scale, dropout, new_seed())
     return out.transpose(1, 2).contiguous(), None
 
 
 AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
+
+
+def short_attention(
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    mask: Tensor | None,
+    causal: bool,
+    scale: float,
+    dropout: float,
+    seed: int,
+) -> Tensor:
+    """The attended values (B, A, T, D), all at once."""
+    weights = attention(query, key, mask, slice(None), key.shape[2], causal, scale)
+    if dropout:
+        weights = ThinOut.apply(weights, dropout, seed)  # type: ignore[no-untyped-call]
+    return weights @ value
 
 
 class DropoutAttention(Function):
@@ -123,7 +145,7 @@ def attention(
     """The weights (B, A, q, k) of some queries on the first `keys` keys."""
     scores = (query[:, :, rows] * scale) @ key[:, :, :keys].transpose(2, 3)
     if causal:
-        ahead = torch.ones(scores.shape[2:], dtype=torch.bool).triu_(1 + rows.start)
+        ahead = torch.ones(scores.shape[2:], dtype=torch.bool).triu_(1 + (rows.start or 0))
         scores.masked_fill_(ahead, -math.inf)
     elif mask is not None:
         part = mask[:, :, rows, :keys]
