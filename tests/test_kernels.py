@@ -16,7 +16,7 @@ def dense(query, key, value, mask, causal, scale, dropout, seed):
     dice, outs = Dice(dropout, seed), []
     for rows, keys in chunks(query.shape[2], key.shape[2], causal):
         weights = attention(query, key, mask, rows, keys, causal, scale)
-        kept = dice.thin_out(torch.ones_like(weights))
+        kept = dice.throw(weights)
         outs.append((weights * kept) @ value[:, :, :keys])
     return torch.cat(outs, dim=2)
 
@@ -80,9 +80,9 @@ def test_short_attention_drops_as_many_weights_as_asked_and_scales_up_the_others
 
 def test_dice_are_fair_and_their_mean_is_one():
     for dropout in (0.1, 0.5, 0.003):
-        kept = Dice(dropout, 3).thin_out(torch.ones(10**6))
+        kept = Dice(dropout, 3).throw(torch.ones(10**6))
         share = (kept == 0).double().mean().item()
         assert abs(share - dropout) < 5 * math.sqrt(dropout / 10**6) + 1e-5
         assert abs(kept.double().mean().item() - 1) < 5 * math.sqrt(dropout / 10**6)
-    one, two = (Dice(0.5, seed).thin_out(torch.ones(100)) for seed in (1, 2))
+    one, two = (Dice(0.5, seed).throw(torch.ones(100)) for seed in (1, 2))
     assert not torch.equal(one, two)

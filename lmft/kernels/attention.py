@@ -100,7 +100,7 @@ class DropoutAttention(Function):
         dice = Dice(dropout, seed)
         for rows, keys in chunks(query.shape[2], key.shape[2], causal):
             weights = attention(query, key, mask, rows, keys, causal, scale)
-            dice.thin_out(weights)
+            weights *= dice.throw(weights)
             torch.matmul(weights, value[:, :, :keys], out=out[:, :, rows])
         ctx.save_for_backward(query, key, value, mask, out)
         ctx.settings = causal, scale, dropout, seed
@@ -118,7 +118,8 @@ class DropoutAttention(Function):
         for rows, keys in chunks(query.shape[2], key.shape[2], causal):
             weights = attention(query, key, mask, rows, keys, causal, scale)
             into_weights = into_out[:, :, rows] @ value[:, :, :keys].transpose(2, 3)
-            kept = dice.thin_out(into_weights)
+            kept = dice.throw(into_weights)
+            into_weights *= kept
             into_scores = (into_weights - row_sums[:, :, rows]).mul_(weights).mul_(scale)
             into_value[:, :, :keys] += (weights * kept).transpose(2, 3) @ into_out[:, :, rows]
             into_query[:, :, rows] = into_scores @ key[:, :, :keys]

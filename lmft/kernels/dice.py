@@ -1,5 +1,6 @@
 """Dropout's dice, four to a random word: several times as quick as torch's own on a CPU."""
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -17,13 +18,12 @@ class Dice:
     def __init__(self, dropout: float, seed: int):
         self._dropped = round(dropout * LEVELS)
         self._scale = LEVELS / (LEVELS - self._dropped)  # what is kept makes up for what is not
-        self._generator = torch.Generator().manual_seed(seed)
+        self._words = np.random.SFC64(seed)
 
-    def thin_out(self, values: Tensor) -> Tensor:
-        """Drop and scale up `values` in place; returns what each was multiplied with."""
-        words = torch.empty((values.numel() + 3) // 4, dtype=torch.int64)
-        words.random_(-(2**63), None, generator=self._generator)
-        dice = words.view(torch.int16)[: values.numel()].view(values.shape)
-        kept = (dice >= self._dropped - LEVELS // 2).to(values.dtype).mul_(self._scale)
-        values.mul_(kept)
-        return kept
+    def throw(self, values: Tensor) -> Tensor:
+        """What each of `values` is to be multiplied with: 0 where it is dropped; same shape."""
+        words = self._words.random_raw(-(-values.numel() // 4))
+        dice = torch.from_numpy(words.view(np.int16))[: values.numel()].view(values.shape)
+        kept = torch.empty(values.shape, dtype=values.dtype)
+        torch.ge(dice, self._dropped - LEVELS // 2, out=kept)
+        return kept.mul_(self._scale)
