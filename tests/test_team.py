@@ -12,7 +12,7 @@ from safetensors import safe_open
 
 from lmft.config import check_types
 from lmft.errors import UserError
-from lmft.processes import count_processes
+from lmft.processes import count_processes, share_cores
 from lmft.record import read_curve
 from tests.conftest import compose, kill, start, wait_for, warm_up
 
@@ -145,6 +145,24 @@ def test_one_process_that_fails_ends_all_and_is_heard(corpus, tmp_path):
     ranks = start_ranks(2, f"{corpus} hardware=ddp dataset.train=train.txt", tmp_path, elsewhere)
     assert ranks.end() == [1, 2]
     assert "lmft: Process 1 of 2: 'train.txt' is not there" in ranks.log.read_text()
+
+
+def test_a_mistake_that_all_processes_share_is_told_once(corpus, tmp_path):
+    ranks = start_ranks(2, f"{corpus} hardware=ddp optimizer.lr=-1", tmp_path)
+    assert ranks.end() == [2, 2]
+    said = ranks.log.read_text()
+    assert said.startswith("lmft: The optimizer refuses") and said.count("\n") == 1
+
+
+def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for said, threads in (("3", "3"), (None, "4")):
+        with monkeypatch.context() as environment:
+            environment.delenv("OMP_NUM_THREADS")
+            if said:
+                environment.setenv("OMP_NUM_THREADS", said)
+            share_cores(2)
+            assert os.environ["OMP_NUM_THREADS"] == threads
 
 
 def test_one_process_that_is_killed_ends_all_and_the_run_has_failed(corpus, tmp_path, store):
