@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
@@ -54,15 +55,24 @@ class Network:
         if self.compute is not self.model:
             torch._foreach_copy_(list(self.compute.parameters()), list(self.model.parameters()))
 
-    def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        """A context for one of a step's passes; processes add up their gradients after the last.
+    def accumulate(self, number: int, passes: int) -> AbstractContextManager[None]:
+        """A context for pass `number` of a step's `passes`: DDP adds up gradients in the last.
 
-        A twin's are handed over after each pass, and are added up before that.
+        A twin's that come of several passes are added up in fp32 when all have come.
         """
-        if self.ddp is None or last or self.compute is not self.model:
+        if self.ddp is None or passes == 1 or (self.compute is self.model and number == passes):
             return nullcontext()
         context: AbstractContextManager[None] = self.ddp.no_sync()
         return context
+
+    def add_up(self, passes: int) -> None:
+        """After a step's passes: average the gradients over processes, where DDP did not."""
+        if self.ddp is None or passes == 1 or self.compute is self.model:
+            return
+        gradients = self.gradients()
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            work.wait()
+        torch._foreach_div_(gradients, dist.get_world_size())
 
     @torch.no_grad()
     def hand_over(self, scale: float) -> None:
@@ -127,6 +137,9 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     if hardware.checkpoint_activations:
         checkpoint_activations(compute)
     if hardware.compile:
+        # Gradients that come all at once, not one graph for each of DDP's buckets: those take
+        # several times as long to compile.
+        torch._dynamo.config.optimize_ddp = False
         (compute if head is None else compute.base_model).compile()
     else:
         speed_up(compute)

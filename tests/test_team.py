@@ -103,6 +103,13 @@ def test_losses_are_those_of_one_process(count, strategy, objective, corpus, alo
     assert_same(run_ranks(count, line, tmp_path), alone[objective])
 
 
+@pytest.mark.soak
+def test_gradients_of_several_narrow_passes_add_up_in_fp32(corpus, tmp_path):
+    line = f"{corpus} hardware.precision=bf16 hardware.micro_batch_size=1 trainer.max_steps=8"
+    alone = run_ranks(1, line, tmp_path / "alone")
+    assert_same(run_ranks(2, f"{line} hardware=ddp", tmp_path / "together"), alone)
+
+
 def assert_same(run, expected_run, steps=8):
     for key in ("train/loss", "train/grad_norm", "validation/loss", "validation/targets"):
         curve = read_curve(expected_run, key)
