@@ -15,6 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
@@ -126,7 +127,8 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     Raises:
         UserError: the model does not know what the hardware asks for.
     """
-    model.to(hardware.device)  # type: ignore[arg-type]
+    if hardware.strategy is not Strategy.fsdp:  # which brings its layers there one by one
+        model.to(hardware.device)  # type: ignore[arg-type]
     head, compute = find_head(model), model
     if hardware.dtype is not torch.float32 and hardware.strategy is not Strategy.fsdp:
         compute = copy.deepcopy(model)
@@ -178,9 +180,9 @@ def shard(model: PreTrainedModel, hardware: Hardware) -> None:
         )
     narrow = None if hardware.dtype is torch.float32 else hardware.dtype
     policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
-    for layer in find_layers(model):
-        fully_shard(layer, mp_policy=policy)
-    fully_shard(model, mp_policy=policy)
+    mesh = init_device_mesh(hardware.device.type, (hardware.team.size,))
+    for part in (*find_layers(model), model):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
     if hardware.device.type == "cpu":
         for part in model.modules():
             if isinstance(part, FSDPModule):
