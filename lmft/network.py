@@ -139,9 +139,6 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     if hardware.checkpoint_activations:
         checkpoint_activations(compute)
     if hardware.compile:
-        # Gradients that come all at once, not one graph for each of DDP's buckets: those take
-        # several times as long to compile.
-        torch._dynamo.config.optimize_ddp = False
         (compute if head is None else compute.base_model).compile()
     else:
         speed_up(compute)

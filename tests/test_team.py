@@ -52,14 +52,14 @@ def start_ranks(count, line, folder, follower_folder=None):
     return Ranks(processes, log)
 
 
-def run_ranks(count, line, folder):
+def run_ranks(count, line, folder, seconds=100):
     """The run's folder."""
     folder.mkdir(exist_ok=True)
     if count == 1:
-        (process := start(line, folder, folder / "log")).join(100)
+        (process := start(line, folder, folder / "log")).join(seconds)
         codes = [process.exitcode]
     else:
-        codes = start_ranks(count, line, folder).end()
+        codes = start_ranks(count, line, folder).end(seconds)
     assert codes == [0] * count, (folder / "log").read_text()
     (run,) = (folder / "runs").glob("*-*")
     return run
@@ -101,6 +101,14 @@ def test_losses_are_those_of_one_process(count, strategy, objective, corpus, alo
     if objective == "objective=clm":
         line += " hardware.micro_batch_size=1"  # gradients add up over several passes
     assert_same(run_ranks(count, line, tmp_path), alone[objective])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_they_learn_the_same(strategy, corpus, alone, tmp_path):
+    line = f"{corpus} objective=clm hardware={strategy} hardware.compile=true trainer.max_steps=8"
+    run = run_ranks(2, line, tmp_path, seconds=600)  # torch needs a minute, and more beside others
+    assert_same(run, alone["objective=clm"])
 
 
 @pytest.mark.soak
