@@ -2,11 +2,15 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors import safe_open
 
@@ -225,10 +229,25 @@ def test_a_number_of_processes_that_torchrun_contradicts_is_refused(monkeypatch)
 def test_processes_that_lmft_starts_itself(strategy, corpus, alone, tmp_path):
     words = f"{corpus} objective=clm trainer.max_steps=8 hardware={strategy} hardware.processes=2"
     run = run_ranks(1, words, tmp_path)
-    expected = read_curve(alone["objective=clm"], "train/loss")
-    assert read_curve(run, "train/loss") == pytest.approx(expected, rel=1e-5)
+    assert_same(run, alone["objective=clm"])
     process = start(f"{words} optimizer.lr=-1", tmp_path, tmp_path / "wrong")
     process.join(100)
     assert process.exitcode == 2
     said = (tmp_path / "wrong").read_text()
     assert said.startswith("lmft: The optimizer refuses") and said.count("refuses") == 1
+
+
+@pytest.mark.soak
+def test_torchrun_starts_a_lost_process_again_and_the_run_goes_on(corpus, alone, tmp_path):
+    words = f"{corpus} objective=clm hardware=ddp trainer.max_steps=40 trainer.checkpoint_every=3"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    torchrun += ["--max-restarts=1", "-m", "lmft", *shlex.split(words)]
+    with (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen(torchrun, cwd=tmp_path, stdout=log, stderr=log)
+    wait_for(lambda: steps_of(tmp_path) >= 4, 300)
+    psutil.Process(started.pid).children()[-1].kill()
+    assert started.wait(300) == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text().count("Going on from step") == 1
+    (run,) = tmp_path.glob("runs/*-*")
+    expected = read_curve(alone["objective=clm"], "train/loss")
+    assert read_curve(run, "train/loss") == pytest.approx(expected, rel=1e-5)
