@@ -80,7 +80,8 @@ def run_together(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it ourselves
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it ourselves
     share_cores(count)
     store = open_store()
     os.environ |= {STORE: str(store.port), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
