@@ -97,6 +97,8 @@ def follow() -> int:
         if not join().is_said(str(error)):
             raise
         return exit_code(error)
+    finally:
+        join().leave()
     return DONE
 
 

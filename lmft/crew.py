@@ -27,7 +27,6 @@ def follow() -> None:
         known = error if isinstance(error, UserError) else as_fault(error)
         team.fail(str(known or f"{type(error).__name__}: {error}"))
         raise
-    team.leave()
 
 
 def obey(team: Team) -> None:

@@ -88,11 +88,12 @@ def accumulate_gradients(
     nats = nats.to(hardware.device)
     for number, micro_batch in enumerate(micro_batches, start=1):
         torch.manual_seed(dropout_seed(seed, step, (number - 1) * team.size + team.rank))
-        with network.accumulate(last=number == len(micro_batches)):
+        with network.accumulate(number, len(micro_batches)):
             mean, micro_nats = mean_nats(network.trained, network.head, micro_batch, divisor)
             mean.backward()
         network.hand_over()
         nats += micro_nats
+    network.add_up(len(micro_batches))
     if scale != 1.0:
         torch._foreach_div_(network.gradients(), scale)
     return TokenLoss(float(team.sum(nats)), targets)

@@ -39,6 +39,7 @@ def run_job(composed: "DictConfig") -> float:
     if settings.mode is not RunMode.MULTIRUN:
         return go(composed, files)
     from lmft.compose import register_resolvers
+    from lmft.processes import share_cores
     from lmft.sweep.job import open_job
 
     prepare()  # a launcher may have started this process, and elsewhere
@@ -55,14 +56,6 @@ def run_job(composed: "DictConfig") -> float:
             job.fail(describe(error))
             report(error)
     return math.inf
-
-
-def share_cores(processes: int) -> None:
-    """Jobs side by side on one machine get equal shares; torch reads this when it is imported."""
-    cores = os.cpu_count() or 1
-    threads = max(1, cores // (cores if processes < 0 else processes))
-    if threads < cores:
-        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
 
 
 def go(composed: "DictConfig", files: dict[str, str], job: "OpenJob | None" = None) -> float:

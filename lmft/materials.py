@@ -104,7 +104,7 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
         )
     network = build_network(model, hardware)
     # From here on: what reading a model took goes back. FSDP gathers tensors of many sizes.
-    keep_freed_memory(large=hardware.strategy is not Strategy.fsdp)
+    keep_freed_memory(large=config.hardware.strategy is not Strategy.fsdp)
     return Materials(hardware, tokenizer, batches, network)
 
 

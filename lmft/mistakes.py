@@ -61,7 +61,8 @@ def knobs(conf: Path) -> set[str]:
 
 def _names(tree: Any, prefix: str) -> Iterator[str]:
     for key, value in tree.items():
-        yield f"{prefix}{key}"
+        if key != "defaults":  # Hydra's list
+            yield f"{prefix}{key}"
         if isinstance(value, dict):
             yield from _names(value, f"{prefix}{key}.")
 

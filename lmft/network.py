@@ -13,8 +13,10 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
+from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from transformers import PreTrainedModel
@@ -55,23 +57,32 @@ class Network:
         if self.compute is not self.model:
             torch._foreach_copy_(list(self.compute.parameters()), list(self.model.parameters()))
 
-    def accumulate(self, last: bool) -> AbstractContextManager[None]:
-        """A context for one of a step's passes; processes add up their gradients after the last.
+    def accumulate(self, number: int, passes: int) -> AbstractContextManager[None]:
+        """A context for pass `number` of a step's `passes`: DDP adds up gradients in the last.
 
-        A team's twin adds them up, and hands them over, after each.
+        A twin's that come of several passes are added up in fp32 when all have come.
         """
-        if self.ddp is None or last or self.compute is not self.model:
+        if self.ddp is None or passes == 1 or (self.compute is self.model and number == passes):
             return nullcontext()
         context: AbstractContextManager[None] = self.ddp.no_sync()
         return context
 
     def hand_over(self) -> None:
-        """Add what is left of the twin's gradients to the model's, in fp32."""
+        """Add the twin's gradients to the model's, in fp32, as far as that was not done at once."""
         if self.compute is not self.model:
             for narrow, weight in zip(
                 self.compute.parameters(), self.model.parameters(), strict=True
             ):
                 hand_over(weight, narrow)
+
+    def add_up(self, passes: int) -> None:
+        """After a step's passes: average the gradients over processes, where DDP did not."""
+        if self.ddp is None or passes == 1 or self.compute is self.model:
+            return
+        gradients = self.gradients()
+        for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
+            work.wait()
+        torch._foreach_div_(gradients, dist.get_world_size())
 
     def gradients(self) -> list[Tensor]:
         """The model's, after a backward pass; where they are shared out, this process's share."""
@@ -115,7 +126,8 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     Raises:
         UserError: the model does not know what the hardware asks for.
     """
-    model.to(hardware.device)  # type: ignore[arg-type]
+    if hardware.strategy is not Strategy.fsdp:  # which brings its layers there one by one
+        model.to(hardware.device)  # type: ignore[arg-type]
     head, compute = find_head(model), model
     if hardware.dtype is not torch.float32 and hardware.strategy is not Strategy.fsdp:
         compute = copy.deepcopy(model)
@@ -167,9 +179,9 @@ def shard(model: PreTrainedModel, hardware: Hardware) -> None:
         )
     narrow = None if hardware.dtype is torch.float32 else hardware.dtype
     policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
-    for layer in find_layers(model):
-        fully_shard(layer, mp_policy=policy)
-    fully_shard(model, mp_policy=policy)
+    mesh = init_device_mesh(hardware.device.type, (hardware.team.size,))
+    for part in (*find_layers(model), model):
+        fully_shard(part, mesh=mesh, mp_policy=policy)
     if hardware.device.type == "cpu":
         for part in model.modules():
             if isinstance(part, FSDPModule):

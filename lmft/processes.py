@@ -54,6 +54,17 @@ def count_processes(hardware: DictConfig) -> int:
     return torch.cuda.device_count()
 
 
+def share_cores(processes: int) -> None:
+    """Processes side by side on one machine get equal shares; a number that the user set holds.
+
+    Torch reads it when it is imported.
+    """
+    cores = os.cpu_count() or 1
+    threads = max(1, cores // (cores if processes < 0 else processes))
+    if threads < cores:
+        os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+
+
 def run_together(
     go: Run, count: int, composed: DictConfig, files: dict[str, str], job: "OpenJob | None"
 ) -> float:
@@ -69,9 +80,9 @@ def run_together(
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # we say it ourselves
-    threads = max(1, (os.cpu_count() or 1) // count)
-    os.environ.setdefault("OMP_NUM_THREADS", str(threads))
+    for name in ("torch.distributed.elastic", "torch.multiprocessing"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it ourselves
+    share_cores(count)
     store = open_store()
     os.environ |= {STORE: str(store.port), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     settings = LaunchConfig(
@@ -145,6 +156,8 @@ def work(
         except Exception as error:
             said = join().is_said(str(error))
             raise SystemExit(exit_code(error) if said else report(error)) from None
+        finally:
+            join().leave()
         return {}
     try:
         job = None if note is None else open_again(note, files)

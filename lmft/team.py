@@ -9,7 +9,7 @@ import json
 import os
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import timedelta
 from typing import Any
 
@@ -114,9 +114,10 @@ class Team:
         return bool(there)
 
     def leave(self) -> None:
-        """Of one that has heard that there is no more to do."""
+        """Of one that has no more to ask of the others."""
         if self._store is not None:
-            self._store.set(f"left {self.rank}", "")
+            with suppress(RuntimeError):  # the leader is gone
+                self._store.set(f"left {self.rank}", "")
 
     def end(self) -> None:
         """Let the others end, and see them leave: this process may be the one with the store."""
@@ -126,8 +127,6 @@ class Team:
         others = [f"left {rank}" for rank in range(1, self.size)]
         deadline = time.monotonic() + LEAVING
         while not self._store.check(others) and time.monotonic() < deadline:
-            if self.failure() is not None:
-                break
             time.sleep(0.01)
 
 

@@ -2,17 +2,21 @@
 
 import json
 import os
+import shlex
 import signal
 import socket
+import subprocess
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors import safe_open
 
 from lmft.config import check_types
 from lmft.errors import UserError
-from lmft.processes import count_processes
+from lmft.processes import count_processes, share_cores
 from lmft.record import read_curve
 from tests.conftest import compose, kill, start, wait_for, warm_up
 
@@ -52,14 +56,14 @@ def start_ranks(count, line, folder, follower_folder=None):
     return Ranks(processes, log)
 
 
-def run_ranks(count, line, folder):
+def run_ranks(count, line, folder, seconds=100):
     """The run's folder."""
     folder.mkdir(exist_ok=True)
     if count == 1:
-        (process := start(line, folder, folder / "log")).join(100)
+        (process := start(line, folder, folder / "log")).join(seconds)
         codes = [process.exitcode]
     else:
-        codes = start_ranks(count, line, folder).end()
+        codes = start_ranks(count, line, folder).end(seconds)
     assert codes == [0] * count, (folder / "log").read_text()
     (run,) = (folder / "runs").glob("*-*")
     return run
@@ -101,6 +105,21 @@ def test_losses_are_those_of_one_process(count, strategy, objective, corpus, alo
     if objective == "objective=clm":
         line += " hardware.micro_batch_size=1"  # gradients add up over several passes
     assert_same(run_ranks(count, line, tmp_path), alone[objective])
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_compiled_they_learn_the_same(strategy, corpus, alone, tmp_path):
+    line = f"{corpus} objective=clm hardware={strategy} hardware.compile=true trainer.max_steps=8"
+    run = run_ranks(2, line, tmp_path, seconds=600)  # torch needs a minute, and more beside others
+    assert_same(run, alone["objective=clm"])
+
+
+@pytest.mark.soak
+def test_gradients_of_several_narrow_passes_add_up_in_fp32(corpus, tmp_path):
+    line = f"{corpus} hardware.precision=bf16 hardware.micro_batch_size=1 trainer.max_steps=8"
+    alone = run_ranks(1, line, tmp_path / "alone")
+    assert_same(run_ranks(2, f"{line} hardware=ddp", tmp_path / "together"), alone)
 
 
 def assert_same(run, expected_run, steps=8):
@@ -145,6 +164,24 @@ def test_one_process_that_fails_ends_all_and_is_heard(corpus, tmp_path):
     ranks = start_ranks(2, f"{corpus} hardware=ddp dataset.train=train.txt", tmp_path, elsewhere)
     assert ranks.end() == [1, 2]
     assert "lmft: Process 1 of 2: 'train.txt' is not there" in ranks.log.read_text()
+
+
+def test_a_mistake_that_all_processes_share_is_told_once(corpus, tmp_path):
+    ranks = start_ranks(2, f"{corpus} hardware=ddp optimizer.lr=-1", tmp_path)
+    assert ranks.end() == [2, 2]
+    said = ranks.log.read_text()
+    assert said.startswith("lmft: The optimizer refuses") and said.count("\n") == 1
+
+
+def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
+    monkeypatch.setattr(os, "cpu_count", lambda: 8)
+    for said, threads in (("3", "3"), (None, "4")):
+        with monkeypatch.context() as environment:
+            environment.delenv("OMP_NUM_THREADS")
+            if said:
+                environment.setenv("OMP_NUM_THREADS", said)
+            share_cores(2)
+            assert os.environ["OMP_NUM_THREADS"] == threads
 
 
 def test_one_process_that_is_killed_ends_all_and_the_run_has_failed(corpus, tmp_path, store):
@@ -192,10 +229,25 @@ def test_a_number_of_processes_that_torchrun_contradicts_is_refused(monkeypatch)
 def test_processes_that_lmft_starts_itself(strategy, corpus, alone, tmp_path):
     words = f"{corpus} objective=clm trainer.max_steps=8 hardware={strategy} hardware.processes=2"
     run = run_ranks(1, words, tmp_path)
-    expected = read_curve(alone["objective=clm"], "train/loss")
-    assert read_curve(run, "train/loss") == pytest.approx(expected, rel=1e-5)
+    assert_same(run, alone["objective=clm"])
     process = start(f"{words} optimizer.lr=-1", tmp_path, tmp_path / "wrong")
     process.join(100)
     assert process.exitcode == 2
     said = (tmp_path / "wrong").read_text()
     assert said.startswith("lmft: The optimizer refuses") and said.count("refuses") == 1
+
+
+@pytest.mark.soak
+def test_torchrun_starts_a_lost_process_again_and_the_run_goes_on(corpus, alone, tmp_path):
+    words = f"{corpus} objective=clm hardware=ddp trainer.max_steps=40 trainer.checkpoint_every=3"
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
+    torchrun += ["--max-restarts=1", "-m", "lmft", *shlex.split(words)]
+    with (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen(torchrun, cwd=tmp_path, stdout=log, stderr=log)
+    wait_for(lambda: steps_of(tmp_path) >= 4, 300)
+    psutil.Process(started.pid).children()[-1].kill()
+    assert started.wait(300) == 0, (tmp_path / "log").read_text()
+    assert (tmp_path / "log").read_text().count("Going on from step") == 1
+    (run,) = tmp_path.glob("runs/*-*")
+    expected = read_curve(alone["objective=clm"], "train/loss")
+    assert read_curve(run, "train/loss") == pytest.approx(expected, rel=1e-5)

@@ -1,6 +1,7 @@
 """The story of `lmft plan`: what would a run take, before anything of it starts?"""
 
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -43,7 +44,7 @@ def tell(words: list[str], conf: Path) -> None:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()
     with console.status("opening the corpus and the model"):
-        load_tracker(config)
+        load_libraries(config)
         materials = gather(config, splits)
         start_count(materials.hardware.device)
     with console.status("a few steps"):
@@ -56,8 +57,10 @@ def tell(words: list[str], conf: Path) -> None:
         console.print(sentence, style="yellow", soft_wrap=True)
 
 
-def load_tracker(config: RunConfig) -> None:
-    """Let the tracker take its memory, on a store that goes at once."""
+def load_libraries(config: RunConfig) -> None:
+    """Let what a run loads on its way take its memory; the tracker on a store that goes at once."""
+    for name in ("pyarrow.parquet", "pandas"):  # to keep sums in; pyarrow looks for pandas
+        import_module(name)
     if isinstance(config.tracker, MlflowTracker):
         with TemporaryDirectory() as folder:
             replace(config.tracker, uri=f"sqlite:///{folder}/mlflow.db").check()

@@ -64,7 +64,8 @@ def find_memory(
     if processes > 1 and strategy is Strategy.fsdp:
         wide = [network.model]  # torch casts weights as it gathers them, so there is no twin
         weights, gradients = weight_bytes(wide) // processes, gradient_bytes(wide) // processes
-        optimizer, once = optimizer // processes, once // processes
+        optimizer //= processes
+        once = 0 if passes is None else min(0, passes.shared - gradients - passes.passing)
         gathered = gathered_bytes(network, materials.hardware.dtype)
     elif processes > 1:
         gradients += tensor_bytes(network.compute.parameters())
@@ -114,10 +115,13 @@ def optimizer_bytes(config: RunConfig, network: Network) -> int:
 
 
 def gathered_bytes(network: Network, dtype: torch.dtype) -> int:
-    """What FSDP holds whole: weights outside of layers and of two layers, and their gradients."""
+    """What FSDP holds whole: the weights outside of layers, and two layers with their gradients.
+
+    The gradients of those outside are not there before the rest of the pass has gone.
+    """
     layers = [tensor_bytes(layer.parameters()) for layer in find_layers(network.model)]
     outside = tensor_bytes(network.model.parameters()) - sum(layers)
-    return 2 * (outside + 2 * max(layers, default=0)) * dtype.itemsize // 4
+    return (outside + 4 * max(layers, default=0)) * dtype.itemsize // 4
 
 
 def tensor_bytes(tensors: Iterator[Tensor]) -> int:

@@ -17,12 +17,21 @@ class Meter(TorchDispatchMode):
     seen. The count is the same on every device, since no allocator is asked.
     """
 
-    def __init__(self, gradients: Callable[[], Iterable[Tensor]]):
-        """`gradients` gives those that are finished, at any moment."""
+    def __init__(
+        self, gradients: Callable[[], Iterable[Tensor]], shares: Callable[[], int] = lambda: 0
+    ):
+        """Nothing is counted yet.
+
+        Args:
+            gradients: gives those that are finished, at any moment.
+            shares: gives the bytes that one of several processes keeps of them.
+        """
         super().__init__()  # type: ignore[no-untyped-call]
         self.peak = 0  # bytes, of all at once
         self.passing = 0  # bytes, the most at once besides finished gradients
+        self.shared = 0  # bytes, the same with this process's shares of them
         self._gradients = gradients
+        self._shares = shares
         self._sizes: dict[int, int] = {}  # of the storages alive, in bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -42,6 +51,7 @@ class Meter(TorchDispatchMode):
         finished = sum(gradient.untyped_storage().nbytes() for gradient in self._gradients())
         self.peak = max(self.peak, alive)
         self.passing = max(self.passing, alive - finished)
+        self.shared = max(self.shared, alive - finished + self._shares())
 
 
 def _storages(values: Any) -> Iterable[tuple[int, torch.UntypedStorage]]:

@@ -20,6 +20,7 @@ class Passes:
     blocks: int
     peak: int  # of everything at once
     passing: int  # without finished gradients
+    shared: int  # with a process's shares of these, where they are shared out
     chunk: int  # of them, logits and their gradient
     estimated: bool = False  # from smaller micro-batches
 
@@ -27,8 +28,9 @@ class Passes:
         """At most what larger micro-batches take: no part of it grows faster than they do."""
         factor = blocks / self.blocks
         passing = round(self.passing * factor)
-        peak = self.peak + passing - self.passing
-        return Passes(blocks, peak, passing, self.chunk, estimated=True)
+        more = passing - self.passing
+        peak, shared = self.peak + more, self.shared + more
+        return Passes(blocks, peak, passing, shared, self.chunk, estimated=True)
 
 
 def measure_passes(config: RunConfig, materials: Materials, size: int, processes: int) -> Passes:
@@ -48,10 +50,13 @@ def measure_passes(config: RunConfig, materials: Materials, size: int, processes
     passes = 1 if len(micro_batches) <= processes else 2  # more take no more memory
     hardware = replace(materials.hardware, micro_batch_size=size)
     network.compute.train()
-    with Meter(lambda: finished_gradients(network)) as meter:
+    with Meter(
+        lambda: finished_gradients(network), lambda: shares_of_gradients(network, processes)
+    ) as meter:
         accumulate_gradients(network, micro_batches[:passes], hardware, config.seed, 1)
     network.model.zero_grad()
-    return Passes(size, meter.peak, meter.passing, chunk_bytes(network, micro_batches[0]))
+    chunk = chunk_bytes(network, micro_batches[0])
+    return Passes(size, meter.peak, meter.passing, meter.shared, chunk)
 
 
 def find_passes(config: RunConfig, materials: Materials, processes: int, room: int) -> Passes:
@@ -78,6 +83,13 @@ def finished_gradients(network: Network) -> list[Tensor]:
     """Those that a backward pass has handed over by now."""
     weights = (weight for model in network.models for weight in model.parameters())
     return [weight.grad for weight in weights if weight.grad is not None]
+
+
+def shares_of_gradients(network: Network, processes: int) -> int:
+    """Bytes that one of `processes` keeps of finished gradients, in fp32."""
+    pairs = zip(network.model.parameters(), network.compute.parameters(), strict=True)
+    finished = (wide for wide, own in pairs if wide.grad is not None or own.grad is not None)
+    return sum(weight.nbytes for weight in finished) // processes
 
 
 def chunk_bytes(network: Network, batch: Batch) -> int:
