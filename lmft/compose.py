@@ -10,6 +10,7 @@ from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import DictConfig, OmegaConf
 
+from lmft.config.ranges import RANGES, check_ranges
 from lmft.errors import UserError
 from lmft.guard import check_config
 from lmft.secrets import without_hidden
@@ -29,6 +30,7 @@ class GuardedLoader(ConfigLoaderImpl):
         """
         composed = super().load_configuration(*args, **more)
         check_config(composed)
+        check_hydra_numbers(composed.hydra)
         return composed
 
     def _process_config_searchpath(
@@ -44,6 +46,18 @@ class GuardedLoader(ConfigLoaderImpl):
             if override.get_key_element().lstrip("+~") == "hydra.searchpath":
                 check_search_path(override.value())
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
+
+
+def check_hydra_numbers(hydra: DictConfig) -> None:
+    """The numbers of a sweep, before anything of it begins.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    for group in ("sweeper", "launcher"):
+        given = OmegaConf.to_container(hydra[group], resolve=True) if group in hydra else {}
+        names = {f"hydra.{group}.{name}": value for name, value in (given or {}).items()}
+        check_ranges({name: value for name, value in names.items() if name in RANGES})
 
 
 vars(hydra_entry)["ConfigLoaderImpl"] = GuardedLoader  # wherever Hydra composes

@@ -23,7 +23,7 @@ def build_optimizer(make: Callable[..., Optimizer], model: nn.Module) -> Optimiz
     ]
     try:
         optimizer = make([group for group in groups if group["params"]])
-    except (TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise UserError(f"The optimizer refuses its settings: {error}; see optimizer.*.") from error
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
