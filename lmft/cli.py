@@ -4,6 +4,7 @@ import gc
 import os
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmft import CONF
@@ -106,8 +107,10 @@ def train() -> int:
     import hydra
 
     from lmft import sweep
-    from lmft.compose import register_resolvers
+    from lmft.compose import check_flags, register_resolvers
     from lmft.launch import run_job
+
+    check_flags(sys.argv[1:])
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     # Our ray.yaml stands beside the plug-in's own config of that name; nothing is wrong with it.
@@ -137,8 +140,11 @@ def train() -> int:
     except Exception as error:
         if failures:
             raise
+        from lmft.faults import refused_place
         from lmft.mistakes import as_mistake
 
+        if isinstance(error, OSError) and error.filename:  # Hydra makes a folder there
+            raise refused_place("run_root", error, Path()) from error
         raise as_mistake(error, CONF, composing=True) or error from error
     finally:
         succeeded = sweep.close(whole)

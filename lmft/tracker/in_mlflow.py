@@ -13,12 +13,14 @@ from lmft.secrets import redact
 from lmft.tracker.checkpoint import move_checkpoint
 from lmft.tracker.mirror import Mirror, Place
 from lmft.tracker.protocol import RunLog
+from lmft.tracker.schema import check_schema
 from lmft.tracker.sender import Sender, give_up
 from lmft.tracker.store import (
     artifact_root,
     find_mirror,
     has_experiment,
     open_client,
+    sqlite_path,
     state_of,
     store_uri,
     told,
@@ -51,6 +53,9 @@ class MlflowTracker:
         Raises:
             UserError: it is not so; Silent if it may be later.
         """
+        place = sqlite_path(store_uri(self.uri))
+        if place is not None:
+            check_schema(place)
         if not has_experiment(store_uri(self.uri), self.experiment_name):
             with told(store_uri(self.uri)):
                 self._experiment(open_client(self.uri))
