@@ -110,14 +110,13 @@ def train() -> int:
     from lmft.compose import check_flags, register_resolvers
     from lmft.launch import run_job
 
-    check_flags(sys.argv[1:])
-
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     # Our ray.yaml stands beside the plug-in's own config of that name; nothing is wrong with it.
     warnings.filterwarnings("ignore", "(?s).*validated against ConfigStore schema")
     register_resolvers()
     # Wherever a person wrote the flag: argparse wants it before or after all overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    check_flags(sys.argv[1:])
     failures: list[Exception | None] = []  # of each job that was started in this process
 
     def job(composed: "DictConfig") -> float | None:

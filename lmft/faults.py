@@ -51,11 +51,10 @@ def writable(knob: str, path: Path) -> Iterator[None]:
 
 def refused_place(knob: str, error: OSError, path: Path) -> UserError | Fault:
     """`path`, where `knob` leads, can't be written to: by whose fault, and the way out."""
-    place = error.filename or path
+    place = Path(error.filename or path)
     if isinstance(error, NotADirectoryError | FileExistsError):
-        return UserError(
-            f"{knob} leads to {place}, but a file stands where a folder should be; choose another."
-        )
+        file = next((some for some in [place, *place.parents] if some.exists()), place)
+        return UserError(f"{knob} leads to {file}, which is a file, not a folder; choose another.")
     return Fault(
         f"{knob} leads to {place}, which can't be written to ({error.strerror}); let it be, or "
         f"choose another {knob}."

@@ -28,6 +28,9 @@ def as_mistake(error: BaseException, conf: Path, composing: bool = False) -> Use
     known = next((link for link in chain if isinstance(link, UserError)), None)
     if known is not None:
         return known
+    yaml_error = next((link for link in chain if isinstance(link, yaml.MarkedYAMLError)), None)
+    if yaml_error is not None:
+        return UserError(_tell_yaml(yaml_error))
     omegaconf = next((link for link in chain if isinstance(link, OmegaConfBaseException)), None)
     told = (
         _tell_override(error, conf)
@@ -64,6 +67,12 @@ def _tell_override(error: BaseException, conf: Path) -> str | None:
     if deleted:
         return _no_knob(deleted[1], conf)
     return None
+
+
+def _tell_yaml(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    where = "A config file" if mark is None else f"{mark.name}, line {mark.line + 1}"
+    return f"{where} is not YAML ({error.problem}); mend it."
 
 
 def _tell_word(error: OverrideParseException) -> str:

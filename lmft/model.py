@@ -54,14 +54,17 @@ def load_model(
         if "Unrecognized configuration class" not in str(error):
             raise
         raise UserError(
-            f"model={config.label} ({architecture.model_type}) has no head for the objective; "
+            f"model={config.label or config.name} ({architecture.model_type}) has no head for the "
+            "objective; "
             "choose objective=clm for causal models, objective=mlm for masked ones."
         ) from error
-    if objective.ahead and sees_ahead(model):
+    with built_as_told(config):
+        ahead = objective.ahead > 0 and sees_ahead(model)
+    if ahead:
         raise UserError(
-            f"objective=clm needs a model that reads left to right, but model={config.label} "
-            f"({architecture.model_type}) sees ahead; choose objective=mlm, or a causal model "
-            "such as model=gpt2."
+            "objective=clm needs a model that reads left to right, but model="
+            f"{config.label or config.name} ({architecture.model_type}) sees ahead; choose "
+            "objective=mlm, or a causal model such as model=gpt2."
         )
     loaded: PreTrainedModel = model
     return loaded
@@ -111,9 +114,10 @@ def check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) -> 
     missing = sorted(report["missing_keys"])
     body = [weight for weight in missing if weight.startswith(f"{model.base_model_prefix}.")]
     if body:
+        more = f" and {len(body) - 1} more weights" if len(body) > 1 else ""
         raise UserError(
-            f"model.name={name} lacks {len(body)} weights, {body[0]} among them; fetch it again, "
-            "or see that config.json and model.config fit it."
+            f"model.name={name} lacks {body[0]}{more}; fetch it again, or see that its "
+            "config.json, with model.config, fits it."
         )
     if missing:
         logger.warning(
@@ -167,9 +171,10 @@ def built_as_told(config: ModelConfig) -> Iterator[None]:
         if is_out_of_memory(error) or "Unrecognized configuration class" in str(error):
             raise
         reason = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
+        knobs = {name: getattr(config, name) for name in ("name", "architecture", "config")}
+        told = " and ".join(f"model.{name}={value}" for name, value in knobs.items() if value)
         raise UserError(
-            f"No model can be made of model.architecture={config.architecture} and model.config="
-            f"{config.config} ({type(error).__name__}: {reason}); change them."
+            f"No model can be made of {told} ({type(error).__name__}: {reason}); change it."
         ) from error
 
 

@@ -60,8 +60,13 @@ class TextFile:
 
     def column(self, record: Any, number: int) -> str:
         """The text of the record of that number (from 1); a null is an empty one."""
-        if not isinstance(record, dict) or self.text_column not in record:
-            self.check_column(record if isinstance(record, dict) else [type(record).__name__])
+        if not isinstance(record, dict):
+            raise UserError(
+                f"{self.path} has {type(record).__name__} as record {number}, which has no "
+                f"dataset.text_column; write it as {{{self.text_column!r}: ...}}."
+            )
+        if self.text_column not in record:
+            self.check_column(record)
         return self.text(record[self.text_column], number)
 
     def check_column(self, names: Iterable[str]) -> None:
@@ -140,8 +145,9 @@ def _read_csv(file: IO[bytes], source: TextFile) -> Iterator[str]:
         for number, record in enumerate(table, start=1):
             yield source.column(record, number)
     except csv.Error as error:
+        reason = str(error).partition(" - ")[0]
         raise UserError(
-            f"{source.path}, line {table.line_num} is not CSV ({error}); mend or remove it."
+            f"{source.path}, line {table.line_num + 1} is not CSV ({reason}); mend or remove it."
         ) from error
 
 

@@ -32,6 +32,22 @@ logger = logging.getLogger(__name__)
 LONGEST_NAME = 250  # characters of an experiment
 
 
+def check_uri(uri: str) -> None:
+    """Refuse what leads to no store, as far as that can be told before MLflow is imported.
+
+    Raises:
+        UserError: it does not.
+    """
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(
+            f"tracker.uri is {uri!r}, which names no store or server; write "
+            "sqlite:////path/mlflow.db, or http://host:5000."
+        )
+    place = sqlite_path(uri)
+    if place is not None:
+        check_schema(place)
+
+
 @dataclass(frozen=True)
 class MlflowTracker:
     """Runs in an MLflow store or server."""
@@ -53,9 +69,7 @@ class MlflowTracker:
         Raises:
             UserError: it is not so; Silent if it may be later.
         """
-        place = sqlite_path(store_uri(self.uri))
-        if place is not None:
-            check_schema(place)
+        check_uri(store_uri(self.uri))
         if not has_experiment(store_uri(self.uri), self.experiment_name):
             with told(store_uri(self.uri)):
                 self._experiment(open_client(self.uri))
