@@ -2,6 +2,7 @@
 
 import gc
 import os
+import re
 import sys
 import warnings
 from pathlib import Path
@@ -114,8 +115,8 @@ def train() -> int:
     # Our ray.yaml stands beside the plug-in's own config of that name; nothing is wrong with it.
     warnings.filterwarnings("ignore", "(?s).*validated against ConfigStore schema")
     register_resolvers()
-    # Wherever a person wrote the flag: argparse wants it before or after all overrides.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    # Wherever a person wrote a flag: argparse wants it before or after all overrides.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: re.match(r"-m$|--\w", word) is None)
     check_flags(sys.argv[1:])
     failures: list[Exception | None] = []  # of each job that was started in this process
 
