@@ -35,13 +35,20 @@ def as_mistake(error: BaseException, conf: Path, composing: bool = False) -> Use
     told = (
         _tell_override(error, conf)
         or (omegaconf and _tell_value(omegaconf, conf))
-        or (isinstance(error, InstantiationException) and _tell_object(error, chain[-1]))
+        or (_is_object(error) and _tell_object(error, chain[-1]))
     )
     if told:
         return UserError(told)
     if composing or isinstance(error, HydraException | OmegaConfBaseException):
         return UserError(f"{_first_line(error)}; see lmft --help.")
     return None
+
+
+def _is_object(error: BaseException) -> bool:
+    """Whether Hydra could not make an object; it says so of `_partial_` and its like otherwise."""
+    return isinstance(error, InstantiationException) or (
+        isinstance(error, TypeError) and str(error).startswith("Instantiation: ")
+    )
 
 
 def _tell_override(error: BaseException, conf: Path) -> str | None:
@@ -120,7 +127,7 @@ def _tell_value(error: OmegaConfBaseException, conf: Path) -> str | None:
     return f"{knob}: {reason}; see conf/ for what it takes."
 
 
-def _tell_object(error: InstantiationException, cause: BaseException) -> str | None:
+def _tell_object(error: BaseException, cause: BaseException) -> str:
     """Of a `_target_` that does not take what it is given."""
     place = re.search(r"full_key: (\S+)", str(error))
     group = place[1] if place else "the config"
