@@ -155,7 +155,7 @@ def knobs(conf: Path) -> set[str]:
     for path in conf.rglob("*.yaml"):
         group = ".".join(path.parent.relative_to(conf).parts)
         package = "" if group in ("", "experiment") else f"{group}."
-        names |= set(_names(yaml.load(path.read_text(), yaml.CSafeLoader), package))
+        names |= set(_names(yaml.safe_load(path.read_text()), package))
     return names
 
 

@@ -102,7 +102,7 @@ def _sizes(text: str, ids: np.ndarray, lengths: np.ndarray | None, backend: Any)
     """The bytes of `text` that each of its tokens covers; (n,)."""
     total = len(text.encode())
     if lengths is not None:
-        sizes = lengths[np.asarray(ids)]
+        sizes: np.ndarray = lengths[np.asarray(ids)]
         if int(sizes.sum(dtype=np.int64)) == total:
             return sizes
     parts = [part.ends for part in encode_long(iter([text]), backend)]
