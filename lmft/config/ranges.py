@@ -71,7 +71,7 @@ RANGES = {
     "trainer.epochs": _positive(1_000_000),
     "trainer.max_steps": _count(1, None),
     "trainer.batch_size": _count(1),
-    "trainer.warmup_steps": _count(0),
+    "trainer.warmup_steps": _count(0, most=10**24),  # more than are taken: next to no learning
     "trainer.max_grad_norm": _positive(HUGE, None),
     "trainer.evaluate_every": _count(1, None),
     "trainer.patience": _count(1, None),
