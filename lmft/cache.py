@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lmft.faults import room_for
+from lmft.faults import room_for, writable
 from lmft.files import new_folder
 from lmft.seal import is_whole, seal
 
@@ -24,7 +24,8 @@ def make_once(folder: Path, fill: Callable[[Path], None]) -> None:
     if is_whole(folder):
         return
     with room_for(folder):
-        folder.parent.mkdir(parents=True, exist_ok=True)
+        with writable("cache_root", folder.parent):
+            folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if is_whole(folder):
                 return

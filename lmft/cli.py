@@ -2,8 +2,10 @@
 
 import gc
 import os
+import re
 import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmft import CONF
@@ -108,15 +110,16 @@ def train() -> int:
     import hydra
 
     from lmft import sweep
-    from lmft.compose import register_resolvers
+    from lmft.compose import check_flags, register_resolvers
     from lmft.launch import run_job
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     # Our ray.yaml stands beside the plug-in's own config of that name; nothing is wrong with it.
     warnings.filterwarnings("ignore", "(?s).*validated against ConfigStore schema")
     register_resolvers()
-    # Wherever a person wrote the flag: argparse wants it before or after all overrides.
-    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: word not in ("-m", "--multirun"))
+    # Wherever a person wrote a flag: argparse wants it before or after all overrides.
+    sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: re.match(r"-m$|--\w", word) is None)
+    check_flags(sys.argv[1:])
     failures: list[Exception | None] = []  # of each job that was started in this process
 
     def job(composed: "DictConfig") -> float | None:
@@ -139,8 +142,11 @@ def train() -> int:
     except Exception as error:
         if failures:
             raise
+        from lmft.faults import refused_place
         from lmft.mistakes import as_mistake
 
+        if isinstance(error, OSError) and error.filename:  # Hydra makes a folder there
+            raise refused_place("run_root", error, Path()) from error
         raise as_mistake(error, CONF, composing=True) or error from error
     finally:
         succeeded = sweep.close(whole)

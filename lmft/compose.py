@@ -2,14 +2,16 @@
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import hydra._internal.hydra as hydra_entry
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.utils import get_args_parser
 from omegaconf import DictConfig, OmegaConf
 
+from lmft.config.ranges import RANGES, check_ranges
 from lmft.errors import UserError
 from lmft.guard import check_config
 from lmft.secrets import without_hidden
@@ -29,6 +31,7 @@ class GuardedLoader(ConfigLoaderImpl):
         """
         composed = super().load_configuration(*args, **more)
         check_config(composed)
+        check_hydra_numbers(composed.hydra)
         return composed
 
     def _process_config_searchpath(
@@ -46,7 +49,34 @@ class GuardedLoader(ConfigLoaderImpl):
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
 
+def check_hydra_numbers(hydra: DictConfig) -> None:
+    """The numbers of a sweep, before anything of it begins.
+
+    Raises:
+        UserError: one is out of range.
+    """
+    for group in ("sweeper", "launcher"):
+        for name, value in (hydra.get(group) or {}).items():
+            if f"hydra.{group}.{name}" in RANGES:
+                check_ranges({f"hydra.{group}.{name}": value})
+
+
 vars(hydra_entry)["ConfigLoaderImpl"] = GuardedLoader  # wherever Hydra composes
+
+
+def check_flags(words: list[str]) -> None:
+    """Refuse flags that are none of Hydra's, which would print its usage.
+
+    Raises:
+        UserError: there is one.
+    """
+
+    def refuse(reason: str) -> NoReturn:
+        raise UserError(f"{reason[:1].upper()}{reason[1:]}; see lmft --help for what there is.")
+
+    parser = get_args_parser()
+    vars(parser)["error"] = refuse
+    parser.parse_args(words)
 
 
 def check_search_path(places: Any) -> None:

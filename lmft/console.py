@@ -28,10 +28,7 @@ def report(error: Exception) -> int:
     if "debug=true" in sys.argv:
         show_traceback(error)
     print(f"lmft: {describe(error)}", file=sys.stderr)
-    code = exit_code(error)
-    if code == FAILED and not isinstance(error, Differs) and "debug=true" not in sys.argv:
-        print("lmft: debug=true shows where.", file=sys.stderr)
-    return code
+    return exit_code(error)
 
 
 def exit_code(error: Exception) -> int:
@@ -78,7 +75,8 @@ def _describe(error: Exception) -> str:
     fault = as_fault(error)
     if fault is not None or isinstance(error, FloatingPointError | Differs | TeamFailed):
         return str(fault or error)
-    return f"{type(error).__name__}: {str(error).strip() or 'no reason given'}"
+    reason = (str(error).strip() or "no reason given").splitlines()[0].rstrip(".:")
+    return f"{type(error).__name__}: {reason}; debug=true shows where."
 
 
 def prepare() -> None:

@@ -71,8 +71,8 @@ def evaluate_model(
             terminal.say(f"{found['label']}  (known already)")
             terminal.show_facts(found)
             return dict(found)
-    config.tracker.check()
     materials = gather(config, {split.name: split})
+    config.tracker.check()
     assessed, spread = score_draws(split, config, values, materials, terminal)
     start_folder(folder, composed)
     result = assessed.result.as_dict() | spread

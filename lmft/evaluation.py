@@ -43,6 +43,20 @@ def cut_windows(
     At stride = context they are blocks, and each one's first token goes unscored (clm). Below it,
     only the stream's first token does, and every token past the first window is scored with at
     least context - stride tokens before it.
+    """
+    context = config.context or block_size
+    stride = config.stride or context
+    count = 1 + max(0, -(-(tokens - context) // stride))
+    starts = np.arange(count) * stride
+    ends = np.minimum(starts + context, tokens)
+    scored = np.concatenate([[0], ends[:-1]])
+    asked = ends > np.maximum(scored, starts + objective.ahead)  # a lone token can't be predicted
+    windows = slice(None, config.max_blocks)
+    return Windows(starts[asked][windows], ends[asked][windows], scored[asked][windows])
+
+
+def check_evaluation(config: EvaluationConfig, block_size: int, objective: Objective) -> None:
+    """Refuse windows that the objective can't be scored in.
 
     Raises:
         UserError: the stride is longer than the context, or shorter for masked models.
@@ -61,13 +75,6 @@ def cut_windows(
             f"evaluation.stride is {stride} and evaluation.context {context}, but the windows of "
             "objective=mlm can't overlap; leave evaluation.stride out."
         )
-    count = 1 + max(0, -(-(tokens - context) // stride))
-    starts = np.arange(count) * stride
-    ends = np.minimum(starts + context, tokens)
-    scored = np.concatenate([[0], ends[:-1]])
-    asked = ends > np.maximum(scored, starts + objective.ahead)  # a lone token can't be predicted
-    windows = slice(None, config.max_blocks)
-    return Windows(starts[asked][windows], ends[asked][windows], scored[asked][windows])
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lmft.errors import Fault
+from lmft.errors import Fault, UserError
 
 FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL_WORDS = (  # of libraries that keep the number to themselves, in Rust, C++ and SQL
@@ -31,6 +31,34 @@ def room_for(path: Path) -> Iterator[None]:
         if isinstance(error, Fault) or not is_disk_full(error):
             raise
         raise disk_fault(path) from error
+
+
+@contextmanager
+def writable(knob: str, path: Path) -> Iterator[None]:
+    """Inside, folders are made at `path`, where `knob` leads.
+
+    Raises:
+        UserError: something else is there.
+        Fault: the machine does not allow it.
+    """
+    try:
+        yield
+    except OSError as error:
+        if is_disk_full(error):
+            raise
+        raise refused_place(knob, error, path) from error
+
+
+def refused_place(knob: str, error: OSError, path: Path) -> UserError | Fault:
+    """`path`, where `knob` leads, can't be written to: by whose fault, and the way out."""
+    place = Path(error.filename or path)
+    if isinstance(error, NotADirectoryError | FileExistsError):
+        file = next((some for some in [place, *place.parents] if some.exists()), place)
+        return UserError(f"{knob} leads to {file}, which is a file, not a folder; choose another.")
+    return Fault(
+        f"{knob} leads to {place}, which can't be written to ({error.strerror}); let it be, or "
+        f"choose another {knob}."
+    )
 
 
 def disk_fault(path: Path | str) -> Fault:
@@ -71,5 +99,11 @@ def as_fault(error: BaseException) -> Fault | None:
         return Fault(
             f"Memory ran out; lower hardware.micro_batch_size or {LESS_MEMORY[:-1]}; lmft plan "
             "tells what a run takes."
+        )
+    lost = next((link for link in chain if isinstance(link, OSError) and link.filename), None)
+    if lost is not None:
+        return Fault(
+            f"{lost.filename} can't be used ({lost.strerror}); see that it is there, and can be "
+            "read and written."
         )
     return None

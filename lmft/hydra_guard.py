@@ -32,6 +32,8 @@ def check_hydra(settings: dict[str, Any]) -> None:
             raise UserError(f"hydra.{group}.{knob} is {value!r}; set run_root=PATH instead.")
     if settings.get("output_subdir") is not None:
         raise UserError("hydra.output_subdir must stay null; .hydra stands in the run's folder.")
+    if (settings.get("job") or {}).get("chdir"):
+        raise UserError("hydra.job.chdir must stay false; paths lead from where lmft starts.")
     if (settings.get("job") or {}).get("env_set"):
         raise UserError("hydra.job.env_set may not be set; set variables before the command.")
     for kind in ("job_logging", "hydra_logging"):

@@ -71,7 +71,7 @@ def go(composed: "DictConfig", files: dict[str, str], job: "OpenJob | None" = No
     folder = None if typed.fresh else find_finished(typed)
     if folder is not None:
         answer(folder, build(typed.tracker), terminal, job.place if job else None)
-    elif (processes := count_processes(typed.hardware)) > 1:
+    elif (processes := count_processes(build(typed.hardware))) > 1:
         return run_together(go, processes, composed, files, job)
     else:
         from lmft.train import run

@@ -11,7 +11,7 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from lmft.errors import Busy
-from lmft.faults import room_for
+from lmft.faults import room_for, writable
 
 logger = logging.getLogger(__name__)
 
@@ -31,7 +31,8 @@ def held(path: Path, wait: bool = False) -> Iterator[None]:
         Busy: another process holds it.
     """
     place = _place(path)
-    place.parent.mkdir(parents=True, exist_ok=True)
+    with writable("run_root", place.parent):
+        place.parent.mkdir(parents=True, exist_ok=True)
     lock, owner = FileLock(place), place.with_suffix(".json")
     try:
         lock.acquire(timeout=0)

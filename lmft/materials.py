@@ -14,6 +14,7 @@ from lmft.compose import compose, recompose
 from lmft.config import CORPUS, RunConfig, Strategy
 from lmft.dataset import Split
 from lmft.errors import UserError
+from lmft.evaluation import check_evaluation
 from lmft.hardware import Hardware, find_hardware
 from lmft.hub import pinned_revision
 from lmft.model import context_size, load_model
@@ -79,6 +80,7 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
     hardware = find_hardware(config.hardware, config.trainer.batch_size, precision)
     tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
+    check_evaluation(config.evaluation, config.dataset.block_size, config.objective)
     cache_root = Path(config.cache_root).expanduser()
     batches = {
         name: Batches(
@@ -95,17 +97,29 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
         if len(some) == 0:
             raise UserError(f"dataset.{name} has a single token, so nothing can be predicted.")
     model = load_model(config.model, config.objective, tokenizer, config.seed)
-    context = context_size(model)
-    if context is not None and config.dataset.block_size > context:
-        raise UserError(
-            f"dataset.block_size is {config.dataset.block_size}, but "
-            f"model={model_label(config.model)} reads at most {context} tokens at once; "
-            f"set dataset.block_size={context} or less."
-        )
+    check_context(config, context_size(model))
     network = build_network(model, hardware)
     # From here on: what reading a model took goes back. FSDP gathers tensors of many sizes.
     keep_freed_memory(large=config.hardware.strategy is not Strategy.fsdp)
     return Materials(hardware, tokenizer, batches, network)
+
+
+def check_context(config: RunConfig, most: int | None) -> None:
+    """Refuse blocks and windows of more tokens than the model can read at once.
+
+    Raises:
+        UserError: there are such.
+    """
+    wanted = {
+        "dataset.block_size": config.dataset.block_size,
+        "evaluation.context": config.evaluation.context,
+    }
+    for knob, tokens in wanted.items():
+        if most is not None and (tokens or 0) > most:
+            raise UserError(
+                f"{knob} is {tokens}, but model={model_label(config.model)} reads at most {most} "
+                f"tokens at once; set {knob}={most} or less."
+            )
 
 
 def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTokenizerBase:

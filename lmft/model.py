@@ -1,16 +1,20 @@
 """Models: pretrained or from scratch, read, checked against their objective, and written."""
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils.logging import disable_progress_bar, set_verbosity_error
 
 from lmft.config import ModelConfig
 from lmft.errors import UserError, did_you_mean
+from lmft.faults import is_out_of_memory
 from lmft.hub import hub_errors, pinned_revision
 from lmft.objective import Objective
 
@@ -31,30 +35,36 @@ def load_model(
     """
     architecture = _architecture(config, tokenizer)
     if len(tokenizer) > architecture.vocab_size:
+        knob = "model.name" if config.tokenizer is None else "model.tokenizer"
         raise UserError(
-            f"The tokenizer has {len(tokenizer)} entries, but the model only "
-            f"{architecture.vocab_size}; leave model.tokenizer out."
+            f"{knob}={config.tokenizer or config.name} has a tokenizer of {len(tokenizer)} "
+            f"entries, but the model only {architecture.vocab_size}; set model.tokenizer to the "
+            "one that it was trained with."
         )
     torch.manual_seed(seed)
     try:
         if config.from_scratch:
-            model = objective.auto_model.from_config(
-                architecture, dtype=torch.float32, trust_remote_code=config.trust_remote_code
-            )
+            with built_as_told(config):
+                model = objective.auto_model.from_config(
+                    architecture, dtype=torch.float32, trust_remote_code=config.trust_remote_code
+                )
         else:
             model = _load_weights(config, objective, architecture)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise
         raise UserError(
-            f"model={config.label} ({architecture.model_type}) has no head for the objective; "
+            f"model={config.label or config.name} ({architecture.model_type}) has no head for the "
+            "objective; "
             "choose objective=clm for causal models, objective=mlm for masked ones."
         ) from error
-    if objective.ahead and sees_ahead(model):
+    with built_as_told(config):
+        ahead = objective.ahead > 0 and sees_ahead(model)
+    if ahead:
         raise UserError(
-            f"objective=clm needs a model that reads left to right, but model={config.label} "
-            f"({architecture.model_type}) sees ahead; choose objective=mlm, or a causal model "
-            "such as model=gpt2."
+            "objective=clm needs a model that reads left to right, but model="
+            f"{config.label or config.name} ({architecture.model_type}) sees ahead; choose "
+            "objective=mlm, or a causal model such as model=gpt2."
         )
     loaded: PreTrainedModel = model
     return loaded
@@ -74,25 +84,52 @@ def _load_weights(
             dtype=torch.float32,
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
+            ignore_mismatched_sizes=True,  # refused below, with their names
             output_loading_info=True,
         )
-    except OSError as error:
-        if "use_safetensors" not in str(error):
-            raise
-        raise pickled(config.name, "pytorch_model.bin", objective) from error
-    if report["missing_keys"]:
-        logger.warning(
-            "%s has no weights for %s; they start at random.",
-            config.name,
-            ", ".join(sorted(report["missing_keys"])[:4]),
-        )
+    except (OSError, SafetensorError) as error:
+        if "use_safetensors" in str(error):
+            raise pickled(config.name, "pytorch_model.bin", objective) from error
+        reason = str(error).strip().splitlines()[0].rstrip(".")
+        raise UserError(
+            f"model.name={config.name} has no weights that can be read ({reason}); fetch it again."
+        ) from error
+    check_weights(config.name, model, report)
     return model
+
+
+def check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:
+    """Refuse a checkpoint that is not one of this architecture; its head alone may be missing.
+
+    Raises:
+        UserError: a weight is missing, or has another shape.
+    """
+    wrong = sorted(report["mismatched_keys"])
+    if wrong:
+        weight, there, needed = wrong[0]
+        raise UserError(
+            f"model.name={name} has {weight} in the shape {list(there)}, but its config.json, with "
+            f"model.config, makes it {list(needed)}; mend one of them."
+        )
+    missing = sorted(report["missing_keys"])
+    body = [weight for weight in missing if weight.startswith(f"{model.base_model_prefix}.")]
+    if body:
+        more = f" and {len(body) - 1} more weights" if len(body) > 1 else ""
+        raise UserError(
+            f"model.name={name} lacks {body[0]}{more}; fetch it again, or see that its "
+            "config.json, with model.config, fits it."
+        )
+    if missing:
+        logger.warning(
+            "%s has no weights for %s; they start at random.", name, ", ".join(missing[:4])
+        )
 
 
 def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     if config.name is None:
         assert config.architecture is not None
-        architecture = AutoConfig.for_model(**config.architecture)
+        with built_as_told(config):
+            architecture = AutoConfig.for_model(**config.architecture)
     else:
         with hub_errors(f"model {config.name!r}"):
             revision = pinned_revision(config.name, config.revision)
@@ -117,6 +154,28 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
             reason = str(error).splitlines()[-1].strip()
             raise UserError(f"model.config.{key} is {value!r}: {reason}.") from error
     return architecture
+
+
+@contextmanager
+def built_as_told(config: ModelConfig) -> Iterator[None]:
+    """Inside, a model is made from `config`; what its parts refuse is told in one sentence.
+
+    Raises:
+        UserError: no model can be made of its values.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of whatever kind: the values go to code of many authors
+        if is_out_of_memory(error) or "Unrecognized configuration class" in str(error):
+            raise
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
+        knobs = {name: getattr(config, name) for name in ("name", "architecture", "config")}
+        told = " and ".join(f"model.{name}={value}" for name, value in knobs.items() if value)
+        raise UserError(
+            f"No model can be made of {told} ({type(error).__name__}: {reason}); change it."
+        ) from error
 
 
 def refuse_pickles(name: str, objective: Objective) -> None:

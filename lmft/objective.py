@@ -96,11 +96,6 @@ class MaskedLM:
     auto_model: ClassVar[Any] = AutoModelForMaskedLM
     ahead: ClassVar[int] = 0
 
-    def __post_init__(self) -> None:
-        fraction = self.mask_fraction
-        if not (isinstance(fraction, int | float) and 0 < fraction < 1):
-            raise UserError(f"objective.mask_fraction must lie between 0 and 1, not {fraction!r}.")
-
     def batch(
         self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, dice: list[np.random.Generator]
     ) -> Batch:

@@ -21,9 +21,12 @@ def build_optimizer(make: Callable[..., Optimizer], model: nn.Module) -> Optimiz
         {"params": [weight for weight in weights if weight.ndim >= 2]},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
     ]
+    for name, value in getattr(make, "keywords", {}).items():
+        if isinstance(value, str) and name != "adjust_lr_fn":  # Muon's, the only one that is a text
+            raise UserError(f"optimizer.{name} is {value!r}, but takes no text; see optimizer.*.")
     try:
         optimizer = make([group for group in groups if group["params"]])
-    except (TypeError, ValueError) as error:
+    except (IndexError, TypeError, ValueError) as error:
         raise UserError(f"The optimizer refuses its settings: {error}; see optimizer.*.") from error
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]

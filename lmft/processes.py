@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.config import Strategy
+from lmft.config import HardwareConfig, Strategy
 from lmft.console import BUSY, FAILED, MISTAKE, describe, exit_code, prepare, report, show_traceback
 from lmft.errors import Busy, Stopped, TeamFailed, UserError
 from lmft.ranks import LOCAL, STORE, is_leader
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 Run = Callable[[DictConfig, dict[str, str], "OpenJob | None"], float]
 
 
-def count_processes(hardware: DictConfig) -> int:
+def count_processes(hardware: HardwareConfig) -> int:
     """How many processes of this machine the run is to be started in; 1 if this one is enough.
 
     Raises:
@@ -43,7 +43,7 @@ def count_processes(hardware: DictConfig) -> int:
             )
         return 1
     if hardware.processes is not None:
-        return int(hardware.processes)
+        return hardware.processes
     import torch
 
     if not torch.cuda.is_available():

@@ -22,8 +22,8 @@ LOOKED_AT = 1 << 18  # characters
 class Spans:
     """For each token of a stream, what it covers of the source text; separators cover nothing."""
 
-    bytes: np.ndarray  # (N,) int64, UTF-8
-    words: np.ndarray  # (N,) int64, whose first byte it covers
+    bytes: np.ndarray  # (N,) int32, UTF-8
+    words: np.ndarray  # (N,) int32, whose first byte it covers
 
 
 def measure_spans(
@@ -37,7 +37,7 @@ def measure_spans(
     backend = text_backend(tokenizer)
     if backend is None:
         return None
-    spans = Spans(*(np.zeros(len(stream.ids), dtype=np.int64) for _ in range(2)))
+    spans = Spans(*(np.zeros(len(stream.ids), dtype=np.int32) for _ in range(2)))
     found = find_separator(separator, tokenizer)
     texts = _documents(split)
     if found.text:
@@ -49,8 +49,8 @@ def measure_spans(
         last = int(end) - len(found.after)
         last -= len(found.between) if number < len(stream.ends) - 1 else 0
         part = slice(first + len(found.before), last)
-        ends = _ends_in_bytes(text, stream.ids[part], lengths, backend)
-        _fill(spans, part, ends, _word_starts(text))
+        spans.bytes[part] = _sizes(text, stream.ids[part], lengths, backend)
+        _count_words(spans, part, _word_starts(text))
         first = int(end)
     return spans
 
@@ -81,8 +81,8 @@ def _documents(split: Split) -> Iterator[str]:
     for text, ends in split.pieces():
         parts.append(text)
         if ends:
-            yield "".join(parts)
-            parts = []
+            parts = ["".join(parts)]
+            yield parts.pop()
 
 
 def _byte_lengths(backend: Any) -> np.ndarray | None:
@@ -90,7 +90,7 @@ def _byte_lengths(backend: Any) -> np.ndarray | None:
     if "ByteLevel" not in str(backend.pre_tokenizer) or backend.normalizer is not None:
         return None
     vocabulary = backend.get_vocab(with_added_tokens=True)
-    lengths = np.zeros(max(vocabulary.values()) + 1, dtype=np.int64)
+    lengths = np.zeros(max(vocabulary.values()) + 1, dtype=np.int32)
     for name, number in vocabulary.items():
         lengths[number] = len(name)
     for number, token in backend.get_added_tokens_decoder().items():
@@ -98,22 +98,31 @@ def _byte_lengths(backend: Any) -> np.ndarray | None:
     return lengths
 
 
-def _ends_in_bytes(
-    text: str, ids: np.ndarray, lengths: np.ndarray | None, backend: Any
-) -> np.ndarray:
-    """Where each token of `text` ends, in bytes from its start; (n,)."""
-    total = int(_bytes_until(text)[-1])
+def _sizes(text: str, ids: np.ndarray, lengths: np.ndarray | None, backend: Any) -> np.ndarray:
+    """The bytes of `text` that each of its tokens covers; (n,)."""
+    total = len(text.encode())
     if lengths is not None:
-        ends = np.cumsum(lengths[np.asarray(ids)])
-        if len(ends) == 0 or ends[-1] == total:
-            return ends
-    parts = list(encode_long(iter([text]), backend))
-    ends = (
-        _bytes_until(text)[np.concatenate([part.ends for part in parts])] if parts else np.array([])
-    )
-    ends = np.maximum.accumulate(ends.astype(np.int64))
+        sizes: np.ndarray = lengths[np.asarray(ids)]
+        if int(sizes.sum(dtype=np.int64)) == total:
+            return sizes
+    parts = [part.ends for part in encode_long(iter([text]), backend)]
+    ends = np.maximum.accumulate(np.concatenate([np.array([], dtype=np.int64), *parts]))
+    ends = _in_bytes(text, ends)
     ends[-1:] = total  # what a tokenizer drops at the end belongs to the last token
-    return ends
+    return np.diff(ends, prepend=0)
+
+
+def _in_bytes(text: str, places: np.ndarray) -> np.ndarray:
+    """Where the characters at `places` (n,), which rise, start in UTF-8; part by part."""
+    if text.isascii():
+        return places
+    found, before = np.empty_like(places), 0
+    for start in range(0, len(text) + 1, LOOKED_AT):
+        until = _bytes_until(text[start : start + LOOKED_AT])
+        part = slice(*np.searchsorted(places, [start, start + LOOKED_AT]))
+        found[part] = before + until[places[part] - start]
+        before += int(until[-1])
+    return found
 
 
 def _bytes_until(text: str) -> np.ndarray:
@@ -125,15 +134,20 @@ def _bytes_until(text: str) -> np.ndarray:
 
 def _word_starts(text: str) -> np.ndarray:
     """Where the words of `text` start, in bytes; (W,)."""
-    starts = np.array([match.start() for match in WORD.finditer(text)], dtype=np.int64)
-    return _bytes_until(text)[starts]
+    starts = np.fromiter((match.start() for match in WORD.finditer(text)), dtype=np.int64)
+    return _in_bytes(text, starts)
 
 
-def _fill(spans: Spans, part: slice, ends: np.ndarray, words: np.ndarray) -> None:
-    if len(ends):
-        spans.bytes[part] = np.diff(ends, prepend=0)
-        owners = np.searchsorted(ends, words, side="right")
-        spans.words[part] = np.bincount(owners, minlength=len(ends))[: len(ends)]
+def _count_words(spans: Spans, part: slice, words: np.ndarray) -> None:
+    """Give each of the words, by where they start in bytes, to the token that covers it."""
+    before = 0  # bytes
+    for first in range(part.start, part.stop, LOOKED_AT):
+        some = slice(first, min(first + LOOKED_AT, part.stop))
+        ends = before + np.cumsum(spans.bytes[some], dtype=np.int64)
+        here = words[slice(*np.searchsorted(words, [before, ends[-1]]))]
+        owners = np.searchsorted(ends, here, side="right")
+        spans.words[some] = np.bincount(owners, minlength=len(ends))
+        before = int(ends[-1])
 
 
 def _measure_joined(texts: list[str], separator: str, backend: Any, spans: Spans) -> None:

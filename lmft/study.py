@@ -55,16 +55,25 @@ class Study:
             seed: of the sampler.
 
         Raises:
-            UserError: the sampler or pruner is none of Optuna's.
+            UserError: the sampler or pruner is none of Optuna's, or there is no such storage.
         """
+        from sqlalchemy.exc import ArgumentError, DBAPIError
+
         self._optuna = load_optuna()
         check_search({"sampler": sampler, "pruner": facts["pruner"]})
-        self._study = self._optuna.create_study(
-            study_name=facts["name"],
-            storage=facts["storage"],
-            pruner=build(facts["pruner"]),
-            load_if_exists=True,
-        )
+        try:
+            self._study = self._optuna.create_study(
+                study_name=facts["name"],
+                storage=facts["storage"],
+                pruner=build(facts["pruner"]),
+                load_if_exists=True,
+            )
+        except (ArgumentError, DBAPIError) as error:
+            reason = str(error).splitlines()[0].rstrip(".")
+            raise UserError(
+                f"hydra.sweeper.storage is {facts['storage']!r}, which can't be used ({reason}); "
+                "write sqlite:////path/study.db, or leave it out."
+            ) from error
         # With the same seed again, a second launch would repeat the points of the first.
         self._study.sampler = build({**sampler, "seed": seed + len(self._study.trials)})
 

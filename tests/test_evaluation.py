@@ -19,7 +19,7 @@ from lmft.assessment import assess, score, windows_of
 from lmft.config import EvaluationConfig, read_config
 from lmft.dataset import open_splits
 from lmft.errors import UserError
-from lmft.evaluation import cut_windows
+from lmft.evaluation import check_evaluation, cut_windows
 from lmft.materials import gather
 from lmft.objective import CausalLM, MaskedLM
 from tests.conftest import compose
@@ -81,9 +81,9 @@ def test_windows_score_each_token_once_with_enough_before_it(tokens, context, st
 
 def test_overlap_is_refused_where_it_means_nothing():
     with pytest.raises(UserError, match="evaluation.stride"):
-        cut_windows(100, EvaluationConfig(None, 8, 9, None, 1, False), 8, CausalLM())
+        check_evaluation(EvaluationConfig(None, 8, 9, None, 1, False), 8, CausalLM())
     with pytest.raises(UserError, match="objective=mlm"):
-        cut_windows(100, EvaluationConfig(None, 8, 4, None, 1, False), 8, MaskedLM(0.15))
+        check_evaluation(EvaluationConfig(None, 8, 4, None, 1, False), 8, MaskedLM(0.15))
 
 
 def test_nats_are_those_of_a_float64_reference(scored, stories):

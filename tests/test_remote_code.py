@@ -25,12 +25,12 @@ UNSAFE = re.compile(
 )
 CODE = """
 from pathlib import Path
-from transformers import GPT2Config, GPT2LMHeadModel
+from transformers import LlamaConfig, LlamaForCausalLM
 Path(__file__).with_name("ran").touch()
 Path({mark!r}).touch()
-class OwnConfig(GPT2Config):
+class OwnConfig(LlamaConfig):
     model_type = "own"
-class OwnModel(GPT2LMHeadModel):
+class OwnModel(LlamaForCausalLM):
     config_class = OwnConfig
 """
 

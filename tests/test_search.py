@@ -22,7 +22,7 @@ SEARCH = "-m hydra/sweeper=optuna tracker=none"
 MISTAKES = {
     "seed=3": "nothing to search",
     "seed=int(interval(9,1))": "can't be searched",
-    "seed=0,1 hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials must be a whole number from 1 on",
+    "seed=0,1 hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials must be a whole number from 1 to",
     "seed=0,1 hydra.sweeper.study_name=a/b": "hydra.sweeper.study_name",
     "seed=0,1 hydra.sweeper.sampler._target_=os.system": "choose optuna.",
     "seed=0,1 hydra.sweeper.pruner={_target_:os.system}": "choose optuna.",

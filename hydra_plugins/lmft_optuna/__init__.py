@@ -40,13 +40,6 @@ class OptunaSweeper(Sweeper):
     storage: str | None
 
     def __post_init__(self) -> None:
-        for knob, least in {"n_trials": 1, "n_jobs": 1, "max_failures": 0, "seed": 0}.items():
-            value = getattr(self, knob)
-            optional = knob == "max_failures" and value is None
-            if not optional and (not isinstance(value, int) or value < least):
-                raise UserError(
-                    f"hydra.sweeper.{knob} must be a whole number from {least} on, not {value}."
-                )
         if self.study_name is not None and not re.fullmatch(r"[\w.-]+", str(self.study_name)):
             raise UserError(
                 f"hydra.sweeper.study_name is {self.study_name!r}; only letters, digits and . _ - "

@@ -18,10 +18,13 @@ from lmft.config.groups import (
     Precision,
     Schedule,
     Strategy,
+    TextErrors,
     TrainerConfig,
 )
+from lmft.config.ranges import check_ranges
 from lmft.errors import UserError
 from lmft.guard import check_config
+from lmft.identity import flatten
 
 __all__ = [
     "AUTO",
@@ -36,12 +39,15 @@ __all__ = [
     "RunConfig",
     "Schedule",
     "Strategy",
+    "TextErrors",
     "TrainerConfig",
     "as_values",
     "build",
     "check_types",
     "read_config",
 ]
+
+MAY_BE_EMPTY = ("dataset.separator",)
 
 
 @dataclass
@@ -70,7 +76,7 @@ def check_types(composed: DictConfig) -> DictConfig:
     tab completion stay quick.
 
     Raises:
-        UserError: a value is missing, or a `_target_` is not one of ours.
+        UserError: a value is missing or out of range, or a `_target_` is not one of ours.
     """
     check_config(composed)
     typed: DictConfig = OmegaConf.merge(OmegaConf.structured(RunConfig), composed)  # type: ignore[assignment]
@@ -78,9 +84,12 @@ def check_types(composed: DictConfig) -> DictConfig:
     missing = sorted(OmegaConf.missing_keys(typed))
     if missing:
         raise UserError(f"{missing[0]} has no value; set {missing[0]}=...")
-    check_config(as_values(typed))  # what interpolations came to as well
-    if not 0 <= typed.seed < 2**63:
-        raise UserError(f"seed must be a number from 0 to 2**63, not {typed.seed}.")
+    values = as_values(typed)
+    check_config(values)  # what interpolations came to as well
+    check_ranges(values)
+    for knob, value in flatten(values).items():
+        if value == "" and knob not in MAY_BE_EMPTY:
+            raise UserError(f"{knob} has no value; set {knob}=..., or leave it out.")
     return typed
 
 

@@ -1,7 +1,7 @@
 """The knobs of each group, with their units; their defaults stand in `conf/`, once.
 
-Each refuses values that mean nothing. Nothing heavy is imported here, so that a finished run can
-answer before torch is loaded.
+What each number may be stands in `lmft.config.ranges`. Nothing heavy is imported here, so that a
+finished run can answer before torch is loaded.
 """
 
 import math
@@ -27,6 +27,13 @@ class DocumentRule(Enum):
     article = "article"  # from one ` = Title = ` to the next
 
 
+class TextErrors(Enum):
+    """What becomes of bytes in files that are no text: NUL, and what is not UTF-8."""
+
+    strict = "strict"  # they are refused
+    replace = "replace"  # each is read as U+FFFD
+
+
 @dataclass
 class DatasetConfig:
     """The `dataset` group."""
@@ -38,18 +45,11 @@ class DatasetConfig:
     test: str | None
     validation_fraction: float  # of the training documents, held out if there is no validation
     text_column: str  # of records
+    errors: TextErrors  # in files
     document: DocumentRule
     separator: str  # between documents: eos, none, model, or a text
     block_size: int  # tokens
     max_documents: int | None  # of each split; null: all
-
-    def __post_init__(self) -> None:
-        if not 0 < self.validation_fraction < 1:
-            raise UserError(
-                "dataset.validation_fraction must lie between 0 and 1, not "
-                f"{self.validation_fraction}."
-            )
-        _at_least(self, "dataset", {"block_size": 2, "max_documents": 1})
 
 
 @dataclass
@@ -77,8 +77,6 @@ class ModelConfig:
             )
         if self.tokenizer is None and self.name is None:
             raise UserError("model.tokenizer has no value; set model.tokenizer=corpus.")
-        if self.dropout is not None and not 0 <= self.dropout < 1:
-            raise UserError(f"model.dropout must lie in [0, 1), not {self.dropout}.")
         if self.name is not None:
             locate(self.name, "model.name")
 
@@ -115,14 +113,6 @@ class TrainerConfig:
     checkpoint_every: int | None  # optimizer steps; null: by the clock alone
     checkpoint_minutes: float | None  # null: not by the clock
 
-    def __post_init__(self) -> None:
-        for knob in ("epochs", "max_grad_norm", "checkpoint_minutes"):
-            value = getattr(self, knob)
-            if value is not None and not 0 < value < math.inf:
-                raise UserError(f"trainer.{knob} must be a number above 0, not {value}.")
-        least = {"max_steps": 1, "batch_size": 1, "warmup_steps": 0, "evaluate_every": 1}
-        _at_least(self, "trainer", least | {"patience": 1, "checkpoint_every": 1})
-
     def steps(self, per_epoch: int) -> int:
         """Optimizer steps to take, with `per_epoch` of them an epoch."""
         by_epochs = math.ceil(self.epochs * per_epoch)
@@ -141,8 +131,6 @@ class EvaluationConfig:
     pseudo: bool  # mlm: hide each token once, alone, instead
 
     def __post_init__(self) -> None:
-        least = {"context": 2, "stride": 1, "max_blocks": 1, "mask_draws": 1}
-        _at_least(self, "evaluation", least)
         if self.split not in (None, "train", "validation", "test"):
             raise UserError(
                 f"evaluation.split is {self.split!r}; choose train, validation or test."
@@ -179,19 +167,11 @@ class HardwareConfig:
     checkpoint_activations: bool  # made again in the backward pass: less memory, slower steps
 
     def __post_init__(self) -> None:
-        if isinstance(self.micro_batch_size, int):
-            _at_least(self, "hardware", {"micro_batch_size": 1})
-        elif self.micro_batch_size != AUTO:
-            raise UserError(
-                f"hardware.micro_batch_size is {self.micro_batch_size!r}; set it to a number of "
-                "blocks, or to auto."
-            )
-        elif self.strategy is not Strategy.none:
+        if self.micro_batch_size == AUTO and self.strategy is not Strategy.none:
             raise UserError(
                 "hardware.micro_batch_size is auto, which is for one process alone; set it to a "
                 f"number with hardware={self.strategy.value}."
             )
-        _at_least(self, "hardware", {"processes": 1})
         if self.strategy is Strategy.none and (self.processes or 1) > 1:
             raise UserError(
                 f"hardware.processes is {self.processes}, but one process trains alone; "
@@ -201,10 +181,3 @@ class HardwareConfig:
             raise UserError(
                 "hardware.precision is fp16, which hardware=fsdp can't scale; choose bf16 or fp32."
             )
-
-
-def _at_least(config: Any, group: str, least: dict[str, int]) -> None:
-    for knob, bound in least.items():
-        value = getattr(config, knob)
-        if value is not None and value < bound:
-            raise UserError(f"{group}.{knob} must be at least {bound}, not {value}.")

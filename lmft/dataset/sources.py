@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lmft.dataset.files import OPENERS, READERS, format_of, rows_of
+from lmft.config import TextErrors
+from lmft.dataset.files import OPENERS, READERS, TextFile, format_of, readable
 from lmft.errors import UserError
 from lmft.hub import hub_errors, resolve_commit
 from lmft.identity import digest, digest_files
@@ -15,6 +16,7 @@ from lmft.identity import digest, digest_files
 logger = logging.getLogger(__name__)
 
 VALIDATION_TOPICS = 20
+READING = 2  # of files; raised with each change of what text is read from the same bytes
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class PythonDocs:
     def _topics(self, where: str) -> list[str]:
         from pydoc_data.topics import topics
 
+        if where not in ("train", "validation"):
+            raise UserError(
+                f"dataset=python_docs has the splits train and validation, not {where!r}; add "
+                "dataset=text_files for files of your own."
+            )
         titles = sorted(topics, key=digest)
         chosen = titles[:VALIDATION_TOPICS] if where == "validation" else titles[VALIDATION_TOPICS:]
         return [topics[title] for title in sorted(chosen)]
@@ -60,21 +67,28 @@ class TextFiles:
     """Files on disk: a path, a folder or a glob for each split."""
 
     text_column: str  # of records (.jsonl .json .csv .parquet)
+    errors: TextErrors = TextErrors.strict
 
     def parts(self, where: str) -> list[Rows]:
         """The files' rows: lines of .txt and .md, records of the others."""
         return [
             Rows(
-                lambda path=path: rows_of(path, self.text_column),  # type: ignore[misc]
+                TextFile(path, self.text_column, self.errors).rows,
                 rule="file" if format_of(path) in (".txt", ".md") else "row",
             )
             for path in self._paths(where)
         ]
 
     def digest(self, where: str) -> str:
-        """A hash of the files' contents, their formats and the column read."""
+        """A hash of the files' contents, their formats, the column read, and how."""
         paths = self._paths(where)
-        return digest([digest_files(paths), [format_of(p) for p in paths], self.text_column])
+        with readable(Path(where)):
+            contents = digest_files(paths)
+        # Strict reading refuses, and never changes, a text; so it need not be told apart.
+        lenient = [self.errors.value] if self.errors is not TextErrors.strict else []
+        return digest(
+            [contents, [format_of(p) for p in paths], self.text_column, READING, *lenient]
+        )
 
     def _paths(self, where: str) -> list[Path]:
         place = Path(where).expanduser()

@@ -38,7 +38,7 @@ def tell(words: list[str], conf: Path) -> None:
     """
     typed = check_types(compose(conf, words))
     config: RunConfig = build(typed)
-    processes = count_processes(typed.hardware)
+    processes = count_processes(config.hardware)
     splits = open_splits(config.dataset)
     if "train" not in splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")

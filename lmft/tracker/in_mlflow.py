@@ -13,12 +13,14 @@ from lmft.secrets import redact
 from lmft.tracker.checkpoint import move_checkpoint
 from lmft.tracker.mirror import Mirror, Place
 from lmft.tracker.protocol import RunLog
+from lmft.tracker.schema import check_schema
 from lmft.tracker.sender import Sender, give_up
 from lmft.tracker.store import (
     artifact_root,
     find_mirror,
     has_experiment,
     open_client,
+    sqlite_path,
     state_of,
     store_uri,
     told,
@@ -28,6 +30,22 @@ from lmft.tracker.sweep import JOINED, adopt, end_stale, open_parent, set_tag
 logger = logging.getLogger(__name__)
 
 LONGEST_NAME = 250  # characters of an experiment
+
+
+def check_uri(uri: str) -> None:
+    """Refuse what leads to no store, as far as that can be told before MLflow is imported.
+
+    Raises:
+        UserError: it does not.
+    """
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(
+            f"tracker.uri is {uri!r}, which names no store or server; write "
+            "sqlite:////path/mlflow.db, or http://host:5000."
+        )
+    place = sqlite_path(uri)
+    if place is not None:
+        check_schema(place)
 
 
 @dataclass(frozen=True)
@@ -51,6 +69,7 @@ class MlflowTracker:
         Raises:
             UserError: it is not so; Silent if it may be later.
         """
+        check_uri(store_uri(self.uri))
         if not has_experiment(store_uri(self.uri), self.experiment_name):
             with told(store_uri(self.uri)):
                 self._experiment(open_client(self.uri))

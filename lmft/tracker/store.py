@@ -12,7 +12,9 @@ from typing import Any
 from filelock import FileLock
 
 from lmft.errors import Silent, UserError
+from lmft.faults import writable
 from lmft.record import ID, read_facts
+from lmft.tracker.schema import check_schema
 
 NO_ANSWER = r"API request to .* failed with ((timeout )?exception|error code 5)"  # MLflow's words
 
@@ -217,10 +219,16 @@ def reason_of(error: BaseException) -> str:
 
 
 def make_store(place: Path) -> None:
-    """A new SQLite store, whole or not at all: two processes making one at once would break it."""
+    """A new SQLite store, whole or not at all: two processes making one at once would break it.
+
+    Raises:
+        UserError: what is there is no store that can be used.
+    """
+    check_schema(place)
     if place.exists():
         return
-    place.parent.mkdir(parents=True, exist_ok=True)
+    with writable("tracker.uri", place):
+        place.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(place.with_name(f".{place.name}.lock")):
         if place.exists():
             return
