@@ -72,12 +72,6 @@ def test_streams_of_dice_never_meet():
     assert np.array_equal(roll(7, 8, 9).random(4), roll(7, 8, 9).random(4))
 
 
-@pytest.mark.parametrize("fraction", [0, 1, -1, float("nan"), "much"])
-def test_a_fraction_that_means_nothing_is_refused(fraction):
-    with pytest.raises(UserError, match="objective.mask_fraction"):
-        MaskedLM(fraction)
-
-
 def test_a_tokenizer_without_a_mask_is_refused(tokenizer):
     tokenizer.mask_token = None
     with pytest.raises(UserError, match="mask token"):

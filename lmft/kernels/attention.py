@@ -18,7 +18,8 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lmft.kernels.dice import Dice, new_seed
-from lmft.kernels.dropout import ThinOut
+
+softmax_backward = torch.ops.aten._softmax_backward_data
 
 NAME = "lmft"  # as transformers knows it
 SHORT = 256  # tokens of a block whose attention weights are kept
@@ -51,8 +52,10 @@ def attend(
     if groups > 1:
         key, value = (some.repeat_interleave(groups, dim=1) for some in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
-    of = short_attention if short else DropoutAttention.apply
-    out: Tensor = of(query, key, value, attention_mask, causal, scale, dropout, new_seed())
+    kernel = ShortAttention if short else DropoutAttention
+    out: Tensor = kernel.apply(  # type: ignore[no-untyped-call]
+        query, key, value, attention_mask, causal, scale, dropout, new_seed()
+    )
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -60,21 +63,44 @@ AttentionInterface.register(NAME, attend)
 AttentionMaskInterface.register(NAME, sdpa_mask)
 
 
-def short_attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    mask: Tensor | None,
-    causal: bool,
-    scale: float,
-    dropout: float,
-    seed: int,
-) -> Tensor:
-    """The attended values (B, A, T, D), all at once."""
-    weights = attention(query, key, mask, slice(None), key.shape[2], causal, scale)
-    if dropout:
-        weights = ThinOut.apply(weights, dropout, seed)  # type: ignore[no-untyped-call]
-    return weights @ value
+class ShortAttention(Function):
+    """softmax(scale * Q K^T + mask), thinned out, times V: at once, with weights and dice kept."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        causal: bool,
+        scale: float,
+        dropout: float,
+        seed: int,
+    ) -> Tensor:
+        """The attended values (B, A, T, D)."""
+        size = key.shape[2]
+        weights = attention(query, key, mask, slice(0, size), size, causal, scale)
+        kept = Dice(dropout, seed).throw(weights) if dropout else None
+        ctx.save_for_backward(query, key, value, weights, kept)
+        ctx.scale = scale
+        return (weights if kept is None else weights * kept) @ value
+
+    @staticmethod
+    def backward(ctx: Any, into_out: Tensor) -> tuple[Tensor | None, ...]:
+        """From what was kept."""
+        query, key, value, weights, kept = ctx.saved_tensors
+        thinned, into_weights = weights, into_out @ value.transpose(2, 3)
+        if kept is not None:
+            thinned = weights * kept
+            into_weights *= kept
+        into_scores = torch.ops.aten._softmax_backward_data(
+            into_weights, weights, -1, weights.dtype
+        )
+        into_scores *= ctx.scale
+        into_value = thinned.transpose(2, 3) @ into_out
+        into_key = into_scores.transpose(2, 3) @ query
+        return into_scores @ key, into_key, into_value, None, None, None, None, None
 
 
 class DropoutAttention(Function):
@@ -146,7 +172,7 @@ def attention(
     """The weights (B, A, q, k) of some queries on the first `keys` keys."""
     scores = (query[:, :, rows] * scale) @ key[:, :, :keys].transpose(2, 3)
     if causal:
-        ahead = torch.ones(scores.shape[2:], dtype=torch.bool).triu_(1 + (rows.start or 0))
+        ahead = torch.ones(scores.shape[2:], dtype=torch.bool).triu_(1 + rows.start)
         scores.masked_fill_(ahead, -math.inf)
     elif mask is not None:
         part = mask[:, :, rows, :keys]
