@@ -1,12 +1,16 @@
 """Several processes: the numbers, checkpoints and ends of one."""
 
+import ipaddress
 import json
 import os
 import signal
 import socket
+import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import psutil
 import pytest
 from safetensors import safe_open
 
@@ -199,3 +203,30 @@ def test_processes_that_lmft_starts_itself(strategy, corpus, alone, tmp_path):
     assert process.exitcode == 2
     said = (tmp_path / "wrong").read_text()
     assert said.startswith("lmft: The optimizer refuses") and said.count("refuses") == 1
+
+
+@pytest.mark.soak
+def test_processes_that_lmft_starts_listen_on_this_machine_alone(corpus, tmp_path):
+    words = f"{corpus} objective=clm trainer.max_steps=100000 hardware=ddp hardware.processes=2"
+    process = start(words, tmp_path, tmp_path / "log")
+    listening = set()
+    try:
+        while steps_of(tmp_path) < 50:
+            assert process.is_alive(), (tmp_path / "log").read_text()
+            listening |= listening_of(process.pid)
+            time.sleep(0.02)
+    finally:
+        kill(process)
+    assert len(listening) > 2  # where they meet, and where each listens to the other
+    assert {ipaddress.ip_address(address).is_loopback for address, _ in listening} == {True}
+
+
+def listening_of(pid):
+    """Addresses and ports on which a process or one that it started waits for others."""
+    found = set()
+    with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
+        for process in [whole := psutil.Process(pid), *whole.children(recursive=True)]:
+            for open_here in process.net_connections("inet"):
+                if open_here.status == psutil.CONN_LISTEN:
+                    found.add(tuple(open_here.laddr))
+    return found
