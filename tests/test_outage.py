@@ -19,7 +19,7 @@ import pytest
 
 from lmft.clean import CACHES
 from lmft.record import read_points
-from tests.conftest import Store, start, wait_for, warm_up
+from tests.conftest import Store, kill, start, wait_for, warm_up
 from tests.test_resume import line_of
 from tests.test_sync import check_points
 
@@ -105,18 +105,44 @@ def pace(folder, first, last):
     return statistics.fmean(gaps), max(gaps)
 
 
+@pytest.fixture
+def beside(corpus, tmp_path):
+    """A run of the same size without a store: what else the machine does slows it as well."""
+    warm_up()
+    (tmp_path / "beside").mkdir()
+    process = start(long_line(corpus, 10**6, "tracker=none"), tmp_path / "beside")
+    (folder,) = wait_for(lambda: list(tmp_path.glob("beside/runs/*-*")))
+    wait_for(lambda: last_step(folder) > 100)
+    yield folder
+    kill(process)
+
+
+def check_pace(folder, beside, before, after):
+    """A step takes no longer after than before, but for what the run beside it feels too.
+
+    Args:
+        folder: of the run.
+        beside: of the run beside it.
+        before: first and last moment (ms since 1970).
+        after: the same.
+    """
+    own, other = [[pace(run, *time) for time in (before, after)] for run in (folder, beside)]
+    print(f"ms a step, mean and longest: {own[0]}, then {own[1]}; beside it {other[0]}, {other[1]}")
+    assert own[1][0] / own[0][0] < 1.2 * other[1][0] / other[0][0]
+    assert own[1][1] < 1000
+
+
 @pytest.mark.parametrize("back_after", [60, None])
 def test_a_server_that_is_killed_neither_slows_nor_stops_a_run(
-    back_after, real_server, corpus, tmp_path
+    back_after, real_server, corpus, tmp_path, beside
 ):
-    warm_up()
     line = long_line(corpus, 12_000, f"tracker.uri={real_server.uri}")
     log = tmp_path / "log.txt"
     process = start(line, tmp_path, log)
     (folder,) = wait_for(lambda: list(tmp_path.glob("runs/*-*")))
-    wait_for(lambda: steps_of(folder) > 500)
+    wait_for(lambda: last_step(folder) > 500, 120)
     up = time.time() * 1000
-    wait_for(lambda: steps_of(folder) > 3500, 120)
+    wait_for(lambda: last_step(folder) > 3500, 240)
     killed = time.time() * 1000
     real_server.kill()
     time.sleep(back_after or 30)
@@ -124,15 +150,13 @@ def test_a_server_that_is_killed_neither_slows_nor_stops_a_run(
     assert process.is_alive(), "the run was too short"
     if back_after:
         real_server.start()
-    wait_for(lambda: (folder / "result.json").exists(), 300)
+    wait_for(lambda: (folder / "result.json").exists(), 600)
     ended = time.monotonic()
     process.join(120)
     waited = time.monotonic() - ended
     assert process.exitcode == 0, log.read_text()
-    with_server, without = pace(folder, up, killed), pace(folder, killed, back)
-    print(f"ms a step with a server {with_server}, without {without}; {waited:.1f} s at the end")
-    print(log.read_text()[-3000:])
-    assert without[0] < 1.2 * with_server[0] and without[1] < 1000
+    check_pace(folder, beside, (up, killed), (killed, back))
+    print(f"{waited:.1f} s at the end")
     assert waited < 60
     if back_after is None:
         assert "lmft sync" in log.read_text()
@@ -146,13 +170,12 @@ def test_a_server_that_is_killed_neither_slows_nor_stops_a_run(
 
 
 def test_a_store_that_another_program_locks_for_30_seconds_gets_all_points(
-    corpus, tmp_path, store_at_hand
+    corpus, tmp_path, store_at_hand, beside
 ):
-    warm_up()
     log = tmp_path / "log.txt"
     process = start(long_line(corpus, 6_000), tmp_path, log)
     (folder,) = wait_for(lambda: list(tmp_path.glob("runs/*-*")))
-    wait_for(lambda: steps_of(folder) > 500, 120)
+    wait_for(lambda: last_step(folder) > 500, 120)
     free = time.time() * 1000
     time.sleep(10)
     with closing(sqlite3.connect(tmp_path / "mlflow.db", timeout=30)) as other:
@@ -161,11 +184,10 @@ def test_a_store_that_another_program_locks_for_30_seconds_gets_all_points(
         time.sleep(30)
         other.rollback()
     unlocked = time.time() * 1000
-    process.join(200)
+    assert process.is_alive(), "the run was too short"
+    process.join(400)
     assert process.exitcode == 0, log.read_text()
-    without, with_lock = pace(folder, free, locked), pace(folder, locked, unlocked)
-    print(f"ms a step before {without}, while it was locked {with_lock}")
-    assert with_lock[0] < 1.2 * without[0] and with_lock[1] < 1000
+    check_pace(folder, beside, (free, locked), (locked, unlocked))
     check_points(Store(tmp_path), folder)
     assert Store(tmp_path).run_of(folder).info.status == "FINISHED"
 
@@ -201,10 +223,10 @@ def test_ten_processes_on_one_cache_and_one_store_leave_what_they_should(
     for folder in folders:
         assert steps_of(folder) == 200
         check_points(store, folder)
-    cached = [path for path in tmp_path.glob("cache/*/*") if not path.name.startswith(".")]
+    cached = [path for path in tmp_path.glob("cache/*/*") if path.suffix != ".lock"]
     kinds = {kind: sum(path.parent.name == kind for path in cached) for kind in CACHES}
     print(f"{rounds} rounds, {len(runs)} runs, {len(folders) * 200} steps, cache {kinds}")
-    assert not [path for path in cached if path.name.endswith("-new")]
+    assert kinds == {"tokens": 3, "tokenizers": 1}  # a stream for each split
 
 
 def rss(pid):
