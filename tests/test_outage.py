@@ -276,6 +276,7 @@ def test_a_corpus_of_gigabytes_is_tokenized_in_bounded_memory(tmp_path, store_at
     warm_up()
     line = long_line(
         ["dataset=text_files", "dataset.document=line", "model.vocab_size=300", "tracker=none"]
+        + ["dataset.block_size=128"]
         + [f"dataset.{split}={tmp_path / split}.txt" for split in ("train", "validation")],
         2,
     )
