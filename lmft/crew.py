@@ -13,6 +13,7 @@ from lmft.errors import UserError
 from lmft.faults import as_fault
 from lmft.materials import gather
 from lmft.team import Team, join
+from lmft.trainer import NotFinite
 
 
 def follow() -> None:
@@ -38,7 +39,7 @@ def obey(team: Team) -> None:
             engine = open_engine(told["config"], told["precision"])
         else:
             assert engine is not None
-            with suppress(FloatingPointError):  # the leader sees the same, and says what is next
+            with suppress(NotFinite):  # the leader sees the same, and says what is next
                 getattr(engine, told["task"])(*told["arguments"])
 
 

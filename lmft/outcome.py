@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft.metrics import TokenLoss
-from lmft.record import read_curve
+from lmft.record import read_values
 from lmft.result import Assessment
 
 
@@ -67,7 +67,7 @@ class Outcome:
         assessed = {name: found.result.as_dict() for name, found in self.assessed.items()}
         progress = self.progress
         assert progress.baseline is not None and progress.final is not None
-        speeds = read_curve(folder, "train/tokens_per_second")
+        speeds = [value for _, value in read_values(folder, "train/tokens_per_second")]
         return {
             "baseline": progress.baseline.as_dict(),
             "validation": assessed["validation"],
@@ -78,7 +78,7 @@ class Outcome:
             "skipped_steps": progress.skipped_steps,
             "timing": {
                 "seconds": seconds,
-                "tokens_per_second": statistics.median(speeds.values()),
+                "tokens_per_second": statistics.median(speeds),
                 "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
             },
         }

@@ -131,11 +131,16 @@ def size_of_points(path: Path) -> int:
     return place.stat().st_size if place.exists() else 0
 
 
+def read_values(path: Path, key: str) -> Iterator[tuple[int, float]]:
+    """One metric of the run in the folder `path`: step and value, in order."""
+    for points in read_points(path):
+        if key in points.metrics:
+            yield points.step, points.metrics[key]
+
+
 def read_curve(path: Path, key: str) -> dict[int, float]:
     """One metric of the run in the folder `path`, by step."""
-    return {
-        points.step: points.metrics[key] for points in read_points(path) if key in points.metrics
-    }
+    return dict(read_values(path, key))
 
 
 def find_texts(path: Path) -> list[Path]:

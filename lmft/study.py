@@ -23,7 +23,7 @@ class Trial:
         self._reported = set(trial.study.trials[trial.number].intermediate_values)
 
     def should_prune(self, losses: dict[int, float]) -> bool:
-        """Report validation losses (nats per target, by step), and ask the study's pruner."""
+        """Report new validation losses (nats per target, by step), and ask the study's pruner."""
         for step, loss in losses.items():
             if step and step not in self._reported:
                 self._trial.report(loss, step)

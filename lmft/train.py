@@ -21,7 +21,7 @@ from lmft.lock import held
 from lmft.materials import gather, warn_of_remote_code
 from lmft.outcome import Outcome, Progress
 from lmft.provenance import find_origin
-from lmft.record import Facts, Record, read_curve, read_facts
+from lmft.record import Facts, Record, read_facts
 from lmft.result import write_sums
 from lmft.runs import RunFolder, name_folder, set_aside, start_folder, written_to
 from lmft.seal import SEAL
@@ -168,12 +168,8 @@ def conclude(session: Session, progress: Progress) -> dict[str, Any]:
     with new_folder(folder.checkpoint) as place:
         copy_model(best, place)
     result = outcome.as_dict(folder.path, session.seconds(progress))
-    losses = {name: read_curve(folder.path, f"{name}/loss") for name in ("train", "validation")}
-    made = (result, losses, read_samples(session))
-    config, values, splits = session.config, session.values, session.splits
-    write_card(
-        Story(config, values, session.origin, splits, session.materials, *made), folder, session.log
-    )
+    told = (session.config, session.values, session.origin, session.splits, session.materials)
+    write_card(Story(*told, result, read_samples(session)), folder, session.log)
     folder.write_json("result.json", result)  # from here on the run has finished
     session.checkpoints.drop()
     return result

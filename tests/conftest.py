@@ -15,6 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
 from lmft import cli
@@ -25,6 +26,9 @@ from lmft.terminal import Terminal
 from lmft.tracker import open_client
 from lmft.tracker.store import make_store
 from lmft.train import run
+
+settings.register_profile("lmft", deadline=None)  # other work on the machine is no failure
+settings.load_profile("lmft")
 
 SHARED = Path(os.environ.get("LMFT_SHARED", Path(__file__).parents[2] / "shared")).absolute()
 MODELS = Path(os.environ.get("LMFT_MODELS", "models")).absolute()

@@ -173,6 +173,10 @@ def test_the_command_refuses_before_hydra_makes_anything(command, tmp_path, alar
     assert "antigravity" not in sys.modules
     code, _, complaint = command("--config-dir more experiment=bad")
     assert code == 2 and "hydra.callbacks.x" in complaint
+    tagged = "# @package _global_\nseed: !!python/object/apply:os.system [touch stolen]\n"
+    (tmp_path / "more" / "experiment" / "tagged.yaml").write_text(tagged)
+    code, _, complaint = command("--config-dir more experiment=tagged")
+    assert code == 2 and complaint.count("\n") == 1 and "os.system" in complaint
     assert alarm == [] and not (tmp_path / "stolen").exists()
 
 

@@ -16,6 +16,7 @@ from lmft.network import build_network
 from lmft.objective import Batch
 from lmft.record import read_curve
 from lmft.tokenizer import train_tokenizer
+from tests.conftest import start
 
 RUN = [
     "dataset.block_size=16", "trainer.batch_size=2", "trainer.epochs=1", "optimizer.lr=1e-3",
@@ -100,6 +101,37 @@ def test_a_run_that_skips_goes_on_with_its_count(ill, fit, tmp_path):
     folder = fit(*words)
     result = json.loads((folder / "result.json").read_text())
     assert result["skipped_steps"] == len(bad_steps(folder)) > progress["skipped_steps"]
+
+
+@pytest.mark.soak
+def test_two_processes_skip_the_step_that_one_would(ill, fit, tmp_path):
+    words = [*ill[0], *RUN, "trainer.on_nonfinite=skip", "model.dropout=0"]
+    alone = fit(*words)
+    code, said, folder = run_in_two(words, tmp_path)
+    assert code == 0, said
+    assert bad_steps(folder).keys() == bad_steps(alone).keys() and len(bad_steps(alone)) == 1
+    assert read_curve(folder, "train/skipped_steps") == read_curve(alone, "train/skipped_steps")
+    for key in ("train/loss", "validation/loss"):
+        assert read_curve(folder, key) == pytest.approx(read_curve(alone, key), rel=1e-5)
+
+
+@pytest.mark.soak
+def test_two_processes_stop_at_it_with_one_sentence(ill, tmp_path):
+    code, said, folder = run_in_two([*ill[0], *RUN], tmp_path)
+    (step,) = bad_steps(folder)
+    assert code == 1 and "Traceback" not in said
+    assert said.count("lmft: At step") == said.count(f"At step {step} the loss is nan") == 1
+    assert not (folder / "result.json").exists()
+
+
+def run_in_two(words, tmp_path):
+    """Exit code, output and folder of a run that two processes share."""
+    team = "hardware=ddp hardware.processes=2 hardware.device=cpu hardware.precision=fp32"
+    line = f"{' '.join(words)} {team} tracker=none cache_root=cache run_root=team"
+    process = start(line, tmp_path, tmp_path / "log")
+    process.join(300)
+    (folder,) = tmp_path.glob("team/*-*")
+    return process.exitcode, (tmp_path / "log").read_text(), folder
 
 
 def test_a_finite_loss_with_an_infinite_gradient_is_no_step(corpus, fit, tmp_path):

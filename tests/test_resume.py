@@ -141,6 +141,36 @@ def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, store_
     assert "superseded" not in Store(tmp_path).run_of(folder).data.tags
 
 
+def test_a_run_root_that_is_moved_whole_keeps_its_runs_in_mlflow(
+    corpus, command, tmp_path, store_at_hand
+):
+    done = line_of(corpus, "clm", "trainer.max_steps=3")
+    begun = line_of(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=60")
+    assert command(done)[0] == 0
+    process = start(begun, tmp_path)
+    wait_for(lambda: [p for f in tmp_path.glob("runs/*-*") for p in read_points(f) if p.step > 9])
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    store = Store(tmp_path)
+    ids = {path.name: store.run_of(path).info.run_id for path in tmp_path.glob("runs/*-*")}
+    assert len(ids) == 2
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    code, printed, _ = command(f"{done} run_root=elsewhere")
+    assert code == 0 and "has finished already" in printed
+    code, printed, _ = command(f"{begun} run_root=elsewhere")
+    assert code == 0 and "Going on from step" in printed
+    for name, run_id in ids.items():
+        folder = tmp_path / "elsewhere" / name
+        outcome(folder, store)  # each point once, and FINISHED
+        run = store.run_of(folder)
+        assert run.info.run_id == run_id
+        query = f"source_run_id = '{run_id}'"
+        (model,) = store.client.search_logged_models([run.info.experiment_id], query)
+        assert Path(model.tags["lmft.checkpoint"]) == folder / "checkpoint"
+    assert len(store.client.search_runs([run.info.experiment_id])) == 2
+    assert not (tmp_path / "runs").exists()
+
+
 def test_a_run_at_work_is_not_started_twice(corpus, command, tmp_path):
     from lmft.lock import held
 

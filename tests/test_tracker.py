@@ -102,16 +102,18 @@ def test_a_store_that_lacks_a_run_is_filled_from_its_folder(store, record, tmp_p
     assert store.points(record.path, "loss") == {1: 1.0}
 
 
-def test_a_folder_that_was_moved_is_one_more_run_however_often_it_is_asked_for(store, record):
+def test_a_folder_that_was_moved_keeps_its_run_however_often_it_is_asked_for(store, record):
     tracker = MlflowTracker(store.uri, "moved")
     with tracker.follow(record) as log:
         log.metrics({"loss": 1.0}, 1)
+    run_id = store.run_of(record.path).info.run_id
     place = record.path.rename(record.path.with_name(f"{record.path.name}-moved"))
     for _ in range(2):
         with closing(Record(place)) as moved, tracker.amend(moved):
             pass
         assert tracker.holds(place)
-        assert store.points(place, "loss") == {1: 1.0}  # of the one run there is
+        assert store.run_of(place).info.run_id == run_id
+        assert store.points(place, "loss") == {1: 1.0}
 
 
 def test_a_run_of_another_sweep_is_linked_once(store, record):

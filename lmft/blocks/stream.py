@@ -1,9 +1,11 @@
 """The token stream of a split: made once, kept on disk, read by memory map."""
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 from transformers import PreTrainedTokenizerBase
@@ -24,8 +26,8 @@ class TokenStream:
     """All tokens of a split, its documents one after another."""
 
     ids: np.ndarray  # (N,) uint16 or uint32, memory-mapped
-    ends: np.ndarray  # (D,) int64: tokens up to each document's end, its separator included
-    bytes: np.ndarray  # (D,) int64: UTF-8 bytes of each document, separators not counted
+    ends: np.ndarray  # (D,) int64, mapped: tokens up to each document's end, with its separator
+    bytes: np.ndarray  # (D,) int64, mapped: UTF-8 bytes of each document, without separators
     digest: str  # of the corpus, its splitting into documents and the tokenizer
 
 
@@ -45,41 +47,45 @@ def open_stream(
     about = json.loads((folder / "about.json").read_text())
     return TokenStream(
         ids=np.memmap(folder / "ids.bin", dtype=about["dtype"], mode="r"),
-        ends=np.fromfile(folder / "ends.bin", dtype=np.int64),
-        bytes=np.fromfile(folder / "bytes.bin", dtype=np.int64),
+        ends=np.memmap(folder / "ends.bin", dtype=np.int64, mode="r"),
+        bytes=np.memmap(folder / "bytes.bin", dtype=np.int64, mode="r"),
         digest=key,
     )
 
 
 def _write(split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, folder: Path) -> None:
-    """Fill `folder` with a stream."""
+    """Fill `folder` with a stream; memory does not grow with its length."""
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
     found = find_separator(separator, tokenizer)
-    sizes: list[int] = []
-    ends: list[int] = []
-    written = 0
-    with (folder / "ids.bin").open("wb") as file:
+    written = documents = 0
+    last = np.array([], dtype=np.int64)  # where the last document ends; no token follows it yet
+    with (
+        (folder / "ids.bin").open("wb") as ids,
+        (folder / "ends.bin").open("wb") as ends,
+        (folder / "bytes.bin").open("wb") as sizes,
+    ):
         for part in tokenize(_measured(split.pieces(), sizes), tokenizer, found):
-            file.write(part.ids.astype(dtype).tobytes())  # tofile keeps to itself what failed
-            ends += [written + end for end in part.ends]
+            ids.write(part.ids.astype(dtype).tobytes())  # tofile keeps to itself what failed
+            places = np.concatenate([last, written + np.array(part.ends, dtype=np.int64)])
+            # The token between two documents ends the first.
+            ends.write((places[:-1] + len(found.between)).tobytes())
+            last = places[-1:]
             written += len(part.ids)
+            documents += len(part.ends)
+        ends.write(last.tobytes())
     if written == 0:
         raise UserError(f"dataset.{split.name} ({split.where!r}) has no text; choose other files.")
-    places = np.array(ends, dtype=np.int64)
-    places[:-1] += len(found.between)  # the token between two documents ends the first
-    (folder / "ends.bin").write_bytes(places.tobytes())
-    (folder / "bytes.bin").write_bytes(np.array(sizes, dtype=np.int64).tobytes())
     (folder / "about.json").write_text(
-        json.dumps({"dtype": dtype.name, "tokens": written, "documents": len(ends)})
+        json.dumps({"dtype": dtype.name, "tokens": written, "documents": documents})
     )
 
 
-def _measured(pieces: Iterator[Piece], sizes: list[int]) -> Iterator[Piece]:
-    """The same pieces; the UTF-8 bytes of each document that goes by are added to `sizes`."""
+def _measured(pieces: Iterator[Piece], sizes: IO[bytes]) -> Iterator[Piece]:
+    """The same pieces; the UTF-8 bytes of each document that goes by are written to `sizes`."""
     size = 0
     for text, ends in pieces:
         size += len(text.encode())
         if ends:
-            sizes.append(size)
+            sizes.write(size.to_bytes(8, sys.byteorder))
             size = 0
         yield text, ends

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from lmft.card.curve import draw_losses
+from lmft.card.curve import draw_losses, read_losses
 from lmft.card.sections import (
     describe_materials,
     describe_numbers,
@@ -38,14 +38,13 @@ class Story:
     splits: dict[str, Split]
     materials: Materials
     result: dict[str, Any]  # what result.json holds
-    losses: dict[str, dict[int, float]]  # nats per target, by split and step
     samples: dict[str, list[Sample]]  # before and after
 
 
 def write_card(story: Story, folder: RunFolder, log: RunLog) -> None:
     """Put the card and its picture into the run's folder, its checkpoint and the tracker."""
     body = redact(describe_run(story, folder.path.name))
-    curve = draw_losses(story.losses, story.result["best_step"])
+    curve = draw_losses(read_losses(folder.path), story.result["best_step"])
     readme = f"---\n{_yaml(model_facts(story.config))}---\n\n{body}"
     for path, text in {
         folder.path / CARD: body,

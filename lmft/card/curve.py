@@ -2,14 +2,29 @@
 
 import io
 from collections.abc import Mapping
+from pathlib import Path
 
 import numpy as np
+
+from lmft.record import read_values
 
 MOST_POINTS = 400  # of a line; more are averaged, so that the file stays small
 
 
-def draw_losses(losses: Mapping[str, Mapping[int, float]], best_step: int) -> str:
-    """An SVG of losses, in nats per target, by split and optimizer step; the best step is marked.
+def read_losses(folder: Path) -> dict[str, np.ndarray]:
+    """Losses of the run in `folder`, by split: optimizer step and nats per target (N, 2).
+
+    In arrays, since a long run has hundreds of thousands.
+    """
+    point = np.dtype((float, 2))
+    return {
+        split: np.fromiter(read_values(folder, f"{split}/loss"), point)
+        for split in ("train", "validation")
+    }
+
+
+def draw_losses(losses: Mapping[str, np.ndarray], best_step: int) -> str:
+    """An SVG of losses by split, as `read_losses` gives them; the best step is marked.
 
     The same losses give the same text.
     """
@@ -20,7 +35,7 @@ def draw_losses(losses: Mapping[str, Mapping[int, float]], best_step: int) -> st
     figure = Figure(figsize=(7, 3.5))
     axes = figure.add_axes((0.09, 0.14, 0.89, 0.83))  # laying it out would take half the time
     for split, color, marker in (("train", "#9ab8d8", ""), ("validation", "#c44e52", "o")):
-        steps, values = thin(losses.get(split, {}))
+        steps, values = thin(losses[split])
         axes.plot(steps, values, color=color, marker=marker, markersize=4, label=split)
     axes.axvline(best_step, color="#888888", linewidth=0.8, linestyle=":", label="best")
     axes.set(xlabel="optimizer step", ylabel="loss, nats per target")
@@ -33,11 +48,10 @@ def draw_losses(losses: Mapping[str, Mapping[int, float]], best_step: int) -> st
     return file.getvalue()
 
 
-def thin(points: Mapping[int, float]) -> tuple[np.ndarray, np.ndarray]:
-    """Steps and values (N,), neighbours averaged down to at most `MOST_POINTS`."""
-    steps, values = (np.array(list(some), dtype=float) for some in (points, points.values()))
-    if len(steps) <= MOST_POINTS:
-        return steps, values
-    starts = np.linspace(0, len(steps), MOST_POINTS, endpoint=False).astype(int)
-    sizes = np.diff([*starts, len(steps)])
-    return np.add.reduceat(steps, starts) / sizes, np.add.reduceat(values, starts) / sizes
+def thin(points: np.ndarray) -> np.ndarray:
+    """Steps and values (2, N) of points (N, 2), neighbours averaged down to `MOST_POINTS`."""
+    if len(points) <= MOST_POINTS:
+        return points.T
+    starts = np.linspace(0, len(points), MOST_POINTS, endpoint=False).astype(int)
+    sizes = np.diff([*starts, len(points)])
+    return np.add.reduceat(points, starts).T / sizes

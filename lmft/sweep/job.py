@@ -13,7 +13,7 @@ from typing import Any
 from lmft.answer import Job
 from lmft.errors import Stopped
 from lmft.files import write_json
-from lmft.record import read_curve, read_facts
+from lmft.record import read_facts, read_points
 from lmft.runs import RunFolder
 from lmft.secrets import redact
 from lmft.study import Trial, open_trial
@@ -55,12 +55,18 @@ class OpenJob:
         self.note = note
         self.place = Job(note.name or f"job {note.number}", plan.parent)
         self._trial: Trial | None = open_trial(plan.study, note.number)
+        self._read = 0  # bytes of the run's points, of which the study knows
 
     def prune(self, step: int, folder: RunFolder) -> bool:
         """Whether the study has seen enough of this run."""
         if self._trial is None:
             return False
-        return self._trial.should_prune(read_curve(folder.path, "validation/loss"))
+        losses = {}
+        for points in read_points(folder.path, self._read):
+            self._read = points.end
+            if "validation/loss" in points.metrics:
+                losses[points.step] = points.metrics["validation/loss"]
+        return self._trial.should_prune(losses)
 
     def end(self, folder: RunFolder) -> float:
         """Note what became of the run; returns its validation loss."""

@@ -1,0 +1,48 @@
+"""What the documentation promises is held by tests that are there."""
+
+import ast
+import re
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PROMISES = ROOT / "docs" / "promises.md"
+NAMED = re.compile(r"`(tests/\w+\.py)::(\w+)`( \(soak\))?")
+
+
+@cache
+def find_tests(path):
+    """The tests of a file, by name: whether each is run by `make soak` alone."""
+    tree = ast.parse((ROOT / path).read_text())
+    slow = any(ast.unparse(node) == "pytestmark = pytest.mark.soak" for node in tree.body)
+    return {
+        node.name: slow or "pytest.mark.soak" in map(ast.unparse, node.decorator_list)
+        for node in tree.body
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_")
+    }
+
+
+@pytest.mark.parametrize("page", ["promises.md", "faults.md"])
+def test_every_test_that_is_named_is_there(page):
+    named = NAMED.findall((ROOT / "docs" / page).read_text())
+    assert named
+    for path, name, marked in named:
+        assert name in find_tests(path), f"{path} has no {name}"
+        if page == PROMISES.name:
+            assert find_tests(path)[name] == bool(marked), f"{name}: is it run by make soak alone?"
+
+
+def test_every_promise_is_held_by_a_test():
+    rows = [line for line in PROMISES.read_text().splitlines() if line.startswith("| ")]
+    promises = [row for row in rows if not row.startswith("| promise |")]
+    assert len(promises) > 50
+    for row in promises:
+        assert NAMED.search(row), row
+
+
+def test_pages_that_are_linked_are_there():
+    for page in [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]:
+        for place in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert "://" in place or (page.parent / place).exists(), f"{page.name}: {place}"
