@@ -1,9 +1,9 @@
-"""Attention on a CPU: whole and plain for short blocks, in chunks for long ones with dropout.
+"""Attention on a CPU: plain matrix products, whole for short blocks, in chunks for long ones.
 
-With dropout, torch's attention leaves its flash kernel, and keeps every weight and die. Here a
-chunk of queries is done at a time, and the dice come from a seed. In short blocks the weights are
-few: plain matrix products, which keep them, take a fraction of the flash kernel's time. For long
-blocks without dropout, and on other devices, torch's own kernels serve.
+With dropout, torch's attention leaves its flash kernel, and keeps every weight and die; in bf16
+that kernel takes up to four times as long as matrix products do. Here a chunk of queries is done
+at a time and nothing is kept, the dice come from a seed; in short blocks weights, being few,
+are kept. In fp32 without dropout, and on other devices, torch's own kernels serve.
 """
 
 import math
@@ -23,7 +23,7 @@ softmax_backward = torch.ops.aten._softmax_backward_data
 
 NAME = "lmft"  # as transformers knows it
 SHORT = 256  # tokens of a block whose attention weights are kept
-QUERIES = 64  # done at once
+QUERIES = 128  # done at once in longer ones
 
 
 def attend(
@@ -38,9 +38,9 @@ def attend(
     **more: Any,
 ) -> tuple[Tensor, None]:
     """Scaled-dot-product attention as transformers asks for it; (B, T, A, D)."""
-    short = query.shape[2] == key.shape[2] <= SHORT
-    plain = more.get("position_bias") is None
-    if query.device.type != "cpu" or not plain or not (short or dropout):
+    whole = query.shape[2] == key.shape[2]  # no cache of earlier keys
+    quicker = dropout or (whole and query.dtype.itemsize < 4)
+    if not quicker or query.device.type != "cpu" or more.get("position_bias") is not None:
         found: tuple[Tensor, None] = sdpa_attention_forward(
             module, query, key, value, attention_mask, dropout, scaling, is_causal, **more
         )
@@ -52,7 +52,7 @@ def attend(
     if groups > 1:
         key, value = (some.repeat_interleave(groups, dim=1) for some in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
-    kernel = ShortAttention if short else DropoutAttention
+    kernel = ShortAttention if whole and key.shape[2] <= SHORT else ChunkedAttention
     out: Tensor = kernel.apply(  # type: ignore[no-untyped-call]
         query, key, value, attention_mask, causal, scale, dropout, new_seed()
     )
@@ -84,30 +84,21 @@ class ShortAttention(Function):
         kept = Dice(dropout, seed).throw(weights) if dropout else None
         ctx.save_for_backward(query, key, value, weights, kept)
         ctx.scale = scale
-        return (weights if kept is None else weights * kept) @ value
+        return thin_out(weights, kept) @ value
 
     @staticmethod
     def backward(ctx: Any, into_out: Tensor) -> tuple[Tensor | None, ...]:
         """From what was kept."""
         query, key, value, weights, kept = ctx.saved_tensors
-        thinned, into_weights = weights, into_out @ value.transpose(2, 3)
-        if kept is not None:
-            thinned = weights * kept
-            into_weights *= kept
-        into_scores = torch.ops.aten._softmax_backward_data(
-            into_weights, weights, -1, weights.dtype
-        )
-        into_scores *= ctx.scale
-        into_value = thinned.transpose(2, 3) @ into_out
-        into_key = into_scores.transpose(2, 3) @ query
-        return into_scores @ key, into_key, into_value, None, None, None, None, None
+        into_scores = gradient_of_scores(into_out, value, weights, kept)
+        into_value = thin_out(weights, kept).transpose(2, 3) @ into_out
+        into_query = (into_scores @ key).mul_(ctx.scale)
+        into_key = (into_scores.transpose(2, 3) @ query).mul_(ctx.scale)
+        return into_query, into_key, into_value, None, None, None, None, None
 
 
-class DropoutAttention(Function):
-    """softmax(scale * Q K^T + mask), thinned out, times V; chunk by chunk of queries.
-
-    The backward pass is that of Dao et al. 2022, algorithm 4.
-    """
+class ChunkedAttention(Function):
+    """The same chunk by chunk of queries, with nothing kept."""
 
     @staticmethod
     def forward(
@@ -126,31 +117,46 @@ class DropoutAttention(Function):
         dice = Dice(dropout, seed)
         for rows, keys in chunks(query.shape[2], key.shape[2], causal):
             weights = attention(query, key, mask, rows, keys, causal, scale)
-            weights *= dice.throw(weights)
-            torch.matmul(weights, value[:, :, :keys], out=out[:, :, rows])
-        ctx.save_for_backward(query, key, value, mask, out)
+            kept = dice.throw(weights) if dropout else None
+            torch.matmul(thin_out(weights, kept), value[:, :, :keys], out=out[:, :, rows])
+        ctx.save_for_backward(query, key, value, mask)
         ctx.settings = causal, scale, dropout, seed
         return out
 
     @staticmethod
     def backward(ctx: Any, into_out: Tensor) -> tuple[Tensor | None, ...]:
         """The same weights and dice once more."""
-        query, key, value, mask, out = ctx.saved_tensors
+        query, key, value, mask = ctx.saved_tensors
         causal, scale, dropout, seed = ctx.settings
         into_query = torch.empty_like(query)
         into_key, into_value = torch.zeros_like(key), torch.zeros_like(value)
-        row_sums = (into_out * out).sum(dim=-1, keepdim=True)  # (B, A, T, 1)
         dice = Dice(dropout, seed)
         for rows, keys in chunks(query.shape[2], key.shape[2], causal):
+            into_rows = into_out[:, :, rows]
             weights = attention(query, key, mask, rows, keys, causal, scale)
-            into_weights = into_out[:, :, rows] @ value[:, :, :keys].transpose(2, 3)
-            kept = dice.throw(into_weights)
-            into_weights *= kept
-            into_scores = (into_weights - row_sums[:, :, rows]).mul_(weights).mul_(scale)
-            into_value[:, :, :keys] += (weights * kept).transpose(2, 3) @ into_out[:, :, rows]
+            kept = dice.throw(weights) if dropout else None
+            into_scores = gradient_of_scores(into_rows, value[:, :, :keys], weights, kept)
+            into_value[:, :, :keys] += thin_out(weights, kept).transpose(2, 3) @ into_rows
             into_query[:, :, rows] = into_scores @ key[:, :, :keys]
             into_key[:, :, :keys] += into_scores.transpose(2, 3) @ query[:, :, rows]
-        return into_query, into_key, into_value, None, None, None, None, None
+        scaled = into_query.mul_(scale), into_key.mul_(scale)
+        return *scaled, into_value, None, None, None, None, None
+
+
+def thin_out(weights: Tensor, kept: Tensor | None) -> Tensor:
+    """The weights after dropout."""
+    return weights if kept is None else weights * kept
+
+
+def gradient_of_scores(
+    into_out: Tensor, value: Tensor, weights: Tensor, kept: Tensor | None
+) -> Tensor:
+    """What goes back through dropout and softmax, from whole rows of weights."""
+    into_weights = into_out @ value.transpose(2, 3)
+    if kept is not None:
+        into_weights *= kept
+    gradient: Tensor = softmax_backward(into_weights, weights, -1, weights.dtype)
+    return gradient
 
 
 def chunks(queries: int, keys: int, causal: bool) -> Iterator[tuple[slice, int]]:
@@ -171,9 +177,10 @@ def attention(
 ) -> Tensor:
     """The weights (B, A, q, k) of some queries on the first `keys` keys."""
     scores = (query[:, :, rows] * scale) @ key[:, :, :keys].transpose(2, 3)
-    if causal:
-        ahead = torch.ones(scores.shape[2:], dtype=torch.bool).triu_(1 + rows.start)
-        scores.masked_fill_(ahead, -math.inf)
+    if causal:  # all keys before the chunk's first query are seen by all of it
+        beside = scores[..., rows.start :]
+        ahead = torch.ones(beside.shape[2:], dtype=torch.bool).triu_(1)
+        beside.masked_fill_(ahead, -math.inf)
     elif mask is not None:
         part = mask[:, :, rows, :keys]
         if part.dtype == torch.bool:

@@ -14,7 +14,7 @@ PYTHON = "outside of operations"  # of torch: in Python, mostly
 FAMILIES = {
     PYTHON: rf"^{PYTHON}",
     "optimizer and clipping": r"^(clipping|optimizer) ",
-    "dropout": r"ThinOut|Dropout(?!Attention)|dropout|aten::(bernoulli_?|rand\w*)$",
+    "dropout": r"ThinOut|Dropout|dropout|aten::(bernoulli_?|rand\w*)$",
     "attention": r"Attention|attention|ScaledDotProduct",
     "matrix products": r"aten::(_?\w*mm_?|mv|addmv|dot|linear|\w*convolution\w*)$|mkldnn_linear",
     "copies and casts": r"aten::(copy_|_?to(_copy)?|clone|contiguous|cat|stack|repeat\w*)$",
