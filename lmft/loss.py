@@ -172,10 +172,12 @@ def _score(logits: Tensor, targets: Tensor, head: Head) -> list[Tensor]:
 def _nats_and_gradient(logits: Tensor, targets: Tensor, head: Head) -> tuple[Tensor, Tensor]:
     """Summed nats (), and their gradient by the logits as the linear map makes them: (n, V)."""
     finished = head.finish(logits.float())
-    gradient = torch.log_softmax(finished, dim=-1)
+    gradient = torch.softmax(finished, dim=-1)
+    # The sum of all exponentials, from the largest: its share of them can't vanish.
+    log_sums = finished.amax(dim=-1, keepdim=True) - gradient.amax(dim=-1, keepdim=True).log()
     picked = targets[:, None]
-    nats = -gradient.gather(1, picked).sum()
-    gradient.exp_().scatter_add_(1, picked, gradient.new_full(picked.shape, -1.0))
+    nats = (log_sums - finished.gather(1, picked)).sum()
+    gradient.scatter_add_(1, picked, gradient.new_full(picked.shape, -1.0))
     if head.softcap is not None:
         gradient *= 1 - (finished / head.softcap) ** 2
     if head.scale != 1.0:

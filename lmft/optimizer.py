@@ -4,7 +4,8 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from lmft.errors import UserError
@@ -50,6 +51,23 @@ def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int
     if step <= warmup_steps:
         return step / (warmup_steps + 1)
     return SCHEDULES[schedule]((step - 1 - warmup_steps) / max(1, steps - warmup_steps))
+
+
+def take_step(optimizer: Optimizer, gradients: list[Tensor], shrink: float) -> None:
+    """Let the weights move, by gradients that are divided by `shrink` before.
+
+    What torch's GradScaler asks of fused optimizers is asked of them here: they divide on the way.
+    """
+    if shrink == 1.0:
+        optimizer.step()
+    elif getattr(optimizer, "_step_supports_amp_scaling", False) and type(gradients[0]) is Tensor:
+        scaled: Any = optimizer
+        scaled.grad_scale = torch.tensor(shrink, device=gradients[0].device)
+        optimizer.step()
+        del scaled.grad_scale
+    else:
+        torch._foreach_div_(gradients, shrink)
+        optimizer.step()
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:

@@ -5,7 +5,6 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import torch
 from torch.optim import Optimizer
 
 from lmft.allocator import give_back_freed_memory
@@ -16,7 +15,7 @@ from lmft.hardware import Hardware
 from lmft.metrics import TokenLoss
 from lmft.network import Network
 from lmft.objective import Batch
-from lmft.optimizer import learning_rate_factor, set_learning_rate
+from lmft.optimizer import learning_rate_factor, set_learning_rate, take_step
 
 
 @dataclass(frozen=True)
@@ -98,9 +97,8 @@ def train(
         loss, grad_norm = find_gradients(network, parts, hardware, seed, number, scale)
         finite = math.isfinite(loss.nats) and math.isfinite(grad_norm)
         if finite:
-            if config.max_grad_norm is not None and grad_norm > config.max_grad_norm:
-                torch._foreach_mul_(network.gradients(), config.max_grad_norm / grad_norm)
-            optimizer.step()
+            shrink = grad_norm / config.max_grad_norm if config.max_grad_norm else 1.0
+            take_step(optimizer, network.gradients(), max(1.0, shrink))
             network.refresh()
         optimizer.zero_grad()
         if number == numbers.start:
