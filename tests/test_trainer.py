@@ -3,10 +3,12 @@
 import importlib.util
 import json
 import sys
+from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from torch.optim import SGD, AdamW
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from lmft.batches import Batches
@@ -18,7 +20,7 @@ from lmft.hardware import Hardware
 from lmft.materials import gather
 from lmft.network import build_network
 from lmft.objective import CausalLM, MaskedLM
-from lmft.optimizer import build_optimizer, learning_rate_factor
+from lmft.optimizer import build_optimizer, learning_rate_factor, take_step
 from lmft.tokenizer import train_tokenizer
 from tests.conftest import compose
 
@@ -66,6 +68,24 @@ def test_the_learning_rate_rises_then_falls_so_that_nothing_is_left_after_the_la
     assert warm[:4] == [0.25, 0.5, 0.75, 1.0]
     assert warm[4:] == sorted(warm[4:], reverse=True) and warm[-1] == pytest.approx(0)
     assert learning_rate_factor("constant", 0, 99, 100) == 1
+
+
+@pytest.mark.parametrize("make", [SGD, partial(AdamW, eps=0.1)])
+def test_a_fused_optimizer_clips_as_any_other(make):
+    moved = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(3, 5))
+        optimizer = make([weight], lr=0.1, fused=fused)
+        for shrink in (4.0, 1.0):
+            weight.grad = torch.randn_like(weight)
+            take_step(optimizer, [weight.grad], shrink)
+        moved.append(weight.detach().clone())
+    assert torch.allclose(*moved, rtol=1e-5)
+    plain = make([weight], lr=0.1)
+    weight.grad = 4 * torch.ones_like(weight)
+    take_step(plain, [weight.grad], 4.0)
+    assert torch.equal(weight.grad, torch.ones_like(weight))
 
 
 def test_only_matrices_and_embeddings_decay():
