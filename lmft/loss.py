@@ -15,9 +15,8 @@ from transformers import PreTrainedModel
 from lmft.head import Head, beheaded
 from lmft.objective import IGNORED, Batch
 
-WHOLE = 2**27  # bytes of logits that are made at once
-CHUNK = 2**26  # the same where they are more: each chunk adds to an fp32 gradient of all weights
-SCORED = 2**25  # where nothing is learnt
+CHUNK = 2**27  # bytes of logits in memory at once; each adds to an fp32 gradient of all weights
+SCORED = 2**25  # the same where nothing is learnt
 # Logits that are worked on at once, in fp32: what a processor's cache holds; elsewhere starting the
 # work would take longer than doing it.
 PART = {"cpu": 2**20}
@@ -77,7 +76,7 @@ class LinearCrossEntropy(Function):
         """Nats over `divisor`, and nats; the gradients of the first are formed on the way."""
         nats = torch.zeros((), device=hidden.device)
         into_hidden = torch.empty_like(hidden)
-        chunks = _chunks(hidden, targets, weight, CHUNK, whole=WHOLE)
+        chunks = _chunks(hidden, targets, weight, CHUNK)
         into_weight = WeightGradient(weight, chunks=len(chunks))
         into_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         start = 0
@@ -186,15 +185,11 @@ def _nats_and_gradient(logits: Tensor, targets: Tensor, head: Head) -> tuple[Ten
 
 
 def _chunks(
-    hidden: Tensor, targets: Tensor, weight: Tensor, size: int, whole: int = 0
+    hidden: Tensor, targets: Tensor, weight: Tensor, size: int
 ) -> list[tuple[Tensor, Tensor]]:
-    """Rows and targets, in as few equal chunks as make at most `size` bytes of logits each.
-
-    Where all take no more than `whole`, there is one chunk.
-    """
-    row = len(weight) * weight.element_size()
-    most = len(hidden) if len(hidden) * row <= whole else size // row
-    count = max(1, -(-len(hidden) // max(1, most)))
+    """Rows and targets, in as few equal chunks as make at most `size` bytes of logits each."""
+    most = max(1, size // (len(weight) * weight.element_size()))
+    count = max(1, -(-len(hidden) // most))
     return list(zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True))
 
 

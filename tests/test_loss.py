@@ -54,7 +54,6 @@ def measure(network, head, batch):
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
 def test_chunks_give_the_loss_and_the_gradients_of_whole_logits(kind, precision, monkeypatch):
     size = 4 if precision is Precision.fp32 else 2
-    monkeypatch.setattr(loss, "WHOLE", 0)
     monkeypatch.setattr(loss, "CHUNK", 97 * size * 7)  # seven rows, three of them at once
     monkeypatch.setattr(loss, "SLICE", 40)
     monkeypatch.setattr(loss, "SCORED", 97 * size * 5)

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from lmft.config import RunConfig
 from lmft.gradients import accumulate_gradients
-from lmft.loss import CHUNK, WHOLE
+from lmft.loss import CHUNK
 from lmft.materials import Materials
 from lmft.network import Network
 from lmft.objective import Batch
@@ -98,5 +98,4 @@ def chunk_bytes(network: Network, batch: Batch) -> int:
         vocabulary = int(network.model.config.get_text_config().vocab_size)
         return 2 * 4 * batch.targets.numel() * vocabulary
     weight = network.head.linear.weight
-    logits = batch.num_targets * len(weight) * weight.element_size()
-    return logits if logits <= WHOLE else CHUNK
+    return min(CHUNK, batch.num_targets * len(weight) * weight.element_size())
