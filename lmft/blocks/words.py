@@ -19,6 +19,7 @@ import numpy as np
 SPACE, OTHER = r"[^\S\x1c-\x1f]", r"[\S\x1c-\x1f]"
 WORD = re.compile(rf"{SPACE}*+{OTHER}++|{SPACE}++")
 MEMORY = 1 << 25  # bytes of words remembered, about; then they are learned anew
+SEQUENCE = 1000  # words tokenized at once
 OVERHEAD = 100  # bytes that remembering a word takes beside its characters
 
 Tokens = tuple[np.ndarray, np.ndarray]  # ids of texts joined (n,) int64; how many each text has
@@ -82,8 +83,14 @@ class Words:
         return self.ids[places], np.diff(ends[last])
 
     def _learn(self, words: list[str]) -> None:
-        found = self.backend.encode_batch_fast(words, add_special_tokens=False)
-        ids, counts = join(encoding.ids for encoding in found)
+        if not words:
+            return
+        # As sequences of words: an object for each would take longer than its tokens.
+        some = [words[start : start + SEQUENCE] for start in range(0, len(words), SEQUENCE)]
+        found = self.backend.encode_batch(some, is_pretokenized=True, add_special_tokens=False)
+        ids = np.concatenate([np.array(encoding.ids, dtype=np.int64) for encoding in found])
+        places = [start * SEQUENCE + np.array(one.word_ids) for start, one in enumerate(found)]
+        counts = np.bincount(np.concatenate(places), minlength=len(words))
         self.starts = np.concatenate([self.starts, len(self.ids) + np.cumsum(counts) - counts])
         self.counts = np.concatenate([self.counts, counts])
         self.ids = np.concatenate([self.ids, ids])
