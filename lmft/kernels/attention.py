@@ -54,7 +54,7 @@ def attend(
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     kernel = ShortAttention if whole and key.shape[2] <= SHORT else ChunkedAttention
     out: Tensor = kernel.apply(  # type: ignore[no-untyped-call]
-        query, key, value, attention_mask, causal, scale, dropout, new_seed()
+        query, key, value, attention_mask, causal, scale, dropout, new_seed() if dropout else 0
     )
     return out.transpose(1, 2).contiguous(), None
 
@@ -113,7 +113,7 @@ class ChunkedAttention(Function):
         seed: int,
     ) -> Tensor:
         """The attended values (B, A, T, D)."""
-        out = torch.empty_like(query)
+        out = query.new_empty(*query.shape[:3], value.shape[3])
         dice = Dice(dropout, seed)
         for rows, keys in chunks(query.shape[2], key.shape[2], causal):
             weights = attention(query, key, mask, rows, keys, causal, scale)
