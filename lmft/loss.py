@@ -200,7 +200,7 @@ def _parts(logits: Tensor, targets: Tensor) -> Any:
 
 
 def _times(gradient: Tensor, weight: Tensor) -> Tensor:
-    """Gradient @ weight, in fp32, slice by slice of the vocabulary: an eighth quicker on a CPU."""
+    """Gradient @ weight, in fp32, slice by slice of the vocabulary: 7 % quicker on a CPU."""
     slices = zip(gradient.split(SLICE, dim=1), weight.split(SLICE), strict=True)
     products = (columns @ some for columns, some in slices)
     total: Tensor = next(products).float()

@@ -1,7 +1,7 @@
 """Attention on a CPU: plain matrix products, whole for short blocks, in chunks for long ones.
 
 With dropout, torch's attention leaves its flash kernel, and keeps every weight and die; in bf16
-that kernel takes up to four times as long as matrix products do. Here a chunk of queries is done
+that kernel takes up to 3.5 times as long as matrix products do. Here a chunk of queries is done
 at a time and nothing is kept, the dice come from a seed; in short blocks weights, being few,
 are kept. In fp32 without dropout, and on other devices, torch's own kernels serve.
 """
