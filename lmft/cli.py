@@ -142,14 +142,19 @@ def train() -> int:
     except Exception as error:
         if failures:
             raise
-        from lmft.faults import refused_place
-        from lmft.mistakes import as_mistake
-
-        if isinstance(error, OSError) and error.filename:  # Hydra makes a folder there
-            raise refused_place("run_root", error, Path()) from error
-        raise as_mistake(error, CONF, composing=True) or error from error
+        raise as_refusal(error) from error
     finally:
         succeeded = sweep.close(whole)
     if failures and failures[-1] is not None:
         raise failures[-1]
     return DONE if succeeded else FAILED
+
+
+def as_refusal(error: Exception) -> Exception:
+    """What Hydra met before any job began, in our words."""
+    from lmft.faults import refused_place
+    from lmft.mistakes import as_mistake
+
+    if isinstance(error, OSError) and error.filename:  # Hydra makes a folder there
+        return refused_place("run_root", error, Path())
+    return as_mistake(error, CONF, composing=True) or error

@@ -62,10 +62,14 @@ class Network:
 
         A twin's that come of several passes are added up in fp32 when all have come.
         """
-        if self.ddp is None or passes == 1 or (self.compute is self.model and number == passes):
+        if self.ddp is None or (number == passes and not self._waits(passes)):
             return nullcontext()
         context: AbstractContextManager[None] = self.ddp.no_sync()
         return context
+
+    def _waits(self, passes: int) -> bool:
+        """Whether gradients are added up over processes in fp32, once all passes are done."""
+        return self.ddp is not None and self.compute is not self.model and passes > 1
 
     def hand_over(self) -> None:
         """Add the twin's gradients to the model's, in fp32, as far as that was not done at once."""
@@ -77,7 +81,7 @@ class Network:
 
     def add_up(self, passes: int) -> None:
         """After a step's passes: average the gradients over processes, where DDP did not."""
-        if self.ddp is None or passes == 1 or self.compute is self.model:
+        if not self._waits(passes):
             return
         gradients = self.gradients()
         for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:

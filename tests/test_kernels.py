@@ -8,15 +8,15 @@ from torch import nn
 from torch.nn import functional as F
 
 from lmft.kernels import attention as room
-from lmft.kernels.attention import QUERIES, ChunkedAttention, ShortAttention, attend
+from lmft.kernels.attention import QUERIES, ChunkedAttention, ShortAttention, Terms, attend
 from lmft.kernels.dice import Dice
 
 
-def dense(query, key, value, mask, causal, scale, dropout, seed):
+def dense(query, key, value, mask, terms):
     """The same by autograd, on whole weights."""
-    dice, outs = Dice(dropout, seed), []
-    for rows, keys in room.chunks(query.shape[2], key.shape[2], causal):
-        weights = room.attention(query, key, mask, rows, keys, causal, scale)
+    dice, outs = Dice(terms.dropout, terms.seed), []
+    for rows, keys in room.chunks(query.shape[2], key.shape[2], terms.causal):
+        weights = room.attention(query, key, mask, rows, keys, terms)
         kept = dice.throw(weights)
         outs.append((weights * kept) @ value[:, :, :keys])
     return torch.cat(outs, dim=2)
@@ -41,7 +41,7 @@ def test_gradients_are_those_of_autograd_with_the_same_dice(masked, kernel, monk
     into = torch.randn(2, 3, size, 8, dtype=torch.float64)
     found = {}
     for attended in (kernel.apply, dense):
-        out = attended(query, key, value, mask, masked == "causal", 0.3, 0.1, 7)
+        out = attended(query, key, value, mask, Terms(masked == "causal", 0.3, 0.1, 7))
         found[attended] = [out, *torch.autograd.grad(out, (query, key, value), into)]
     for ours, theirs in zip(*found.values(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)

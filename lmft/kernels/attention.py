@@ -8,6 +8,7 @@ are kept. In fp32 without dropout, and on other devices, torch's own kernels ser
 
 import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -24,6 +25,16 @@ softmax_backward = torch.ops.aten._softmax_backward_data
 NAME = "lmft"  # as transformers knows it
 SHORT = 256  # tokens of a block whose attention weights are kept
 QUERIES = 128  # done at once in longer ones
+
+
+@dataclass(frozen=True)
+class Terms:
+    """What attention there is to be, beside its tensors."""
+
+    causal: bool  # no query sees a later key
+    scale: float  # of the scores
+    dropout: float
+    seed: int  # of its dice
 
 
 def attend(
@@ -53,9 +64,8 @@ def attend(
         key, value = (some.repeat_interleave(groups, dim=1) for some in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     kernel = ShortAttention if whole and key.shape[2] <= SHORT else ChunkedAttention
-    out: Tensor = kernel.apply(  # type: ignore[no-untyped-call]
-        query, key, value, attention_mask, causal, scale, dropout, new_seed() if dropout else 0
-    )
+    terms = Terms(causal, scale, dropout, new_seed() if dropout else 0)
+    out: Tensor = kernel.apply(query, key, value, attention_mask, terms)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).contiguous(), None
 
 
@@ -68,22 +78,14 @@ class ShortAttention(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float,
-        dropout: float,
-        seed: int,
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, terms: Terms
     ) -> Tensor:
         """The attended values (B, A, T, D)."""
         size = key.shape[2]
-        weights = attention(query, key, mask, slice(0, size), size, causal, scale)
-        kept = Dice(dropout, seed).throw(weights) if dropout else None
+        weights = attention(query, key, mask, slice(0, size), size, terms)
+        kept = Dice(terms.dropout, terms.seed).throw(weights) if terms.dropout else None
         ctx.save_for_backward(query, key, value, weights, kept)
-        ctx.scale = scale
+        ctx.scale = terms.scale
         return thin_out(weights, kept) @ value
 
     @staticmethod
@@ -94,7 +96,7 @@ class ShortAttention(Function):
         into_value = thin_out(weights, kept).transpose(2, 3) @ into_out
         into_query = (into_scores @ key).mul_(ctx.scale)
         into_key = (into_scores.transpose(2, 3) @ query).mul_(ctx.scale)
-        return into_query, into_key, into_value, None, None, None, None, None
+        return into_query, into_key, into_value, None, None
 
 
 class ChunkedAttention(Function):
@@ -102,45 +104,37 @@ class ChunkedAttention(Function):
 
     @staticmethod
     def forward(
-        ctx: Any,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        mask: Tensor | None,
-        causal: bool,
-        scale: float,
-        dropout: float,
-        seed: int,
+        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, terms: Terms
     ) -> Tensor:
         """The attended values (B, A, T, D)."""
         out = query.new_empty(*query.shape[:3], value.shape[3])
-        dice = Dice(dropout, seed)
-        for rows, keys in chunks(query.shape[2], key.shape[2], causal):
-            weights = attention(query, key, mask, rows, keys, causal, scale)
-            kept = dice.throw(weights) if dropout else None
+        dice = Dice(terms.dropout, terms.seed)
+        for rows, keys in chunks(query.shape[2], key.shape[2], terms.causal):
+            weights = attention(query, key, mask, rows, keys, terms)
+            kept = dice.throw(weights) if terms.dropout else None
             torch.matmul(thin_out(weights, kept), value[:, :, :keys], out=out[:, :, rows])
         ctx.save_for_backward(query, key, value, mask)
-        ctx.settings = causal, scale, dropout, seed
+        ctx.terms = terms
         return out
 
     @staticmethod
     def backward(ctx: Any, into_out: Tensor) -> tuple[Tensor | None, ...]:
         """The same weights and dice once more."""
         query, key, value, mask = ctx.saved_tensors
-        causal, scale, dropout, seed = ctx.settings
+        terms: Terms = ctx.terms
         into_query = torch.empty_like(query)
         into_key, into_value = torch.zeros_like(key), torch.zeros_like(value)
-        dice = Dice(dropout, seed)
-        for rows, keys in chunks(query.shape[2], key.shape[2], causal):
+        dice = Dice(terms.dropout, terms.seed)
+        for rows, keys in chunks(query.shape[2], key.shape[2], terms.causal):
             into_rows = into_out[:, :, rows]
-            weights = attention(query, key, mask, rows, keys, causal, scale)
-            kept = dice.throw(weights) if dropout else None
+            weights = attention(query, key, mask, rows, keys, terms)
+            kept = dice.throw(weights) if terms.dropout else None
             into_scores = gradient_of_scores(into_rows, value[:, :, :keys], weights, kept)
             into_value[:, :, :keys] += thin_out(weights, kept).transpose(2, 3) @ into_rows
             into_query[:, :, rows] = into_scores @ key[:, :, :keys]
             into_key[:, :, :keys] += into_scores.transpose(2, 3) @ query[:, :, rows]
-        scaled = into_query.mul_(scale), into_key.mul_(scale)
-        return *scaled, into_value, None, None, None, None, None
+        scaled = into_query.mul_(terms.scale), into_key.mul_(terms.scale)
+        return *scaled, into_value, None, None
 
 
 def thin_out(weights: Tensor, kept: Tensor | None) -> Tensor:
@@ -172,12 +166,11 @@ def attention(
     mask: Tensor | None,
     rows: slice,
     keys: int,
-    causal: bool,
-    scale: float,
+    terms: Terms,
 ) -> Tensor:
     """The weights (B, A, q, k) of some queries on the first `keys` keys."""
-    scores = (query[:, :, rows] * scale) @ key[:, :, :keys].transpose(2, 3)
-    if causal:  # all keys before the chunk's first query are seen by all of it
+    scores = (query[:, :, rows] * terms.scale) @ key[:, :, :keys].transpose(2, 3)
+    if terms.causal:  # all keys before the chunk's first query are seen by all of it
         beside = scores[..., rows.start :]
         ahead = torch.ones(beside.shape[2:], dtype=torch.bool).triu_(1)
         beside.masked_fill_(ahead, -math.inf)
