@@ -16,12 +16,12 @@ from lmft.checkpoint import load_checkpoint
 from lmft.config import RunConfig, Strategy
 from lmft.evaluation import Scores
 from lmft.materials import Materials
-from lmft.model import save_model
 from lmft.optimizer import build_optimizer
 from lmft.samples import Sample, draw_samples
 from lmft.signals import finish_first
 from lmft.tensors import write_state
 from lmft.trainer import Step, train
+from lmft.weights import save_model
 
 P = ParamSpec("P")
 T = TypeVar("T")

@@ -26,9 +26,9 @@ from lmft.errors import UserError
 from lmft.hardware import Hardware
 from lmft.head import Head, find_head
 from lmft.kernels import speed_up
-from lmft.model import load_weights
 from lmft.shares import ReduceInPlace
 from lmft.tensors import read_tensors
+from lmft.weights import load_weights
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM
 
-from lmft import loss
+from lmft import loss, products
 from lmft.config import Precision
 from lmft.hardware import Hardware
 from lmft.loss import mean_nats, target_nats
@@ -55,7 +55,7 @@ def measure(network, head, batch):
 def test_chunks_give_the_loss_and_the_gradients_of_whole_logits(kind, precision, monkeypatch):
     size = 4 if precision is Precision.fp32 else 2
     monkeypatch.setattr(loss, "CHUNK", 97 * size * 7)  # seven rows, three of them at once
-    monkeypatch.setattr(loss, "SLICE", 40)
+    monkeypatch.setattr(products, "SLICE", 40)
     monkeypatch.setattr(loss, "SCORED", 97 * size * 5)
     monkeypatch.setitem(loss.PART, "cpu", 97 * 3)
     hardware = Hardware(torch.device("cpu"), precision, 4, False, False)
