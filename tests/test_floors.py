@@ -18,7 +18,7 @@ FLOORS = [
     {"files", "hub", "lock", "seal", "signals", "team", "tensors", "guard", "provenance"},
     {"cache", "config", "checkpoint", "record"},
     {"objective", "hardware", "optimizer", "tracker", "study"},
-    {"arithmetic"},
+    {"arithmetic", "products", "weights"},
     {"dataset", "tokenizer", "head", "kernels", "model", "history", "terminal"},
     {"blocks", "loss", "network", "runs"},
     {"gradients"},
