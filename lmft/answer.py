@@ -5,6 +5,7 @@ from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
+from lmft.lock import held
 from lmft.metrics import TokenLoss
 from lmft.record import Record
 from lmft.runs import RunFolder
@@ -27,13 +28,20 @@ def answer(
     shutil.rmtree(folder.checkpoints, ignore_errors=True)  # of a start killed at its very end
     result = folder.read_json("result.json")
     if not tracker.holds(folder.path):
-        with closing(Record(folder.path)) as record, tracker.amend(record):
-            pass
+        with held(folder.path, wait=True):  # the process that finished it may still be sending
+            make_up(folder, tracker)
     if job is not None and job.parent is not None:
         tracker.adopt(str(folder.path), job.parent, job.name)
     terminal.say(f"{folder.path.name} has finished already; fresh=true would start it anew.")
     show_end(result, folder, tracker, terminal)
     return result
+
+
+def make_up(folder: RunFolder, tracker: Tracker) -> None:
+    """Send what the tracker lacks, if it still does."""
+    if not tracker.holds(folder.path):
+        with closing(Record(folder.path)) as record, tracker.amend(record):
+            pass
 
 
 def show_end(

@@ -62,19 +62,21 @@ def run(
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     folder = name_folder(config, values, splits)
     with held(folder.path, wait=job is not None):
-        if (folder.path / "result.json").exists() and not config.fresh:
-            answer(folder, config.tracker, terminal, job)
-            return folder
-        with open_session(
-            config, values, composed, splits, folder, terminal, job, started
-        ) as session:
-            progress, over = fine_tune(session, prune)
-            if not over:
-                session.log.tags({"pruned_at": str(progress.step)})
-                terminal.say(f"Pruned at step {progress.step:,}.")
-                return folder
-            result = conclude(session, progress)
-    show_end(result, folder, config.tracker, terminal)
+        finished = (folder.path / "result.json").exists() and not config.fresh
+        if not finished:
+            with open_session(
+                config, values, composed, splits, folder, terminal, job, started
+            ) as session:
+                progress, over = fine_tune(session, prune)
+                if not over:
+                    session.log.tags({"pruned_at": str(progress.step)})
+                    terminal.say(f"Pruned at step {progress.step:,}.")
+                    return folder
+                result = conclude(session, progress)
+    if finished:
+        answer(folder, config.tracker, terminal, job)
+    else:
+        show_end(result, folder, config.tracker, terminal)
     return folder
 
 

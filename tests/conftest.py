@@ -163,11 +163,14 @@ class Store:
     def client(self):
         return open_client(self.uri)
 
+    def runs_of(self, folder: Path):
+        """All runs of this folder."""
+        experiments = [found.experiment_id for found in self.client.search_experiments()]
+        return list(self.client.search_runs(experiments, f"tags.`lmft.folder` = '{folder}'"))
+
     def run_of(self, folder: Path):
         """The one run of this folder."""
-        experiments = [found.experiment_id for found in self.client.search_experiments()]
-        named = f"tags.`lmft.folder` = '{folder}'"
-        (found,) = self.client.search_runs(experiments, named)
+        (found,) = self.runs_of(folder)
         return found
 
     def points(self, folder: Path, key: str) -> dict[int, float]:

@@ -2,6 +2,7 @@
 
 import shutil
 import sqlite3
+import threading
 import time
 from contextlib import closing, suppress
 
@@ -171,6 +172,30 @@ def test_what_a_sync_finds_decides_what_it_sends(store, command, corpus, tmp_pat
     check_points(store, folder)
     code, _, complaint = command("sync optimizer.lr=1")
     assert code == 2 and "optimizer.lr" in complaint
+
+
+def test_who_answers_waits_for_who_still_sends(store, command, corpus, tmp_path, caplog):
+    line = line_of(corpus, "clm", "trainer.max_steps=3")
+    assert command(f"{line} tracker=none")[0] == 0
+    (folder,) = tmp_path.glob("runs/*-*")
+    tracker, before = MlflowTracker(store.uri, "sent"), []
+    holding = threading.Event()
+
+    def send():
+        with held(folder):
+            holding.set()
+            wait_for(lambda: "waiting for it" in caplog.text)
+            before.extend(store.runs_of(folder))
+            tracker.fill(folder, "FINISHED")
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    holding.wait()
+    to = f"tracker=mlflow tracker.uri={store.uri} tracker.experiment_name=sent"
+    assert command(f"{line} {to}")[0] == 0
+    sender.join()
+    assert before == [] and len(store.runs_of(folder)) == 1
+    check_points(store, folder)
 
 
 def test_a_new_run_at_the_place_of_one_that_was_removed_is_a_run_of_its_own(store, tmp_path, quick):
