@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmft import CONF
+from lmft.ahead import load_torch_ahead
 from lmft.console import (
     DONE,
     FAILED,
@@ -131,6 +132,7 @@ def train() -> int:
             return None
 
     whole = False
+    load_torch_ahead()
     try:
         with shown_discreetly():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()

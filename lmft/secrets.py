@@ -8,6 +8,7 @@ import os
 import re
 import sys
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
 
@@ -49,7 +50,7 @@ def redact(text: str) -> str:
     Those known are the secret variables of the environment and the passwords in addresses that
     stand there or on the command line.
     """
-    for secret in sorted(known(), key=len, reverse=True):
+    for secret in known():
         text = text.replace(secret, HIDDEN)
     for pattern in (IN_ADDRESS, WITH_SLASHES):
         text = pattern.sub(rf"\g<before>{HIDDEN}@", text)
@@ -94,13 +95,18 @@ def without_hidden(address: str) -> str:
     return address.replace(f"://{HIDDEN}@", "://")
 
 
-def known() -> set[str]:
-    """The secrets that this process was given."""
-    found = {value for name, value in os.environ.items() if VARIABLE.fullmatch(name)}
-    for text in (*os.environ.values(), *sys.argv):
+def known() -> list[str]:
+    """The secrets that this process was given, the longest first."""
+    return _find_secrets(tuple(os.environ.items()), tuple(sys.argv))
+
+
+@lru_cache(maxsize=1)  # hundreds of texts are redacted in a row
+def _find_secrets(environment: tuple[tuple[str, str], ...], words: tuple[str, ...]) -> list[str]:
+    found = {value for name, value in environment if VARIABLE.fullmatch(name)}
+    for text in (*dict(environment).values(), *words):
         if "://" in text:
             found |= set(passwords(text))
-    return {secret for secret in found if len(secret) >= LEAST}
+    return sorted((secret for secret in found if len(secret) >= LEAST), key=len, reverse=True)
 
 
 def passwords(text: str) -> Iterator[str]:

@@ -132,3 +132,19 @@ def test_the_command_leaves_its_result_where_it_was_told(command, quick, tmp_pat
     (result,) = tmp_path.glob("runs/*/result.json")
     assert json.loads(result.read_text())["steps"] == 2
     assert "validation, best" in printed
+
+
+def test_torchs_library_is_loaded_beside_what_python_does():
+    code = """
+import sys, time
+from pathlib import Path
+from lmft.ahead import load_torch_ahead
+load_torch_ahead()
+assert "torch" not in sys.modules
+while "libtorch_cpu.so" not in Path("/proc/self/maps").read_text():
+    time.sleep(0.01)
+import torch
+print(torch.ones(2, 2) @ torch.ones(2, 2))
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert done.returncode == 0 and "[2., 2.]" in done.stdout, done.stderr

@@ -14,7 +14,7 @@ FLOORS = [
         "shares",
         "allocator",
     },
-    {"faults", "hydra_guard", "secrets", "screen", "markdown"},
+    {"ahead", "faults", "hydra_guard", "secrets", "screen", "markdown"},
     {"files", "hub", "lock", "seal", "signals", "team", "tensors", "guard", "provenance"},
     {"cache", "config", "checkpoint", "record"},
     {"objective", "hardware", "optimizer", "tracker", "study"},
