@@ -6,7 +6,9 @@ from collections.abc import Iterator
 from functools import partial
 
 import torch
+from torch import Tensor
 from torch.distributed.tensor import DTensor
+from torch.linalg import vector_norm
 from torch.nn.utils import get_total_norm
 
 from lmft.hardware import Hardware
@@ -14,6 +16,7 @@ from lmft.loss import mean_nats
 from lmft.metrics import TokenLoss
 from lmft.network import Network
 from lmft.objective import Batch
+from lmft.optimizer import slices
 
 
 class LossScale:
@@ -56,8 +59,7 @@ def find_gradients(
         factor = 1.0 if scale is None else scale.value
         attempt = partial(accumulate_gradients, network, parts, hardware, seed, step, factor)
         loss = hardware.fit(attempt, network.forget_gradients)
-        norm = get_total_norm(network.gradients())
-        grad_norm = float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        grad_norm = norm_of(network.gradients())
         if scale is None:
             return loss, grad_norm
         hopeless = scale.value <= 1 or not math.isfinite(loss.nats)  # no scale changes the loss
@@ -66,7 +68,7 @@ def find_gradients(
             return loss, grad_norm
         if scale.holds(step, math.isfinite(grad_norm)):
             return loss, grad_norm
-        network.model.zero_grad()
+        network.forget_gradients()
 
 
 def accumulate_gradients(
@@ -89,14 +91,26 @@ def accumulate_gradients(
     for number, micro_batch in enumerate(micro_batches, start=1):
         torch.manual_seed(dropout_seed(seed, step, (number - 1) * team.size + team.rank))
         with network.accumulate(number, len(micro_batches)):
-            mean, micro_nats = mean_nats(network.trained, network.head, micro_batch, divisor)
+            with network.lean:
+                mean, micro_nats = mean_nats(network.trained, network.head, micro_batch, divisor)
             mean.backward()
-        network.hand_over()
+        if len(micro_batches) > 1 or scale != 1.0:
+            network.hand_over()
         nats += micro_nats
     network.add_up(len(micro_batches))
     if scale != 1.0:
         torch._foreach_div_(network.gradients(), scale)
     return TokenLoss(float(team.sum(nats)), targets)
+
+
+@torch.no_grad()
+def norm_of(gradients: list[Tensor]) -> float:
+    """That of all together, in fp32, whatever they are kept in."""
+    if gradients and gradients[0].dtype is not torch.float32:
+        parts = (part.float() for gradient in gradients for part in slices(gradient))
+        return float(torch.stack([vector_norm(part) for part in parts]).norm())
+    norm = get_total_norm(gradients)
+    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
 
 
 def share_out(parts: list[Batch], hardware: Hardware) -> Iterator[Batch]:

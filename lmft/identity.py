@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 # Raised by every commit that changes losses, so that older runs are not taken for the same ones.
-NUMERICS = 5
+NUMERICS = 6
 
 
 def digest(value: Any) -> str:

@@ -6,7 +6,8 @@ Under FSDP torch does so itself.
 """
 
 import copy
-from contextlib import AbstractContextManager, nullcontext
+from collections.abc import Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -19,6 +20,7 @@ from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
+from torch.optim import Optimizer
 from transformers import PreTrainedModel
 
 from lmft.config import Strategy
@@ -26,6 +28,8 @@ from lmft.errors import UserError
 from lmft.hardware import Hardware
 from lmft.head import Head, find_head
 from lmft.kernels import speed_up
+from lmft.kernels.remake import Remake
+from lmft.optimizer import moves_in_slices, take_step, take_step_in_slices
 from lmft.shares import ReduceInPlace
 from lmft.tensors import read_tensors
 from lmft.weights import load_weights
@@ -40,6 +44,7 @@ class Network:
     head: Head | None  # of `compute`, where it is understood
     strategy: Strategy = Strategy.none
     ddp: DistributedDataParallel | None = None  # around `compute`, where there is a team
+    lean: AbstractContextManager[None] = nullcontext()  # for forward passes: keeps less of them
 
     @property
     def models(self) -> list[PreTrainedModel]:
@@ -51,21 +56,32 @@ class Network:
         """What is called in training."""
         return self.ddp or self.compute
 
+    @property
+    def twins(self) -> dict[Tensor, Tensor]:
+        """For each of the model's weights the twin's."""
+        return dict(zip(self.model.parameters(), self.compute.parameters(), strict=True))
+
     @torch.no_grad()
     def refresh(self) -> None:
         """Let the twin compute with the model's weights of now."""
         if self.compute is not self.model:
             torch._foreach_copy_(list(self.compute.parameters()), list(self.model.parameters()))
 
-    def accumulate(self, number: int, passes: int) -> AbstractContextManager[None]:
-        """A context for pass `number` of a step's `passes`: DDP adds up gradients in the last.
+    @contextmanager
+    def accumulate(self, number: int, passes: int) -> Iterator[None]:
+        """For pass `number` of a step's `passes`: gradients add up in fp32, over all of them.
 
-        A twin's that come of several passes are added up in fp32 when all have come.
+        Those of a single pass stay as narrow as they came. DDP adds up over processes in the last
+        pass; a twin's gradients of several passes when all have come.
         """
-        if self.ddp is None or (number == passes and not self._waits(passes)):
-            return nullcontext()
-        context: AbstractContextManager[None] = self.ddp.no_sync()
-        return context
+        with ExitStack() as stack:
+            if self.ddp is not None and (number < passes or self._waits(passes)):
+                stack.enter_context(self.ddp.no_sync())
+            elif self.ddp is None and self.compute is not self.model and passes > 1:
+                for weight, narrow in self.twins.items():  # each as soon as it is there
+                    hook = partial(hand_over, weight)
+                    stack.callback(narrow.register_post_accumulate_grad_hook(hook).remove)
+            yield
 
     def _waits(self, passes: int) -> bool:
         """Whether gradients are added up over processes in fp32, once all passes are done."""
@@ -74,9 +90,7 @@ class Network:
     def hand_over(self) -> None:
         """Add the twin's gradients to the model's, in fp32, as far as that was not done at once."""
         if self.compute is not self.model:
-            for narrow, weight in zip(
-                self.compute.parameters(), self.model.parameters(), strict=True
-            ):
+            for weight, narrow in self.twins.items():
                 hand_over(weight, narrow)
 
     def add_up(self, passes: int) -> None:
@@ -89,8 +103,23 @@ class Network:
         torch._foreach_div_(gradients, dist.get_world_size())
 
     def gradients(self) -> list[Tensor]:
-        """The model's, after a backward pass; where they are shared out, this process's share."""
-        return [weight.grad for weight in self.model.parameters() if weight.grad is not None]
+        """After a step's passes: all in fp32, or all as narrow as the twin's single pass left them.
+
+        Where they are shared out, this process's share.
+        """
+        every = (weight.grad for model in self.models for weight in model.parameters())
+        return [gradient for gradient in every if gradient is not None]
+
+    def learn(self, optimizer: Optimizer, shrink: float) -> None:
+        """Let the weights move, and the twin's with them, by gradients divided by `shrink`."""
+        twins = {} if self.compute is self.model else self.twins
+        moved = [weight for weight, narrow in twins.items() if narrow.grad is not None]
+        if moved and moves_in_slices(optimizer, moved):
+            take_step_in_slices(optimizer, twins, shrink)
+        else:
+            self.hand_over()
+            take_step(optimizer, self.gradients(), shrink)
+            self.refresh()
 
     def forget_gradients(self) -> None:
         """Of the model and its twin."""
@@ -145,15 +174,13 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
         (compute if head is None else compute.base_model).compile()
     else:
         speed_up(compute)
+    lean = nullcontext() if hardware.compile else Remake(compute)
     ddp = None
     if hardware.strategy is Strategy.ddp:
         ddp = DistributedDataParallel(compute, forward_sync_buffers=False)
     elif hardware.strategy is Strategy.fsdp:
         shard(model, hardware)
-    elif compute is not model:  # each is handed over as soon as it is there
-        for narrow, weight in zip(compute.parameters(), model.parameters(), strict=True):
-            narrow.register_post_accumulate_grad_hook(partial(hand_over, weight))
-    return Network(model, compute, head, hardware.strategy, ddp)
+    return Network(model, compute, head, hardware.strategy, ddp, lean)
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

@@ -15,7 +15,7 @@ from lmft.hardware import Hardware
 from lmft.metrics import TokenLoss
 from lmft.network import Network
 from lmft.objective import Batch
-from lmft.optimizer import learning_rate_factor, set_learning_rate, take_step
+from lmft.optimizer import learning_rate_factor, set_learning_rate
 
 
 @dataclass(frozen=True)
@@ -98,9 +98,8 @@ def train(
         finite = math.isfinite(loss.nats) and math.isfinite(grad_norm)
         if finite:
             shrink = grad_norm / config.max_grad_norm if config.max_grad_norm else 1.0
-            take_step(optimizer, network.gradients(), max(1.0, shrink))
-            network.refresh()
-        optimizer.zero_grad()
+            network.learn(optimizer, max(1.0, shrink))
+        network.forget_gradients()
         if number == numbers.start:
             give_back_freed_memory()  # the optimizer's state has come to lie in the midst of it
         tokens = sum(part.inputs.numel() for part in parts)

@@ -1,6 +1,7 @@
 """Attention: its values and gradients are right, its dice fair and made twice the same."""
 
 import math
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -10,6 +11,9 @@ from torch.nn import functional as F
 from lmft.kernels import attention as room
 from lmft.kernels.attention import QUERIES, ChunkedAttention, ShortAttention, Terms, attend
 from lmft.kernels.dice import Dice
+from lmft.kernels.remake import Remake
+from lmft.plan.meter import Meter
+from tests.test_loss import CAUSAL, MASKED, build
 
 
 def dense(query, key, value, mask, terms):
@@ -104,3 +108,47 @@ def test_dice_are_fair_and_their_mean_is_one():
         assert abs(kept.double().mean().item() - 1) < 5 * math.sqrt(dropout / 10**6)
     one, two = (Dice(0.5, seed).throw(torch.ones(100)) for seed in (1, 2))
     assert not torch.equal(one, two)
+
+
+def gradients_and_kept(model, ids, lean):
+    """Bytes kept for the backward pass, and the gradients that it gives."""
+    with Meter(lambda: []) as meter:
+        with lean:
+            loss = model(input_ids=ids).logits.double().square().mean()
+        kept = meter.alive
+        loss.backward()
+    found = [weight.grad for weight in model.parameters() if weight.grad is not None]
+    model.zero_grad()
+    return found, kept
+
+
+@pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
+def test_what_is_made_again_changes_no_bit_and_is_not_kept(kind):
+    model, ids = build(kind), torch.randint(3, 97, (2, 16))
+    plain, kept = gradients_and_kept(model, ids, nullcontext())
+    ours, less = gradients_and_kept(model, ids, Remake(model))
+    assert less < kept
+    assert len(ours) == len(plain) and all(map(torch.equal, ours, plain))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda made: made.mul_(2),
+        lambda made: made[:, 1:],
+        lambda made: made.transpose(0, 1),
+        lambda made: made.view(2, 3, 4)[:, 0],
+        lambda made: F.relu(made, inplace=True),
+    ],
+)
+def test_what_became_of_an_output_is_not_taken_for_it(change):
+    torch.manual_seed(0)
+    part, weight = nn.SiLU(), torch.randn(12, 12, requires_grad=True)
+    start, found = torch.randn(2, 12), []
+    for lean in (nullcontext(), Remake(part)):
+        with lean:
+            made = change(part(start @ weight))
+            later = torch.ones(made.shape[-1], 3, requires_grad=True)
+            out = (made @ later).square().sum()
+        found.append(torch.autograd.grad(out, (weight, later)))
+    assert all(map(torch.equal, *found))

@@ -2,19 +2,23 @@
 
 import copy
 import math
+from dataclasses import replace
+from functools import partial
 from itertools import islice
 
 import pytest
 import torch
 
+from lmft import network as network_room
+from lmft import optimizer as optimizer_room
 from lmft.arithmetic import Limit
 from lmft.config import OnNonfinite, Precision, Schedule, TrainerConfig
-from lmft.gradients import LossScale
+from lmft.gradients import LossScale, accumulate_gradients, norm_of
 from lmft.hardware import Hardware
 from lmft.loss import target_nats
 from lmft.network import Network, build_network
 from lmft.objective import IGNORED, Batch
-from lmft.optimizer import build_optimizer
+from lmft.optimizer import build_optimizer, take_step_in_slices
 from lmft.trainer import train
 from tests.test_loss import build
 
@@ -39,11 +43,11 @@ def batches(start=0):
         number += 1
 
 
-def start(network, done=0, scale=None, precision=Precision.fp32):
-    optimizer = build_optimizer(lambda groups: torch.optim.AdamW(groups, 1e-3), network.model)
-    numbers = range(done + 1, MORE_STEPS)
+def start(network, done=0, scale=None, precision=Precision.fp32, config=CONFIG):
+    make = partial(torch.optim.AdamW, lr=1e-3, fused=True)
+    optimizer, numbers = build_optimizer(make, network.model), range(done + 1, MORE_STEPS)
     return optimizer, train(
-        network, batches(done), optimizer, hardware(precision), CONFIG, numbers, 0, LIMIT, scale
+        network, batches(done), optimizer, hardware(precision), config, numbers, 0, LIMIT, scale
     )
 
 
@@ -103,6 +107,46 @@ def test_gradients_of_micro_batches_add_up_in_fp32():
         weight.grad = torch.full_like(weight, part)
         network.hand_over()
     assert torch.equal(master.grad, torch.full_like(master, math.fsum(parts)))
+
+
+@pytest.mark.parametrize("max_grad_norm", [0.01, 100.0])  # clipped, and not
+@pytest.mark.parametrize("kind", ["gpt2", "llama"])
+def test_a_step_in_slices_is_that_of_torch(kind, max_grad_norm, monkeypatch):
+    monkeypatch.setattr(optimizer_room, "SLICE", 1024)
+    config, found, taken = replace(CONFIG, max_grad_norm=max_grad_norm), [], []
+    monkeypatch.setattr(
+        network_room,
+        "take_step_in_slices",
+        lambda *given: taken.append(take_step_in_slices(*given)),
+    )
+    for in_slices in (True, False):
+        if not in_slices:
+            monkeypatch.setattr(network_room, "moves_in_slices", lambda *given: False)
+        network = build_network(without_dropout(kind), hardware(Precision.bf16))
+        optimizer, steps = start(network, precision=Precision.bf16, config=config)
+        assert all(step.grad_norm > 0 for step in islice(steps, 20))
+        for weight, twin in network.twins.items():
+            assert torch.equal(twin, weight.bfloat16())
+            assert weight.grad is twin.grad is None
+        state = [*optimizer.state.values()]
+        found.append([*network.model.parameters(), *(v for some in state for v in some.values())])
+    assert len(taken) == 19  # the first makes the optimizer's state
+    for one, other in zip(*found, strict=True):
+        assert torch.allclose(one, other, rtol=1e-5, atol=1e-9)
+
+
+def test_gradients_of_one_pass_stay_narrow_and_their_norm_is_exact():
+    network = build_network(without_dropout("gpt2"), hardware(Precision.bf16))
+    (batch,) = next(batches())
+    for size, dtype in ((4, torch.bfloat16), (2, torch.float32)):
+        few = replace(hardware(Precision.bf16), micro_batch_size=size)
+        accumulate_gradients(network, [batch], few, seed=0, step=1)
+        gradients = network.gradients()
+        assert {gradient.dtype for gradient in gradients} == {dtype}
+        exact = torch.cat([gradient.double().flatten() for gradient in gradients]).norm()
+        assert norm_of(gradients) == pytest.approx(float(exact), rel=1e-6)
+        network.forget_gradients()
+        assert not network.gradients()
 
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])

@@ -46,8 +46,13 @@ class Meter(TorchDispatchMode):
                 self._note()
         return made
 
+    @property
+    def alive(self) -> int:
+        """Bytes of them by now."""
+        return sum(self._sizes.values())
+
     def _note(self) -> None:
-        alive = sum(self._sizes.values())
+        alive = self.alive
         finished = sum(gradient.untyped_storage().nbytes() for gradient in self._gradients())
         self.peak = max(self.peak, alive)
         self.passing = max(self.passing, alive - finished)

@@ -54,7 +54,7 @@ def measure_passes(config: RunConfig, materials: Materials, size: int, processes
         lambda: finished_gradients(network), lambda: shares_of_gradients(network, processes)
     ) as meter:
         accumulate_gradients(network, micro_batches[:passes], hardware, config.seed, 1)
-    network.model.zero_grad()
+    network.forget_gradients()
     chunk = chunk_bytes(network, micro_batches[0])
     return Passes(size, meter.peak, meter.passing, meter.shared, chunk)
 

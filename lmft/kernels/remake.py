@@ -1,0 +1,94 @@
+"""What norms and activations make is not kept for the backward pass, but made again there.
+
+They keep their input, of which a pass over memory makes their output once more; kept as well, as
+the input of the next linear map, it is a third of GPT-2's activations.
+"""
+
+import weakref
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.autograd.graph import saved_tensors_hooks
+
+CHEAP = (nn.LayerNorm, nn.RMSNorm, nn.GELU, nn.SiLU, nn.ReLU)
+OF_TRANSFORMERS = ("RMSNorm", "GELUActivation", "SiLUActivation")  # how such classes' names end
+
+
+class Remake(saved_tensors_hooks):
+    """While entered, for a forward pass through `model`; the backward pass may come later."""
+
+    def __init__(self, model: nn.Module):
+        """Nothing changes before it is entered."""
+        super().__init__(self._pack, _unpack)
+        self._open = False
+        self._made: dict[int, tuple[weakref.ref[Tensor], Recipe]] = {}  # by their storage
+        for part in model.modules():
+            if isinstance(part, CHEAP) or type(part).__name__.endswith(OF_TRANSFORMERS):
+                part.register_forward_hook(self._note)
+
+    def __enter__(self) -> None:
+        super().__enter__()
+        self._open = True
+
+    def __exit__(self, *failure: Any) -> None:
+        super().__exit__(*failure)
+        self._open = False
+        self._made.clear()
+
+    def _note(self, part: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
+        if self._open and made.is_contiguous():
+            self._made[_place(made)] = weakref.ref(made), Recipe(part, given[0].detach(), made)
+
+    def _pack(self, tensor: Tensor) -> "Tensor | Use":
+        made, recipe = self._made.get(_place(tensor), (None, None))
+        if made is None or recipe is None or made() is None or not recipe.makes(tensor):
+            return tensor
+        return Use(recipe, tensor.shape)
+
+
+class Recipe:
+    """How an output is made."""
+
+    def __init__(self, part: nn.Module, given: Tensor, made: Tensor):
+        self._part, self._given = part, given
+        self._given_version = given._version
+        self._made_like = _traits(made)
+        self._again: Tensor | None = None
+        self.uses = 0  # that are to come
+
+    def makes(self, tensor: Tensor) -> bool:
+        """Whether `tensor` is the whole output, as it was made."""
+        return _traits(tensor) == self._made_like and tensor.is_contiguous()
+
+    @torch.no_grad()
+    def follow(self) -> Tensor:
+        """The output; it is let go with its last use."""
+        if self._again is None:
+            assert self._given._version == self._given_version, "changed after it was read"
+            self._again = self._part.forward(self._given)
+        again = self._again
+        self.uses -= 1
+        if not self.uses:
+            self._again = None
+        return again
+
+
+class Use:
+    """One tensor that is to be made again."""
+
+    def __init__(self, recipe: Recipe, shape: torch.Size):
+        self.recipe, self.shape = recipe, shape
+        recipe.uses += 1
+
+
+def _traits(tensor: Tensor) -> tuple[int, torch.dtype, int]:
+    return tensor.numel(), tensor.dtype, tensor._version
+
+
+def _place(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
+
+
+def _unpack(kept: "Tensor | Use") -> Tensor:
+    return kept if isinstance(kept, Tensor) else kept.recipe.follow().view(kept.shape)
