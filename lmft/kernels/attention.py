@@ -107,6 +107,8 @@ class ChunkedAttention(Function):
         ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, terms: Terms
     ) -> Tensor:
         """The attended values (B, A, T, D)."""
+        # Once, and not for each product: heads often come side by side, as a slice of each token.
+        query, key, value = query.contiguous(), key.contiguous(), value.contiguous()
         out = query.new_empty(*query.shape[:3], value.shape[3])
         dice = Dice(terms.dropout, terms.seed)
         for rows, keys in chunks(query.shape[2], key.shape[2], terms.causal):
