@@ -1,11 +1,11 @@
 """How far a run has come, and what it reached."""
 
-import resource
 import statistics
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from lmft.allocator import peak_memory
 from lmft.metrics import TokenLoss
 from lmft.record import read_values
 from lmft.result import Assessment
@@ -79,6 +79,6 @@ class Outcome:
             "timing": {
                 "seconds": seconds,
                 "tokens_per_second": statistics.median(speeds),
-                "peak_memory_bytes": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+                "peak_memory_bytes": peak_memory(),
             },
         }

@@ -3,13 +3,17 @@
 import json
 import multiprocessing
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 from threading import Thread
 
+import numpy as np
 import pytest
 import torch
 
+from lmft.allocator import peak_memory
 from lmft.config import Precision
 from lmft.errors import Fault, UserError
 from lmft.hardware import Hardware
@@ -51,6 +55,13 @@ def run_scarce(line, folder, room=ROOM):
     process.start()
     process.join(100)
     return process.exitcode, log.read_text()
+
+
+def test_the_peak_is_of_this_program_and_not_of_the_one_that_started_it():
+    held = np.ones(2**28, dtype=np.uint8)
+    words = "from lmft.allocator import peak_memory; print(peak_memory())"
+    found = subprocess.run([sys.executable, "-c", words], capture_output=True, check=True)
+    assert 2**22 < int(found.stdout) < held.nbytes < peak_memory()
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,6 @@
 """The story of `lmft profile`: where does a training step's time go, here and as configured?"""
 
 import os
-import resource
 import statistics
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
+from lmft.allocator import peak_memory
 from lmft.arithmetic import Limit, find_limit
 from lmft.compose import compose
 from lmft.config import RunConfig, read_config
@@ -95,7 +95,7 @@ def measure(
     if on_device:
         memory = torch.cuda.max_memory_allocated(device)
     else:
-        memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+        memory = peak_memory()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
     with profile(activities=activities) as watched:
         for _ in range(WATCHED):
