@@ -26,10 +26,7 @@ def train_in_turns(
         figures = compare(ours, turns, [us.end(), them.end()], turns_a_pair)
         figures.append(first_step(turns[0]))
         if ours.objective == "clm":
-            work = operations(**us.facts, block=ours.block, tokens=ours.batch * ours.block)
-            shares = [100 * work * speed / (ours.batch * ours.block) / rate
-                      for speed in figures[0].ours]  # fmt: skip
-            figures.append(Figure("share of the limit", "%", shares))
+            figures.append(share_of_limit(ours, us, figures[0].ours, rate))
     return [replace(figure, target=targets.get(figure.name)) for figure in figures]
 
 
@@ -45,6 +42,22 @@ def evaluate_in_turns(
         turns, _ = take_turns([us, them], count, ours.precision)
         figures = compare(ours, turns, [us.end(), them.end()], 1)
     return [replace(figure, target=targets.get(figure.name)) for figure in figures]
+
+
+def train_alone(job: Job, targets: Targets, pairs: int, folder: Path) -> list[Figure]:
+    """Share of the limit where no other process empties the processor's caches meanwhile."""
+    count = UNTIMED + 4 * pairs
+    with Side("ours", job.within(count, folder)) as us:
+        turns, rate = take_turns([us], count, job.precision)
+        us.end()
+    figure = share_of_limit(job, us, speeds(job, turns[0][UNTIMED:], 4), rate)
+    return [replace(figure, target=targets.get(figure.name))]
+
+
+def share_of_limit(job: Job, side: Side, speeds: list[float], rate: float) -> Figure:
+    """Of the operations that matrix products could have done in the time, each speed's."""
+    work = operations(**side.facts, block=job.block, tokens=1)
+    return Figure("share of the limit", "%", [100 * work * speed / rate for speed in speeds])
 
 
 def take_turns(sides: list[Side], count: int, precision: str) -> tuple[list[list[Turn]], float]:

@@ -15,6 +15,7 @@ from tests.benchmarks.duel import (
     compile_twice,
     evaluate_in_turns,
     track,
+    train_alone,
     train_in_turns,
 )
 from tests.benchmarks.figures import Figure, Target
@@ -54,14 +55,12 @@ def training_rows(half: str) -> list[Row]:
     fp32 = replace(short, precision="fp32")
     minilm = replace(short, model=MINILM, scratch=False, objective="mlm")
     smollm2 = replace(short, model=SMOLLM2, scratch=False)
-    share = {"share of the limit": Target(60, 65)}
-    plain_share = {"share of the limit": Target(70, 75)}
     memory, plain_memory = ({"peak memory": Target(bound, at_most=True)} for bound in (0.4, 0.45))
     return [
-        training(short, fp32, {"speed": Target(2.2, 2.5)} | share),
-        training(short, short, {"speed": Target(1.25, 1.4)} | share),
-        training(short, replace(short, compiled=True), {"speed": Target(1.1)} | share),
-        training(short_plain, short_plain, {"speed": Target(1.2, 1.35)} | plain_share),
+        training(short, fp32, {"speed": Target(2.2, 2.5)}),
+        training(short, short, {"speed": Target(1.25, 1.4)}),
+        training(short, replace(short, compiled=True), {"speed": Target(1.1)}),
+        training(short_plain, short_plain, {"speed": Target(1.2, 1.35)}),
         training(long, long, {"speed": Target(2.0, 2.5)} | memory),
         training(long_plain, long_plain, {"speed": Target(1.5)} | plain_memory),
         training(fp32, fp32, {"speed": Target(1.1)}, meant="fp32"),
@@ -110,6 +109,19 @@ def evaluation(half: str) -> Row:
     )
 
 
+def limit(job: Job, target: Target) -> Row:
+    """Training alone, as users do; beside another process it is told in that one's row."""
+    dropout = "as it comes" if job.dropout else "off"
+    return Row(
+        f"limit-128-{job.precision}{'' if job.dropout else '-no-dropout'}",
+        f"of what matrix products could do, distilgpt2, 8 blocks of 128, {job.precision}, dropout "
+        f"{dropout}, alone",
+        partial(train_alone, job, meant_for("bf16", job, {"share of the limit": target})),
+        job.model,
+        quick=True,
+    )
+
+
 def other_rows(half: str) -> list[Row]:
     """What is not training against training."""
     job = Job(DISTILGPT2, scratch=True, block=128, batch=8, precision=half)
@@ -120,6 +132,8 @@ def other_rows(half: str) -> list[Row]:
     ddp, fsdp = ([*shared, f"hardware={name}", "hardware.processes=2"] for name in ("ddp", "fsdp"))
     tiny = ["trainer.max_steps=20", "evaluation.max_blocks=8", "hardware.precision=fp32"]
     return [
+        *(limit(replace(job, dropout=dropout), target)
+          for dropout, target in ((True, Target(60, 65)), (False, Target(70, 75)))),
         Row("tokenize", "from WikiText-2's training text to blocks, against datasets.map and "
             "group_texts", partial(tokenize, TEXT / "train.txt", Target(4)), str(TEXT)),
         Row("start", "from command to the end of the first step, stories260k, corpus cached, "
