@@ -1,8 +1,8 @@
 """torch's largest library is loaded while Hydra composes: a quarter of what `import torch` takes.
 
 Python loads an extension with the interpreter locked; a thread that asks the C library for it does
-so beside all Python code, and `import torch` then finds it loaded. Only other libraries have to wait
-meanwhile, so it begins when those of Hydra and NumPy are there.
+so beside all Python code, and `import torch` then finds it loaded. Other libraries wait meanwhile,
+so it begins when those of Hydra and NumPy are there.
 """
 
 import importlib.util

@@ -174,7 +174,8 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
         (compute if head is None else compute.base_model).compile()
     else:
         speed_up(compute)
-    lean = nullcontext() if hardware.compile else Remake(compute)
+    shared = hardware.strategy is Strategy.fsdp  # weights have gone again when they are needed
+    lean = nullcontext() if hardware.compile or shared else Remake(compute)
     ddp = None
     if hardware.strategy is Strategy.ddp:
         ddp = DistributedDataParallel(compute, forward_sync_buffers=False)

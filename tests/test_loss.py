@@ -45,6 +45,7 @@ def measure(network, head, batch):
     network.forget_gradients()
     mean, nats = mean_nats(network.compute, head, batch, batch.num_targets)
     mean.backward()
+    network.hand_over()
     named = network.model.named_parameters()  # in fp32, whatever computed them
     gradients = {name: w.grad.clone() for name, w in named if w.grad is not None}
     return mean.detach(), nats, target_nats(network.compute, head, batch), gradients
