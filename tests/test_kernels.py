@@ -141,9 +141,10 @@ def test_what_is_made_again_changes_no_bit_and_is_not_kept(kind):
         lambda made: F.relu(made, inplace=True),
     ],
 )
-def test_what_became_of_an_output_is_not_taken_for_it(change):
+@pytest.mark.parametrize("part", [nn.SiLU(), nn.SiLU(inplace=True)])
+def test_what_became_of_an_output_is_not_taken_for_it(part, change):
     torch.manual_seed(0)
-    part, weight = nn.SiLU(), torch.randn(12, 12, requires_grad=True)
+    weight = torch.randn(12, 12, requires_grad=True)
     start, found = torch.randn(2, 12), []
     for lean in (nullcontext(), Remake(part)):
         with lean:
@@ -152,3 +153,26 @@ def test_what_became_of_an_output_is_not_taken_for_it(change):
             out = (made @ later).square().sum()
         found.append(torch.autograd.grad(out, (weight, later)))
     assert all(map(torch.equal, *found))
+
+
+class GatedRMSNorm(nn.RMSNorm):
+    """Of another form than its name has elsewhere."""
+
+    def forward(self, values, gate=None):
+        normed = super().forward(values)
+        return normed if gate is None else normed * gate
+
+
+def test_what_takes_more_than_one_input_is_kept():
+    torch.manual_seed(0)
+    part, weight = GatedRMSNorm(12), torch.randn(12, 12, requires_grad=True)
+    start, gate = torch.randn(2, 12), torch.randn(2, 12)
+    calls = (lambda: part(start), lambda: part(values=start), lambda: part(start, gate=gate),
+             lambda: part(start, gate))  # fmt: skip
+    for call in calls:
+        found = []
+        for lean in (nullcontext(), Remake(part)):
+            with lean:
+                out = (call() @ weight).square().sum()
+            found.append(torch.autograd.grad(out, weight)[0])
+        assert torch.equal(*found)

@@ -22,10 +22,10 @@ class Remake(saved_tensors_hooks):
         """Nothing changes before it is entered."""
         super().__init__(self._pack, _unpack)
         self._open = False
-        self._made: dict[int, tuple[weakref.ref[Tensor], Recipe]] = {}  # by their storage
+        self._recipes: dict[int, Recipe] = {}  # by where the output lies
         for part in model.modules():
             if isinstance(part, CHEAP) or type(part).__name__.endswith(OF_TRANSFORMERS):
-                part.register_forward_hook(self._note)
+                part.register_forward_hook(self._note, with_kwargs=True)
 
     def __enter__(self) -> None:
         super().__enter__()
@@ -34,32 +34,32 @@ class Remake(saved_tensors_hooks):
     def __exit__(self, *failure: Any) -> None:
         super().__exit__(*failure)
         self._open = False
-        self._made.clear()
+        self._recipes.clear()
 
-    def _note(self, part: nn.Module, given: tuple[Tensor, ...], made: Tensor) -> None:
-        if self._open and made.is_contiguous():
-            self._made[_place(made)] = weakref.ref(made), Recipe(part, given[0].detach(), made)
+    def _note(self, part: nn.Module, given: tuple[Any, ...], more: Any, made: Tensor) -> None:
+        plain = self._open and len(given) == 1 and not more and made.is_contiguous()
+        if plain and _place(made) != _place(given[0]):
+            self._recipes[_place(made)] = Recipe(part, given[0].detach(), made)
 
     def _pack(self, tensor: Tensor) -> "Tensor | Use":
-        made, recipe = self._made.get(_place(tensor), (None, None))
-        if made is None or recipe is None or made() is None or not recipe.makes(tensor):
-            return tensor
-        return Use(recipe, tensor.shape)
+        recipe = self._recipes.get(_place(tensor))
+        return Use(recipe, tensor.shape) if recipe and recipe.makes(tensor) else tensor
 
 
 class Recipe:
     """How an output is made."""
 
     def __init__(self, part: nn.Module, given: Tensor, made: Tensor):
-        self._part, self._given = part, given
-        self._given_version = given._version
-        self._made_like = _traits(made)
+        self._part, self._given, self._made = part, given, weakref.ref(made)
+        self._given_version, self._traits = given._version, _traits(made)
         self._again: Tensor | None = None
         self.uses = 0  # that are to come
 
     def makes(self, tensor: Tensor) -> bool:
         """Whether `tensor` is the whole output, as it was made."""
-        return _traits(tensor) == self._made_like and tensor.is_contiguous()
+        if self._made() is None:  # where it lay there may be something else by now
+            return False
+        return _traits(tensor) == self._traits and tensor.is_contiguous()
 
     @torch.no_grad()
     def follow(self) -> Tensor:
