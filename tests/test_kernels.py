@@ -134,6 +134,7 @@ def test_what_is_made_again_changes_no_bit_and_is_not_kept(kind):
 @pytest.mark.parametrize(
     "change",
     [
+        lambda made: made,
         lambda made: made.mul_(2),
         lambda made: made[:, 1:],
         lambda made: made.transpose(0, 1),
