@@ -94,11 +94,10 @@ def accumulate_gradients(
             with network.lean:
                 mean, micro_nats = mean_nats(network.trained, network.head, micro_batch, divisor)
             mean.backward()
-        if len(micro_batches) > 1 or scale != 1.0:
-            network.hand_over()
         nats += micro_nats
     network.add_up(len(micro_batches))
     if scale != 1.0:
+        network.hand_over()  # what is small is lost in fp16 without its scale
         torch._foreach_div_(network.gradients(), scale)
     return TokenLoss(float(team.sum(nats)), targets)
 
@@ -106,11 +105,15 @@ def accumulate_gradients(
 @torch.no_grad()
 def norm_of(gradients: list[Tensor]) -> float:
     """That of all together, in fp32, whatever they are kept in."""
-    if gradients and gradients[0].dtype is not torch.float32:
+    if not gradients or gradients[0].dtype is torch.float32:
+        norm = get_total_norm(gradients)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    if gradients[0].device.type == "cpu":  # where torch would make a wide copy of each as a whole
         parts = (part.float() for gradient in gradients for part in slices(gradient))
-        return float(torch.stack([vector_norm(part) for part in parts]).norm())
-    norm = get_total_norm(gradients)
-    return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        norms = tuple(vector_norm(part) for part in parts)
+    else:
+        norms = torch._foreach_norm(gradients, dtype=torch.float32)
+    return float(torch.stack(norms).norm())
 
 
 def share_out(parts: list[Batch], hardware: Hardware) -> Iterator[Batch]:

@@ -21,6 +21,7 @@ from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
+from torch.profiler import record_function
 from transformers import PreTrainedModel
 
 from lmft.config import Strategy
@@ -82,6 +83,8 @@ class Network:
                     hook = partial(hand_over, weight)
                     stack.callback(narrow.register_post_accumulate_grad_hook(hook).remove)
             yield
+        if passes > 1:
+            self.hand_over()
 
     def _waits(self, passes: int) -> bool:
         """Whether gradients are added up over processes in fp32, once all passes are done."""
@@ -114,12 +117,13 @@ class Network:
         """Let the weights move, and the twin's with them, by gradients divided by `shrink`."""
         twins = {} if self.compute is self.model else self.twins
         moved = [weight for weight, narrow in twins.items() if narrow.grad is not None]
-        if moved and moves_in_slices(optimizer, moved):
-            take_step_in_slices(optimizer, twins, shrink)
-        else:
-            self.hand_over()
-            take_step(optimizer, self.gradients(), shrink)
-            self.refresh()
+        with record_function("Optimizer.step"):  # as torch calls the part that is its own
+            if moved and moves_in_slices(optimizer, moved):
+                take_step_in_slices(optimizer, twins, shrink)
+            else:
+                self.hand_over()
+                take_step(optimizer, self.gradients(), shrink)
+                self.refresh()
 
     def forget_gradients(self) -> None:
         """Of the model and its twin."""
@@ -174,8 +178,10 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
         (compute if head is None else compute.base_model).compile()
     else:
         speed_up(compute)
-    shared = hardware.strategy is Strategy.fsdp  # weights have gone again when they are needed
-    lean = nullcontext() if hardware.compile or shared else Remake(compute)
+    # Compiled code and layers that are made again keep what they choose themselves; under FSDP
+    # weights have gone again by then.
+    others = hardware.compile or hardware.checkpoint_activations
+    lean = nullcontext() if others or hardware.strategy is Strategy.fsdp else Remake(compute)
     ddp = None
     if hardware.strategy is Strategy.ddp:
         ddp = DistributedDataParallel(compute, forward_sync_buffers=False)

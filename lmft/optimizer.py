@@ -7,7 +7,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.optim import AdamW, Optimizer
-from torch.profiler import record_function
 
 from lmft.errors import UserError
 
@@ -98,11 +97,10 @@ def take_step_in_slices(optimizer: Optimizer, twins: dict[Tensor, Tensor], shrin
         shrink: what gradients are divided by before.
     """
     scale = None if shrink == 1.0 else torch.tensor(shrink)
-    with record_function("Optimizer.step"):  # as torch calls its own
-        for group in optimizer.param_groups:
-            for weight in group["params"]:
-                if (gradient := twins[weight].grad) is not None:
-                    _move(weight, gradient, twins[weight], optimizer.state[weight], group, scale)
+    for group in optimizer.param_groups:
+        for weight in group["params"]:
+            if (gradient := twins[weight].grad) is not None:
+                _move(weight, gradient, twins[weight], optimizer.state[weight], group, scale)
 
 
 def _move(

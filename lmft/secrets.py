@@ -95,18 +95,21 @@ def without_hidden(address: str) -> str:
     return address.replace(f"://{HIDDEN}@", "://")
 
 
-def known() -> list[str]:
+def known() -> tuple[str, ...]:
     """The secrets that this process was given, the longest first."""
     return _find_secrets(tuple(os.environ.items()), tuple(sys.argv))
 
 
 @lru_cache(maxsize=1)  # hundreds of texts are redacted in a row
-def _find_secrets(environment: tuple[tuple[str, str], ...], words: tuple[str, ...]) -> list[str]:
+def _find_secrets(
+    environment: tuple[tuple[str, str], ...], words: tuple[str, ...]
+) -> tuple[str, ...]:
     found = {value for name, value in environment if VARIABLE.fullmatch(name)}
-    for text in (*dict(environment).values(), *words):
+    for text in (*(value for _, value in environment), *words):
         if "://" in text:
             found |= set(passwords(text))
-    return sorted((secret for secret in found if len(secret) >= LEAST), key=len, reverse=True)
+    long = (secret for secret in found if len(secret) >= LEAST)
+    return tuple(sorted(long, key=len, reverse=True))
 
 
 def passwords(text: str) -> Iterator[str]:

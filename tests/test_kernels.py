@@ -1,5 +1,6 @@
 """Attention: its values and gradients are right, its dice fair and made twice the same."""
 
+import gc
 import math
 from contextlib import nullcontext
 
@@ -129,6 +130,22 @@ def test_what_is_made_again_changes_no_bit_and_is_not_kept(kind):
     ours, less = gradients_and_kept(model, ids, Remake(model))
     assert less < kept
     assert len(ours) == len(plain) and all(map(torch.equal, ours, plain))
+
+
+@pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "opt", "bert"])
+def test_what_gets_no_backward_pass_goes_at_once(kind):
+    model, ids = build(kind), torch.randint(3, 97, (2, 16))
+    model(input_ids=ids)  # what is made once and stays
+    gc.disable()  # which might find it later
+    try:
+        with Meter(lambda: []) as meter:
+            with Remake(model):
+                loss = model(input_ids=ids, use_cache=False).logits.sum()
+            assert meter.alive > 0
+            del loss
+            assert meter.alive == 0
+    finally:
+        gc.enable()
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """What norms and activations make is not kept for the backward pass, but made again there.
 
 They keep their input, of which a pass over memory makes their output once more; kept as well, as
-the input of the next linear map, it is a third of GPT-2's activations.
+the input of the next linear map, it is a third of GPT-2's activations. Left alone are those whose
+backward pass keeps something else: ReLU its output, the RMSNorms of transformers a wider copy.
 """
 
 import weakref
@@ -11,12 +12,15 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-CHEAP = (nn.LayerNorm, nn.RMSNorm, nn.GELU, nn.SiLU, nn.ReLU)
-OF_TRANSFORMERS = ("RMSNorm", "GELUActivation", "SiLUActivation")  # how such classes' names end
+CHEAP = (nn.LayerNorm, nn.GELU, nn.SiLU)
+OF_TRANSFORMERS = ("GELUActivation", "GELUTanh", "SiLUActivation")  # how such classes' names end
 
 
 class Remake(saved_tensors_hooks):
-    """While entered, for a forward pass through `model`; the backward pass may come later."""
+    """While entered, for a forward pass through `model`; the backward pass may come later.
+
+    torch then no longer looks whether what is kept was changed in place before it is used.
+    """
 
     def __init__(self, model: nn.Module):
         """Nothing changes before it is entered."""
@@ -36,14 +40,15 @@ class Remake(saved_tensors_hooks):
         self._open = False
         self._recipes.clear()
 
-    def _note(self, part: nn.Module, given: tuple[Any, ...], more: Any, made: Tensor) -> None:
-        plain = self._open and len(given) == 1 and not more and made.is_contiguous()
-        if plain and _place(made) != _place(given[0]):
+    def _note(self, part: nn.Module, given: tuple[Any, ...], more: Any, made: Any) -> None:
+        plain = self._open and len(given) == 1 and not more and isinstance(made, Tensor)
+        if plain and made.is_contiguous() and _place(made) != _place(given[0]):
             self._recipes[_place(made)] = Recipe(part, given[0].detach(), made)
 
     def _pack(self, tensor: Tensor) -> "Tensor | Use":
         recipe = self._recipes.get(_place(tensor))
-        return Use(recipe, tensor.shape) if recipe and recipe.makes(tensor) else tensor
+        # An output that its own operation keeps would hold the operation, were it not detached.
+        return Use(recipe, tensor.shape) if recipe and recipe.makes(tensor) else tensor.detach()
 
 
 class Recipe:
@@ -82,8 +87,8 @@ class Use:
         recipe.uses += 1
 
 
-def _traits(tensor: Tensor) -> tuple[int, torch.dtype, int]:
-    return tensor.numel(), tensor.dtype, tensor._version
+def _traits(tensor: Tensor) -> tuple[Any, ...]:
+    return tensor.numel(), tensor.storage_offset(), tensor.dtype, tensor._version
 
 
 def _place(tensor: Tensor) -> int:

@@ -1,12 +1,13 @@
 """The story of `lmft plan`: what would a run take, before anything of it starts?"""
 
+from contextlib import nullcontext
 from dataclasses import replace
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from lmft.compose import compose
-from lmft.config import RunConfig, build, check_types
+from lmft.config import RunConfig, Strategy, build, check_types
 from lmft.dataset import open_splits
 from lmft.errors import UserError
 from lmft.materials import Materials, gather
@@ -47,6 +48,8 @@ def tell(words: list[str], conf: Path) -> None:
         load_libraries(config)
         materials = gather(config, splits)
         start_count(materials.hardware.device)
+    if processes > 1 and config.hardware.strategy is Strategy.fsdp:  # which keeps all outputs
+        materials = replace(materials, network=replace(materials.network, lean=nullcontext()))
     with console.status("a few steps"):
         process = used_memory(materials.hardware.device) - weight_bytes(materials.network.models)
         optimizer = optimizer_bytes(config, materials.network)

@@ -60,7 +60,9 @@ def find_memory(
     if passes is not None:
         chunk = min(passes.chunk, passes.passing)
         rest = passes.passing - chunk
-        once = min(0, passes.peak - gradients - passes.passing)
+        # After a first step's passes, or with another optimizer, all are there in fp32.
+        peak = max(passes.peak, gradient_bytes([network.model]))
+        once = min(0, peak - gradients - passes.passing)
     if processes > 1 and strategy is Strategy.fsdp:
         wide = [network.model]  # torch casts weights as it gathers them, so there is no twin
         weights, gradients = weight_bytes(wide) // processes, gradient_bytes(wide) // processes
