@@ -25,6 +25,7 @@ MODELS = {
     "clm": ["model=gpt2_tiny", "model.config={n_layer:1,n_embd:32,n_head:2}"],
     "mlm": ["model=bert_tiny", "model.config={num_hidden_layers:1,hidden_size:32}"],
 }
+PRECISION = {"clm": "hardware.precision=bf16", "mlm": "hardware.precision=fp32"}
 EXEMPT = {"train/tokens_per_second", "train/share_of_limit"}
 
 
@@ -90,13 +91,15 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
 ):
     kills = {"clm": 2, "mlm": 1}[objective]
     seed = 38  # the first moments are in the middle of the run, where there is something to lose
-    check_kills(line_of(corpus, objective), tmp_path, kills, seed, empty_store)
+    line = line_of(corpus, objective, PRECISION[objective])
+    check_kills(line, tmp_path, kills, seed, empty_store)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("objective", "kills"), [("clm", 12), ("mlm", 12), ("clm", 100)])
 def test_however_often_it_is_killed(objective, kills, corpus, tmp_path):
-    check_kills(line_of(corpus, objective), tmp_path, kills, seed=kills)
+    line = line_of(corpus, objective, PRECISION[objective])
+    check_kills(line, tmp_path, kills, seed=kills)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
