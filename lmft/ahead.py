@@ -14,9 +14,13 @@ from lmft.allocator import glibc
 
 
 def load_torch_ahead() -> None:
-    """Begin; where the library is not found or does not load, `import torch` will tell."""
+    """Begin; where the library is not found or does not load, `import torch` will tell.
+
+    The process does not end before the thread has: what the library sets up and what the end tears
+    down must not meet.
+    """
     libc, torch = glibc(), importlib.util.find_spec("torch")
     if libc is None or torch is None or torch.origin is None:
         return
     library = Path(torch.origin).with_name("lib") / "libtorch_cpu.so"
-    Thread(target=libc.dlopen, args=(bytes(library), os.RTLD_NOW), daemon=True).start()
+    Thread(target=libc.dlopen, args=(bytes(library), os.RTLD_NOW)).start()
