@@ -15,10 +15,9 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.checkpoint.state_dict import StateDictOptions, get_model_state_dict
-from torch.distributed.device_mesh import init_device_mesh
-from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
+from torch.distributed.fsdp import FSDPModule
 from torch.nn.parallel import DistributedDataParallel
 from torch.optim import Optimizer
 from torch.profiler import record_function
@@ -31,7 +30,7 @@ from lmft.head import Head, find_head
 from lmft.kernels import speed_up
 from lmft.kernels.remake import Remake
 from lmft.optimizer import moves_in_slices, take_step, take_step_in_slices
-from lmft.shares import ReduceInPlace
+from lmft.shares import shard
 from lmft.tensors import read_tensors
 from lmft.weights import load_weights
 
@@ -59,14 +58,16 @@ class Network:
 
     @property
     def twins(self) -> dict[Tensor, Tensor]:
-        """For each of the model's weights the twin's."""
+        """For each of the model's weights the twin's; none where the model itself computes."""
+        if self.compute is self.model:
+            return {}
         return dict(zip(self.model.parameters(), self.compute.parameters(), strict=True))
 
     @torch.no_grad()
     def refresh(self) -> None:
         """Let the twin compute with the model's weights of now."""
-        if self.compute is not self.model:
-            torch._foreach_copy_(list(self.compute.parameters()), list(self.model.parameters()))
+        if twins := self.twins:
+            torch._foreach_copy_(list(twins.values()), list(twins))
 
     @contextmanager
     def accumulate(self, number: int, passes: int) -> Iterator[None]:
@@ -78,7 +79,7 @@ class Network:
         with ExitStack() as stack:
             if self.ddp is not None and (number < passes or self._waits(passes)):
                 stack.enter_context(self.ddp.no_sync())
-            elif self.ddp is None and self.compute is not self.model and passes > 1:
+            elif self.ddp is None and passes > 1:
                 for weight, narrow in self.twins.items():  # each as soon as it is there
                     hook = partial(hand_over, weight)
                     stack.callback(narrow.register_post_accumulate_grad_hook(hook).remove)
@@ -92,9 +93,8 @@ class Network:
 
     def hand_over(self) -> None:
         """Add the twin's gradients to the model's, in fp32, as far as that was not done at once."""
-        if self.compute is not self.model:
-            for weight, narrow in self.twins.items():
-                hand_over(weight, narrow)
+        for weight, narrow in self.twins.items():
+            hand_over(weight, narrow)
 
     def add_up(self, passes: int) -> None:
         """After a step's passes: average the gradients over processes, where DDP did not."""
@@ -115,7 +115,7 @@ class Network:
 
     def learn(self, optimizer: Optimizer, shrink: float) -> None:
         """Let the weights move, and the twin's with them, by gradients divided by `shrink`."""
-        twins = {} if self.compute is self.model else self.twins
+        twins = self.twins
         moved = [weight for weight, narrow in twins.items() if narrow.grad is not None]
         with record_function("Optimizer.step"):  # as torch calls the part that is its own
             if moved and moves_in_slices(optimizer, moved):
@@ -202,38 +202,6 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
             "hardware.checkpoint_activations, and lower hardware.micro_batch_size instead."
         )
     model.activation_checkpointing_enable()
-
-
-def shard(model: PreTrainedModel, hardware: Hardware) -> None:
-    """Share out the weights over all processes, layer by layer (FSDP2).
-
-    Raises:
-        UserError: transformers does not say what the model's layers are.
-    """
-    if not model._no_split_modules:
-        raise UserError(
-            f"transformers does not say what the layers of {type(model).__name__} are, so "
-            "hardware=fsdp can't share it out; use hardware=ddp."
-        )
-    narrow = None if hardware.dtype is torch.float32 else hardware.dtype
-    policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
-    mesh = init_device_mesh(hardware.device.type, (hardware.team.size,))
-    for part in (*find_layers(model), model):
-        fully_shard(part, mesh=mesh, mp_policy=policy)
-    if hardware.device.type == "cpu":
-        for part in model.modules():
-            if isinstance(part, FSDPModule):
-                part.set_custom_reduce_scatter(ReduceInPlace())
-
-
-def find_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """What FSDP gathers part by part; embeddings, perhaps tied to the head, stay with the model."""
-    names, tied = set(model._no_split_modules or ()), model.get_input_embeddings().weight
-    return [
-        part
-        for part in model.modules()
-        if type(part).__name__ in names and all(tied is not weight for weight in part.parameters())
-    ]
 
 
 @torch.no_grad()

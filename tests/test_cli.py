@@ -148,3 +148,16 @@ print(torch.ones(2, 2) @ torch.ones(2, 2))
 """
     done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
     assert done.returncode == 0 and "[2., 2.]" in done.stdout, done.stderr
+
+
+def test_nothing_is_torn_down_before_the_library_is_loaded():
+    code = """
+import atexit, sys, threading
+from lmft.ahead import load_torch_ahead
+atexit.register(lambda: print(threading.active_count(), "at the end"))
+load_torch_ahead()
+print(threading.active_count(), "meanwhile")
+sys.exit(3)
+"""
+    done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stdout) == (3, "2 meanwhile\n1 at the end\n")

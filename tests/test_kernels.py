@@ -1,4 +1,4 @@
-"""Attention: its values and gradients are right, its dice fair and made twice the same."""
+"""Attention, dice, what is made again: values and gradients are right, however they come about."""
 
 import gc
 import math
@@ -173,8 +173,8 @@ def test_what_became_of_an_output_is_not_taken_for_it(part, change):
     assert all(map(torch.equal, *found))
 
 
-class GatedRMSNorm(nn.RMSNorm):
-    """Of another form than its name has elsewhere."""
+class GatedNorm(nn.LayerNorm):
+    """One that may take more than what it norms."""
 
     def forward(self, values, gate=None):
         normed = super().forward(values)
@@ -183,7 +183,7 @@ class GatedRMSNorm(nn.RMSNorm):
 
 def test_what_takes_more_than_one_input_is_kept():
     torch.manual_seed(0)
-    part, weight = GatedRMSNorm(12), torch.randn(12, 12, requires_grad=True)
+    part, weight = GatedNorm(12), torch.randn(12, 12, requires_grad=True)
     start, gate = torch.randn(2, 12), torch.randn(2, 12)
     calls = (lambda: part(start), lambda: part(values=start), lambda: part(start, gate=gate),
              lambda: part(start, gate))  # fmt: skip

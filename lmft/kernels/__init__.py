@@ -1,4 +1,4 @@
-"""Parts of a model exchanged for quicker ones that obey the same law."""
+"""What makes a model quicker or leaner under the same law: parts exchanged, outputs made again."""
 
 from torch import nn
 from transformers import PreTrainedModel

@@ -9,9 +9,10 @@ from torch.nn import Parameter, ParameterList
 
 from lmft.config import RunConfig, Strategy
 from lmft.materials import Materials
-from lmft.network import Network, find_layers
+from lmft.network import Network
 from lmft.optimizer import build_optimizer
 from lmft.plan.passes import Passes
+from lmft.shares import find_layers
 
 KEPT = 0.2  # of what steps make: what an allocator keeps beside it on a CPU, where not measured
 

@@ -8,13 +8,14 @@ turn, and one at its end.
 
 import json
 import os
-import resource
 import subprocess
 import sys
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from lmft import allocator
 
 # Threads of the process that waits must not spin on the cores that the other one needs.
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
@@ -150,5 +151,4 @@ def peak_memory() -> float:
 
     if torch.cuda.is_available():
         return float(torch.cuda.max_memory_reserved())
-    unit = 1 if sys.platform == "darwin" else 1024
-    return float(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit)
+    return float(allocator.peak_memory())
