@@ -14,7 +14,7 @@ from lmft.blocks.pieces import encode_long
 from lmft.dataset import Split
 from lmft.tokenizer import find_separator, text_backend
 
-WORD = re.compile(r"\S+")
+WORD_START = re.compile(r"(?<!\S)\S")
 LOOKED_AT = 1 << 18  # characters
 
 
@@ -49,8 +49,8 @@ def measure_spans(
         last = int(end) - len(found.after)
         last -= len(found.between) if number < len(stream.ends) - 1 else 0
         part = slice(first + len(found.before), last)
-        spans.bytes[part] = _sizes(text, stream.ids[part], lengths, backend)
-        _count_words(spans, part, _word_starts(text))
+        _measure_bytes(spans.bytes[part], text, stream.ids[part], lengths, backend)
+        _count_words(spans, part, text)
         first = int(end)
     return spans
 
@@ -98,56 +98,55 @@ def _byte_lengths(backend: Any) -> np.ndarray | None:
     return lengths
 
 
-def _sizes(text: str, ids: np.ndarray, lengths: np.ndarray | None, backend: Any) -> np.ndarray:
-    """The bytes of `text` that each of its tokens covers; (n,)."""
-    total = len(text.encode())
+def _measure_bytes(
+    sizes: np.ndarray, text: str, ids: np.ndarray, lengths: np.ndarray | None, backend: Any
+) -> None:
+    """Fill `sizes` (n,) with the bytes of `text` that each of its tokens covers."""
     if lengths is not None:
-        sizes: np.ndarray = lengths[np.asarray(ids)]
-        if int(sizes.sum(dtype=np.int64)) == total:
-            return sizes
-    parts = [part.ends for part in encode_long(iter([text]), backend)]
-    ends = np.maximum.accumulate(np.concatenate([np.array([], dtype=np.int64), *parts]))
-    ends = _in_bytes(text, ends)
-    ends[-1:] = total  # what a tokenizer drops at the end belongs to the last token
-    return np.diff(ends, prepend=0)
-
-
-def _in_bytes(text: str, places: np.ndarray) -> np.ndarray:
-    """Where the characters at `places` (n,), which rise, start in UTF-8; part by part."""
-    if text.isascii():
-        return places
-    found, before = np.empty_like(places), 0
-    for start in range(0, len(text) + 1, LOOKED_AT):
-        until = _bytes_until(text[start : start + LOOKED_AT])
-        part = slice(*np.searchsorted(places, [start, start + LOOKED_AT]))
-        found[part] = before + until[places[part] - start]
-        before += int(until[-1])
-    return found
+        np.take(lengths, ids, out=sizes, mode="clip")  # else through a copy; all are in range
+        if int(sizes.sum(dtype=np.int64)) == len(text.encode()):
+            return
+    done = reached = 0  # tokens, characters
+    for part in encode_long(iter([text]), backend):
+        ends = np.maximum.accumulate(np.concatenate([[reached], part.ends]))
+        until = _bytes_until(text[reached : ends[-1]])
+        sizes[done : done + len(part.ids)] = np.diff(until[ends - reached])
+        done, reached = done + len(part.ids), int(ends[-1])
+    sizes[-1:] += len(text[reached:].encode())  # what a tokenizer drops at the end
 
 
 def _bytes_until(text: str) -> np.ndarray:
     """UTF-8 bytes before each character, and of all of them; (len(text) + 1,)."""
+    if text.isascii():
+        return np.arange(len(text) + 1)
     codes = np.frombuffer(text.encode("utf-32-le"), dtype=np.uint32)
     sizes = 1 + (codes > 0x7F).astype(np.int64) + (codes > 0x7FF) + (codes > 0xFFFF)
     return np.concatenate([[0], np.cumsum(sizes)])
 
 
-def _word_starts(text: str) -> np.ndarray:
-    """Where the words of `text` start, in bytes; (W,)."""
-    starts = np.fromiter((match.start() for match in WORD.finditer(text)), dtype=np.int64)
-    return _in_bytes(text, starts)
-
-
-def _count_words(spans: Spans, part: slice, words: np.ndarray) -> None:
-    """Give each of the words, by where they start in bytes, to the token that covers it."""
+def _word_starts(text: str) -> Iterator[np.ndarray]:
+    """Where the words of `text` start, in bytes; part by part, (w,) each."""
     before = 0  # bytes
-    for first in range(part.start, part.stop, LOOKED_AT):
-        some = slice(first, min(first + LOOKED_AT, part.stop))
-        ends = before + np.cumsum(spans.bytes[some], dtype=np.int64)
-        here = words[slice(*np.searchsorted(words, [before, ends[-1]]))]
-        owners = np.searchsorted(ends, here, side="right")
-        spans.words[some] = np.bincount(owners, minlength=len(ends))
-        before = int(ends[-1])
+    for first in range(0, len(text), LOOKED_AT):
+        last = first + LOOKED_AT
+        found = (match.start() - first for match in WORD_START.finditer(text, first, last))
+        until = _bytes_until(text[first:last])
+        yield before + until[np.fromiter(found, dtype=np.int64)]
+        before += int(until[-1])
+
+
+def _count_words(spans: Spans, part: slice, text: str) -> None:
+    """Give each word of `text` to the token of `part` that covers its first byte."""
+    first, before = part.start, 0  # the token from which owners are looked for, the bytes before it
+    for words in _word_starts(text):
+        while len(words) and first < part.stop:
+            some = slice(first, min(first + LOOKED_AT, part.stop))
+            ends = before + np.cumsum(spans.bytes[some], dtype=np.int64)
+            here, words = np.split(words, np.searchsorted(words, ends[-1:]))
+            owners = np.searchsorted(ends, here, side="right")
+            spans.words[some] += np.bincount(owners, minlength=len(ends)).astype(np.int32)
+            if len(words):
+                first, before = some.stop, int(ends[-1])
 
 
 def _measure_joined(texts: list[str], separator: str, backend: Any, spans: Spans) -> None:
@@ -165,7 +164,8 @@ def _measure_joined(texts: list[str], separator: str, backend: Any, spans: Spans
     until = np.concatenate([[0], np.cumsum(sizes)])
     covered = np.maximum.accumulate(until[ends])
     covered[-1:] = until[-1]
-    starts = [match.start() for match in WORD.finditer(whole) if counted[match.start()]]
+    found = (match.start() for match in WORD_START.finditer(whole))
+    starts = [start for start in found if counted[start]]
     reach = np.maximum.accumulate(ends)
     reach[-1:] = len(whole)
     spans.bytes[:] = np.diff(covered, prepend=0)

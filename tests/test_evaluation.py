@@ -156,6 +156,29 @@ def test_the_bytes_and_words_of_all_tokens_are_those_of_the_text(
     assert int(spans.words.sum()) == sum(len(line.split()) for line in lines)
 
 
+@pytest.mark.parametrize("tokenizer", ["stories260k", "gpt2-tokenizer"])
+def test_words_that_are_counted_part_by_part_are_those_of_one_go(
+    tokenizer, shared, tmp_path, monkeypatch
+):
+    from lmft import spans
+    from lmft.blocks import open_stream
+    from lmft.tokenizer import load_tokenizer
+
+    path = tmp_path / "test.txt"
+    path.write_text("the café — naïve\n\n  two  words 🙂\u2003日本語 " * 50 + "x" * 40)
+    config, _ = read_config(compose("dataset=text_files", f"dataset.test={path}"))
+    split = open_splits(config.dataset)["test"]
+    loaded = load_tokenizer(str(shared / "models" / tokenizer), None)
+    stream = open_stream(split, loaded, "none", tmp_path)
+    whole = spans.measure_spans(split, loaded, "none", stream)
+    assert int(whole.words.sum()) == len(path.read_text().split())
+    for size in (1, 7, 64):
+        monkeypatch.setattr(spans, "LOOKED_AT", size)
+        parts = spans.measure_spans(split, loaded, "none", stream)
+        assert (parts.words == whole.words).all()
+        assert (parts.bytes == whole.bytes).all()
+
+
 def test_wikitext_rows_are_resampled_by_article(wikitext, stories, tmp_path):
     path = tmp_path / "test.parquet"
     path.write_bytes((wikitext / "parquet" / "test.parquet").read_bytes())
