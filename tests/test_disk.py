@@ -129,6 +129,7 @@ def test_whichever_write_it_is_that_fails(expected, tmp_path):
     writes = {Path(some).name for some in expected[2]}
     assert {".state.json-new", ".best-2-new", "ids.bin", ".result.json-new", ".card.md-new",
             ".run.json-new", ".samples.json-new", "metrics.jsonl", SEAL} <= writes  # fmt: skip
+    print(f"{len(expected[2])} moments of writing")
     for number in range(1, len(expected[2]) + 1):
         check_filling(number, expected, tmp_path / str(number))
 

@@ -77,6 +77,18 @@ def test_a_finished_sweep_answers_and_more_values_join_the_same_parent(
     assert sorted(child.info.run_name for child in children) == ["seed=0", "seed=1", "seed=2"]
 
 
+def test_a_sweep_that_does_not_compose_begins_nothing(command, corpus, tmp_path, store_at_hand):
+    line = line_of(corpus, "clm", "trainer.max_steps=1")
+    code, _, complaint = command(f"{line} -m trainer.max_stepz=1,2")
+    assert code == 2 and "trainer.max_steps" in complaint and complaint.count("\n") == 1
+    assert tracked(tmp_path) == ([], [])
+    assert not list(tmp_path.glob("runs/.launches/*"))
+    assert command(f"{line} -m optimizer=adamw,adafactor")[0] == 0
+    assert command(f"{line} -m optimizer=adamw,adaptor")[0] == 2
+    (parent,), children = tracked(tmp_path)
+    assert parent.info.status == "FAILED" and len(children) == 2
+
+
 def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path, store_at_hand):
     line = line_of(corpus, "clm", "trainer.epochs=99") + " -m optimizer.lr=1e30,1e-3 seed=0,1"
     process = start(line, tmp_path, tmp_path / "log.txt")

@@ -25,7 +25,7 @@ from lmft.tracker.store import (
     store_uri,
     told,
 )
-from lmft.tracker.sweep import JOINED, adopt, end_stale, open_parent, set_tag
+from lmft.tracker.sweep import JOINED, adopt, drop_parent, end_stale, open_parent, set_tag
 
 logger = logging.getLogger(__name__)
 
@@ -154,6 +154,11 @@ class MlflowTracker:
             if texts.is_dir():
                 client.log_artifacts(parent, str(texts))
             client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
+
+    def drop_sweep(self, parent: str) -> None:
+        """No parent run, or where it has children, FAILED."""
+        with self._unless_silent("the sweep is not ended there"):
+            drop_parent(open_client(self.uri), parent)
 
     def where(self) -> str:
         """The command that opens the page."""

@@ -40,6 +40,9 @@ class NoTracker:
     def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
         """There are no sweeps."""
 
+    def drop_sweep(self, parent: str) -> None:
+        """There are no sweeps."""
+
     def where(self) -> str:
         """Nowhere."""
         return "result.json in that folder; tracker=mlflow would show curves"

@@ -56,5 +56,8 @@ class Tracker(Protocol):
     def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
         """End a sweep, with the texts in that folder, if there is one, and its best job named."""
 
+    def drop_sweep(self, parent: str) -> None:
+        """End a sweep of which no job could begin: it is shown only if it has some of before."""
+
     def where(self) -> str:
         """How a person comes to see the runs."""

@@ -27,6 +27,15 @@ def open_parent(client: Any, experiment: str, key: str, name: str, tags: dict[st
     return run_id
 
 
+def drop_parent(client: Any, run_id: str) -> None:
+    """Delete the run that stands for a sweep; one that has children has failed."""
+    experiment = client.get_run(run_id).info.experiment_id
+    if client.search_runs([experiment], by_tag(PARENT, run_id), max_results=1):
+        client.set_terminated(run_id, "FAILED")
+    else:
+        client.delete_run(run_id)
+
+
 def set_tag(client: Any, run_id: str, tag: str, value: str) -> None:
     """Set a tag that another process may be setting at this moment."""
     from mlflow.exceptions import MlflowException
