@@ -28,11 +28,10 @@ def open_parent(client: Any, experiment: str, key: str, name: str, tags: dict[st
 
 
 def drop_parent(client: Any, run_id: str) -> None:
-    """Delete the run that stands for a sweep; one that has children has failed."""
+    """End the run that stands for a sweep as FAILED, and delete it unless it has children."""
+    client.set_terminated(run_id, "FAILED")
     experiment = client.get_run(run_id).info.experiment_id
-    if client.search_runs([experiment], by_tag(PARENT, run_id), max_results=1):
-        client.set_terminated(run_id, "FAILED")
-    else:
+    if not client.search_runs([experiment], by_tag(PARENT, run_id), max_results=1):
         client.delete_run(run_id)
 
 
