@@ -1,15 +1,18 @@
 import signal
+import socket
 import sqlite3
 import subprocess
 import sys
 from contextlib import closing
 
 import pytest
+from mlflow import MlflowClient
 
 from lmft.errors import Stopped, UserError
 from lmft.history import open_history
 from lmft.record import Facts, Record
 from lmft.tracker import MlflowTracker, NoTracker, open_client
+from lmft.tracker.sweep import end_stale
 from tests.conftest import wait_for
 
 
@@ -166,3 +169,19 @@ def test_a_deleted_experiment_is_named(store):
     store.client.delete_experiment(store.client.create_experiment("gone"))
     with pytest.raises(UserError, match="tracker.experiment_name"):
         MlflowTracker(store.uri, "gone").check()
+
+
+@pytest.mark.parametrize("end", ["RUNNING", "FINISHED"])
+def test_only_a_run_that_is_dead_is_called_killed_not_one_that_ends_meanwhile(store, tmp_path, end):
+    class EndsMeanwhile(MlflowClient):
+        def search_runs(self, *some, **more):
+            found = super().search_runs(*some, **more)
+            if end == "FINISHED":
+                self.set_terminated(run.info.run_id, end)
+            return found
+
+    client = EndsMeanwhile(store.client.tracking_uri)
+    tags = {"host": socket.gethostname(), "lmft.folder": str(tmp_path)}
+    run = client.create_run(client.create_experiment(f"of {end}"), tags=tags)
+    end_stale(client, run.info.experiment_id)
+    assert client.get_run(run.info.run_id).info.status == ("KILLED" if end == "RUNNING" else end)

@@ -55,7 +55,9 @@ def end_stale(client: Any, experiment: str) -> None:
     )
     for run in running:
         folder, pid = run.data.tags.get("lmft.folder"), run.data.tags.get("pid", "0")
-        if not (is_held(Path(folder)) if folder else psutil.pid_exists(int(pid))):
+        if is_held(Path(folder)) if folder else psutil.pid_exists(int(pid)):
+            continue
+        if client.get_run(run.info.run_id).info.status == "RUNNING":  # it may have ended just now
             client.set_terminated(run.info.run_id, "KILLED")
 
 
