@@ -157,11 +157,11 @@ def test_the_bytes_and_words_of_all_tokens_are_those_of_the_text(
 
 
 @pytest.mark.parametrize("tokenizer", ["stories260k", "gpt2-tokenizer"])
-def test_words_that_are_counted_part_by_part_are_those_of_one_go(
+def test_bytes_and_words_that_are_measured_part_by_part_are_those_of_one_go(
     tokenizer, shared, tmp_path, monkeypatch
 ):
     from lmft import spans
-    from lmft.blocks import open_stream
+    from lmft.blocks import open_stream, pieces
     from lmft.tokenizer import load_tokenizer
 
     path = tmp_path / "test.txt"
@@ -172,6 +172,8 @@ def test_words_that_are_counted_part_by_part_are_those_of_one_go(
     stream = open_stream(split, loaded, "none", tmp_path)
     whole = spans.measure_spans(split, loaded, "none", stream)
     assert int(whole.words.sum()) == len(path.read_text().split())
+    monkeypatch.setattr(pieces, "STRIDE", 512)
+    monkeypatch.setattr(pieces, "OVERLAP", 128)
     for size in (1, 7, 64):
         monkeypatch.setattr(spans, "LOOKED_AT", size)
         parts = spans.measure_spans(split, loaded, "none", stream)

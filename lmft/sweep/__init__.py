@@ -59,7 +59,7 @@ class Sweep:
         notes = read_notes(self.launch)
         good = whole and all(note.state in GOOD for note in notes)
         best = summarize(notes, self.folder, Terminal())
-        if self.parent is not None and not notes and not whole:  # Hydra composed none of them
+        if self.parent is not None and not notes and not whole:  # none of them began
             self.tracker.drop_sweep(self.parent)
         elif self.parent is not None:
             self.tracker.close_sweep(self.parent, good, self.folder, best)
