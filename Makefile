@@ -24,12 +24,13 @@ check: .venv/made  ## Lint, format and type-check, without changing a file
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
+	$(BIN)/lint-imports --no-logo
 
 soak: .venv/made  ## Run the slow proofs as well
 	$(BIN)/python -m pytest -m 'soak or not soak'
 
 bench: .venv/made  ## Measure the figures of the README: two hours (BENCH=quick: a quarter of one)
-	$(BIN)/python -m tests.benchmarks $(if $(filter quick,$(BENCH)),--quick)
+	$(BIN)/python -m benchmarks $(if $(filter quick,$(BENCH)),--quick)
 
 STORE ?= sqlite:///$(CURDIR)/mlflow.db
 PORT ?= 5000

@@ -8,9 +8,7 @@ import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmft import CONF
-from lmft.ahead import load_torch_ahead
-from lmft.console import (
+from lmft.commands.console import (
     DONE,
     FAILED,
     describe,
@@ -19,8 +17,10 @@ from lmft.console import (
     report,
     shown_discreetly,
 )
+from lmft.commands.preload import load_torch_ahead
+from lmft.config import CONF
 from lmft.errors import Busy, Refused, Stopped, UserError, did_you_mean
-from lmft.ranks import is_leader, is_started_in_team
+from lmft.hardware.ranks import is_leader, is_started_in_team
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -29,10 +29,10 @@ VERBS = {  # each with the module that tells its story
     "evaluate": "evaluate",
     "compare": "compare",
     "verify": "verify",
-    "profile": "profile",
+    "profile": "profiling",
     "plan": "plan",
     "generate": "generate",
-    "runs": "list_runs",
+    "runs": "runs",
     "clean": "clean",
     "sync": "sync",
 }
@@ -42,7 +42,7 @@ def main() -> int:
     """Run the command line; returns the exit code."""
     words = sys.argv[1:]
     if {"--help", "-h"} & set(words):
-        from lmft.help import help_text
+        from lmft.commands.help import help_text
 
         print(help_text(CONF))
         return DONE
@@ -69,7 +69,7 @@ def tell(verb: str, words: list[str]) -> None:
         )
     from importlib import import_module
 
-    import_module(f"lmft.{VERBS[verb]}").tell(words, CONF)
+    import_module(f"lmft.commands.{VERBS[verb]}").tell(words, CONF)
 
 
 def lead() -> int:
@@ -78,21 +78,21 @@ def lead() -> int:
         return train()
     except Exception as error:
         if is_started_in_team():
-            from lmft.team import join
+            from lmft.hardware.process_group import join
 
             join().say(describe(error))
         raise
     finally:
         if is_started_in_team():
-            from lmft.team import join
+            from lmft.hardware.process_group import join
 
             join().end()
 
 
 def follow() -> int:
     """Do what the leader does; returns the exit code."""
-    from lmft import crew
-    from lmft.team import join
+    from lmft.hardware.process_group import join
+    from lmft.trainer import worker as crew
 
     try:
         crew.follow()
@@ -110,9 +110,9 @@ def train() -> int:
     gc.disable()  # until all is imported: that leaves no rubbish, and the search takes a tenth
     import hydra
 
-    from lmft import sweep
-    from lmft.compose import check_flags, register_resolvers
-    from lmft.launch import run_job
+    from lmft.commands.train import run_job
+    from lmft.config.compose import check_flags, register_resolvers
+    from lmft.sweep import callback as sweep
 
     os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
     # Our ray.yaml stands beside the plug-in's own config of that name; nothing is wrong with it.
@@ -154,8 +154,8 @@ def train() -> int:
 
 def as_refusal(error: Exception) -> Exception:
     """What Hydra met before any job began, in our words."""
-    from lmft.faults import refused_place
-    from lmft.mistakes import as_mistake
+    from lmft.config.error_messages import as_mistake
+    from lmft.errors import refused_place
 
     if isinstance(error, OSError) and error.filename:  # Hydra makes a folder there
         return refused_place("run_root", error, Path())

@@ -9,6 +9,7 @@ from types import FrameType
 from lmft.errors import Stopped
 
 _waiting = 0  # how many `finish_first` we are inside of
+
 _asked: int | None = None  # the signal that came meanwhile
 
 

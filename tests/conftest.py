@@ -19,13 +19,12 @@ from hypothesis import settings
 from omegaconf import DictConfig, OmegaConf
 
 from lmft import cli
-from lmft.cli import CONF
-from lmft.compose import compose as lmft_compose
-from lmft.config import read_config
-from lmft.terminal import Terminal
-from lmft.tracker import open_client
-from lmft.tracker.store import make_store
-from lmft.train import run
+from lmft.config import CONF
+from lmft.config.build import read_config
+from lmft.config.compose import compose as lmft_compose
+from lmft.output.terminal import Terminal
+from lmft.tracker.mlflow_store import make_store, open_client
+from lmft.trainer.run import run
 
 # Other work on the machine is no failure; and what `make test` tries is always the same.
 settings.register_profile("test", deadline=None, derandomize=True)
@@ -189,7 +188,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path) -> Store:
 def start(line: str, folder: Path, log: Path | None = None, environment=None):
     """The command in a process of its own, forked from one that has the imports behind it."""
     context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(["tests.preload"])
+    context.set_forkserver_preload(["tests.helpers.preload"])
     process = context.Process(
         target=enter, args=(line, str(folder), log and str(log), environment or {})
     )

@@ -18,7 +18,7 @@ from hydra_plugins.lmft_optuna.space import Space, as_words, corners, read_space
 from lmft.errors import Refused, UserError
 
 if TYPE_CHECKING:
-    from lmft.study import Study
+    from lmft.sweep.optuna_study import Study
 
 
 class TooManyFailures(RuntimeError):
@@ -73,10 +73,10 @@ class OptunaSweeper(Sweeper):
             raise refused  # out here: inside, the error would become the cause of its own cause
 
     def _lead(self, words: list[str]) -> None:
-        from lmft.lock import held
-        from lmft.runs import root_of
-        from lmft.study import NEVER, Study, load_optuna
+        from lmft.runs.run_dir import root_of
+        from lmft.storage.lock import held
         from lmft.sweep.job import read_plan, write_plan
+        from lmft.sweep.optuna_study import NEVER, Study, load_optuna
 
         load_optuna()
         assert self.hydra_context is not None and self.config is not None

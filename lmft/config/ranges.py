@@ -7,8 +7,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from lmft.config.knobs import flatten
 from lmft.errors import UserError
-from lmft.identity import flatten
 
 Other = int | str | None  # what a knob may be beside these numbers: auto, null
 
@@ -45,6 +45,7 @@ class Range:
 
 
 MANY = 10**9
+
 HUGE = 1e38  # about the largest number of fp32
 
 
@@ -90,6 +91,7 @@ RANGES = {
     "hydra.sweeper.max_failures": _count(0, None),
     "hydra.sweeper.seed": _count(0, most=2**31 - 1),
 }
+
 ANY = Range(-HUGE, HUGE)  # of all other numbers: those of a model's own config, say
 
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 Piece = tuple[str, bool]  # a part of a document, and whether the document ends with it
 
 PIECE_SIZE = 1 << 20  # characters; longer documents flow on in pieces
+
 TITLE = re.compile(
     r" = (?!= )[^\n]*(?<! =) = \s*"
 )  # WikiText's ` = Title = `, not ` = = Part = = `
@@ -22,6 +23,7 @@ RULES: dict[str, Starts] = {
         TITLE.fullmatch(row) is not None and not before.strip() and not after.strip()
     ),
 }
+
 BY_LINE = {"line", "blank_line", "article"}  # look at lines, even where rows hold several
 
 

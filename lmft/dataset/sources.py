@@ -1,21 +1,19 @@
 """Where a corpus comes from: Python's own documentation, files, or the hub."""
 
 import glob
-import logging
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from lmft.config import TextErrors
-from lmft.dataset.files import OPENERS, READERS, TextFile, format_of, readable
+from lmft.config.schema import TextErrors
+from lmft.dataset.readers import OPENERS, READERS, TextFile, format_of, readable
 from lmft.errors import UserError
-from lmft.hub import hub_errors, resolve_commit
-from lmft.identity import digest, digest_files
-
-logger = logging.getLogger(__name__)
+from lmft.storage.hashing import digest, digest_files
+from lmft.storage.hub import hub_errors, resolve_commit
 
 VALIDATION_TOPICS = 20
+
 READING = 2  # of files; raised with each change of what text is read from the same bytes
 
 

@@ -10,13 +10,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.answer import Job
 from lmft.errors import Stopped
-from lmft.files import write_json
-from lmft.record import read_facts, read_points
-from lmft.runs import RunFolder
-from lmft.secrets import redact
-from lmft.study import Trial, open_trial
+from lmft.output.sanitize import redact
+from lmft.runs.finished import Job
+from lmft.runs.run_dir import RunFolder
+from lmft.storage.atomic import write_json
+from lmft.sweep.optuna_study import Trial, open_trial
+from lmft.tracker.run_log import read_facts, read_points
 
 PLAN, JOBS = "sweep.json", "jobs"
 

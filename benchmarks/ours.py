@@ -1,0 +1,122 @@
+"""Our side: a run of lmft, composed from a command line's words, step by step in turns.
+
+All of lmft that is measured is called here, and in tokenize.py. Nothing heavy is imported until
+the process is prepared as the command prepares its own.
+"""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from benchmarks.turns import Job, Turns
+from lmft.commands.console import prepare
+from lmft.config import CONF
+
+if TYPE_CHECKING:
+    from lmft.trainer.components import Materials
+    from lmft.trainer.context import Session
+
+SHARED = Path(os.environ.get("LMFT_SHARED", Path(__file__).parents[1] / "shared")).absolute()
+TEXT = SHARED / "data" / "wikitext-2"
+
+
+def words_of(job: Job) -> list[str]:
+    """The command line, without `lmft`."""
+    words = [
+        "model=pretrained", f"model.name={job.model}", f"model.from_scratch={job.scratch}",
+        f"objective={job.objective}", "dataset=text_files", f"dataset.train={TEXT / 'train.txt'}",
+        f"dataset.validation={TEXT / 'valid.txt'}", "dataset.separator=none",
+        f"dataset.block_size={job.block}", f"trainer.batch_size={job.batch}",
+        f"hardware.micro_batch_size={job.batch}", f"hardware.precision={job.precision}",
+        f"hardware.compile={job.compiled}", f"trainer.max_steps={job.turns}",
+        "trainer.shuffle=false", "optimizer.lr=2e-5", f"run_root={job.folder}/runs",
+        f"evaluation.max_blocks={job.turns * job.batch}",
+        *(["tracker=mlflow", f"tracker.uri=sqlite:///{job.folder}/mlflow.db"]
+          if job.tracked else ["tracker=none"]),
+    ]  # fmt: skip
+    return words if job.dropout else [*words, "model.dropout=0"]
+
+
+def main() -> None:
+    """Train or evaluate, as the driver asks."""
+    turns = Turns()
+    prepare()
+    (evaluate if turns.job.evaluates else train)(turns)
+
+
+def train(turns: Turns) -> None:
+    """A turn is an optimizer step and, where the run is tracked, its note to the tracker."""
+    with open_run(words_of(turns.job)) as session:
+        save_blocks(session.materials, "train", turns.job)
+        turns.begin(**size_of(session.materials))
+        session.engine.start(None, 0, None)
+        for _ in range(turns.job.turns):
+            step = session.engine.step()
+            before = time.perf_counter()
+            session.log.metrics(step.as_metrics(), step.number)
+            turns.done(loss=step.loss.mean, tracking=time.perf_counter() - before)
+
+
+def evaluate(turns: Turns) -> None:
+    """A turn is a batch of windows; the weights are new ones, whose speed is that of any."""
+    from lmft.config.build import read_config
+    from lmft.config.compose import compose
+    from lmft.dataset.splits import open_splits
+    from lmft.trainer.components import gather
+    from lmft.trainer.evaluate import score
+
+    config, _ = read_config(compose(CONF, words_of(turns.job)))
+    materials = gather(config, open_splits(config.dataset, only=("validation",)))
+    save_blocks(materials, "validation", turns.job)
+    turns.begin(**size_of(materials))
+    score("validation", config, materials, advance=lambda windows: turns.done())
+
+
+@contextmanager
+def open_run(words: list[str]) -> Iterator["Session"]:
+    """The run that `lmft WORDS...` starts, ready for its first step."""
+    from omegaconf import OmegaConf
+
+    from lmft.config.build import read_config
+    from lmft.config.compose import compose
+    from lmft.dataset.splits import open_splits
+    from lmft.output.terminal import Terminal
+    from lmft.runs.run_id import name_folder
+    from lmft.trainer.run import open_session
+
+    composed = compose(CONF, words)
+    config, values = read_config(composed)
+    files = {
+        "config.yaml": OmegaConf.to_yaml(composed),
+        "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(words)),
+    }
+    splits = open_splits(config.dataset)
+    folder = name_folder(config, values, splits)
+    made: Any = (files, splits, folder, Terminal(brief=True), None, time.monotonic())
+    with open_session(config, values, *made) as session:
+        yield session
+
+
+def save_blocks(materials: "Materials", split: str, job: Job) -> None:
+    """The blocks that the turns read, for the other side."""
+    numbers = np.arange(job.turns * job.batch)
+    np.save(job.blocks, materials.batches[split].blocks.read(numbers).numpy())
+
+
+def size_of(materials: "Materials") -> dict[str, float]:
+    """What the arithmetic of a step follows from."""
+    model = materials.network.model
+    return {
+        "parameters": sum(weight.numel() for weight in model.parameters()),
+        "layers": model.config.num_hidden_layers,
+        "hidden": model.config.hidden_size,
+    }
+
+
+if __name__ == "__main__":
+    main()

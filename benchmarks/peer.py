@@ -1,0 +1,119 @@
+"""The other side: transformers.Trainer as its users write it, step by step in turns.
+
+Its arguments are those of shared/peers/hf_trainer.py; blocks come in file order.
+"""
+
+import numpy as np
+import torch
+from transformers import (
+    AutoConfig,
+    AutoModelForCausalLM,
+    AutoModelForMaskedLM,
+    AutoTokenizer,
+    DataCollatorForLanguageModeling,
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainingArguments,
+    set_seed,
+)
+
+from benchmarks.turns import Job, Turns
+
+DROPOUTS = ("_pdrop", "dropout", "dropout_prob")  # how a config's names for its rates end
+
+
+class Blocks(torch.utils.data.Dataset):
+    """The blocks that our side cut."""
+
+    def __init__(self, job: Job):
+        self.ids = np.load(job.blocks, mmap_mode="r")
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
+        ids = torch.from_numpy(self.ids[number].astype(np.int64))
+        return {"input_ids": ids, "labels": ids.clone()}
+
+
+class InOrder(Trainer):
+    """Trainer that reads the training blocks in file order."""
+
+    def _get_train_sampler(self, *args: object, **more: object) -> torch.utils.data.Sampler:
+        return torch.utils.data.SequentialSampler(self.train_dataset)
+
+
+class TakeTurns(TrainerCallback):
+    """A turn goes from one end of a step to the next: what Trainer does in between is in it."""
+
+    def __init__(self, turns: Turns):
+        self.turns = turns
+
+    def on_step_end(self, *args: object, **more: object) -> None:
+        self.turns.done()
+
+    def on_prediction_step(self, *args: object, **more: object) -> None:
+        self.turns.done()
+
+
+def load(job: Job) -> PreTrainedModel:
+    """The model, with its dropout or without."""
+    auto = AutoModelForCausalLM if job.objective == "clm" else AutoModelForMaskedLM
+    config = AutoConfig.from_pretrained(job.model)
+    rates = {} if job.dropout else {k: 0.0 for k in vars(config) if k.endswith(DROPOUTS)}
+    if job.scratch:
+        model = auto.from_config(AutoConfig.from_pretrained(job.model, **rates))
+    else:
+        model = auto.from_pretrained(job.model, **rates)
+    if job.objective == "clm":
+        model.loss_type = "ForCausalLM"  # unset for GPT-2, whose loss is then divided wrongly
+    return model
+
+
+def arguments(job: Job) -> TrainingArguments:
+    """What is asked of Trainer."""
+    return TrainingArguments(
+        output_dir=f"{job.folder}/peer",
+        max_steps=job.turns,
+        per_device_train_batch_size=job.batch,
+        per_device_eval_batch_size=job.batch,
+        learning_rate=2e-5,
+        weight_decay=0.01,
+        logging_steps=1,
+        save_strategy="no",
+        report_to="none",
+        seed=0,
+        bf16=job.precision == "bf16",
+        torch_compile=job.compiled,
+        use_cpu=not torch.cuda.is_available(),
+        disable_tqdm=True,
+    )
+
+
+def main() -> None:
+    """Train or evaluate, as the driver asks."""
+    turns = Turns()
+    job = turns.job
+    set_seed(0)
+    collator = None
+    if job.objective == "mlm":
+        tokenizer = AutoTokenizer.from_pretrained(job.model)
+        collator = DataCollatorForLanguageModeling(tokenizer, mlm_probability=0.15)
+    trainer = InOrder(
+        model=load(job),
+        args=arguments(job),
+        train_dataset=Blocks(job),
+        eval_dataset=Blocks(job),
+        data_collator=collator,
+        callbacks=[TakeTurns(turns)],
+    )
+    turns.begin()
+    if job.evaluates:
+        trainer.evaluate()
+    else:
+        trainer.train()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,152 @@
+"""The rows of the bench: what is measured against what, and how it should come out.
+
+Where the machine does not compute bf16, rows stand in that measure fp32 on both sides.
+"""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+
+from benchmarks.commands import share, start_up, sweep, tokenize
+from benchmarks.duel import (
+    Targets,
+    compile_twice,
+    evaluate_in_turns,
+    track,
+    train_alone,
+    train_in_turns,
+)
+from benchmarks.figures import Figure, Target
+from benchmarks.ours import SHARED, TEXT, words_of
+from benchmarks.turns import Job
+
+MODELS = Path(os.environ.get("LMFT_MODELS", "models")).absolute()
+DISTILGPT2 = str(SHARED / "models" / "distilgpt2-architecture")
+STORIES = str(SHARED / "models" / "stories260k")
+MINILM, SMOLLM2 = (str(MODELS / n) for n in ("minilm-l6-h384-uncased", "smollm2-135m-instruct"))
+LABELS = {DISTILGPT2: "distilgpt2", MINILM: "MiniLM", SMOLLM2: "SmolLM2"}
+FIRST_STEP = Target(10, at_most=True)  # s
+
+
+@dataclass(frozen=True)
+class Row:
+    """Something to measure."""
+
+    name: str
+    what: str
+    measure: Callable[[int, Path], list[Figure]]  # with so many pairs, in an empty folder
+    needs: str  # a folder without which it is skipped
+    quick: bool = False  # measured by BENCH=quick also
+
+
+def all_rows(half: str) -> dict[str, Row]:
+    """Every row by name; `half`: the precision measured where bf16 is meant."""
+    rows = [*training_rows(half), evaluation(half), *other_rows(half)]
+    return {row.name: row for row in rows}  # of rows that came to be one, the last
+
+
+def training_rows(half: str) -> list[Row]:
+    """Training against Trainer; all targets but one are set for bf16."""
+    short = Job(DISTILGPT2, scratch=True, block=128, batch=8, precision=half)
+    short_plain = replace(short, dropout=False)
+    long, long_plain = (replace(job, block=1024, batch=4) for job in (short, short_plain))
+    fp32 = replace(short, precision="fp32")
+    minilm = replace(short, model=MINILM, scratch=False, objective="mlm")
+    smollm2 = replace(short, model=SMOLLM2, scratch=False)
+    memory, plain_memory = ({"peak memory": Target(bound, at_most=True)} for bound in (0.4, 0.45))
+    return [
+        training(short, fp32, {"speed": Target(2.2, 2.5)}),
+        training(short, short, {"speed": Target(1.25, 1.4)}),
+        training(short, replace(short, compiled=True), {"speed": Target(1.1)}),
+        training(short_plain, short_plain, {"speed": Target(1.2, 1.35)}),
+        training(long, long, {"speed": Target(2.0, 2.5)} | memory),
+        training(long_plain, long_plain, {"speed": Target(1.5)} | plain_memory),
+        training(fp32, fp32, {"speed": Target(1.1)}, meant="fp32"),
+        training(minilm, minilm, {"speed": Target(1.2)}),
+        training(smollm2, smollm2, {"speed": Target(1.2)}),
+    ]
+
+
+def training(ours: Job, theirs: Job, targets: Targets, meant: str = "bf16") -> Row:
+    """A row named by what it measures; the targets are meant for that precision of ours."""
+    label = LABELS[ours.model]
+    name = f"{ours.block}-{ours.precision}-vs-{theirs.precision}"
+    name += ("-compiled" if theirs.compiled else "") + ("" if ours.dropout else "-no-dropout")
+    what = (
+        f"training ({ours.objective}), {label}, {ours.batch} blocks of {ours.block}, "
+        f"{ours.precision}, dropout {'as it comes' if ours.dropout else 'off'}, against Trainer "
+        f"{theirs.precision}{' with torch_compile' if theirs.compiled else ''}"
+    )
+    short = ours.block == 128
+    targets = meant_for(meant, ours, targets) | {"first step, beyond the median": FIRST_STEP}
+    return Row(
+        name if ours.model == DISTILGPT2 else f"{label.lower()}-{name}",
+        what,
+        partial(train_in_turns, ours, theirs, 2 if short else 1, targets),
+        ours.model,
+        quick=short,
+    )
+
+
+def meant_for(precision: str, job: Job, targets: Targets) -> Targets:
+    """The targets, as being for that precision where the job has another one."""
+    if job.precision == precision:
+        return targets
+    return {name: replace(target, precision=precision) for name, target in targets.items()}
+
+
+def evaluation(half: str) -> Row:
+    """Scoring long blocks."""
+    job = Job(DISTILGPT2, scratch=True, block=1024, batch=4, precision=half, evaluates=True)
+    targets = {"speed": Target(1.5), "peak memory": Target(0.5, at_most=True)}
+    return Row(
+        f"evaluate-1024-{half}-vs-{half}",
+        f"evaluation, distilgpt2, 64 blocks of 1024, {half}, against Trainer.evaluate {half}",
+        partial(evaluate_in_turns, job, job, 64, meant_for("bf16", job, targets)),
+        job.model,
+    )
+
+
+def limit(job: Job, target: Target) -> Row:
+    """Training alone, as users do; beside another process it is told in that one's row."""
+    dropout = "as it comes" if job.dropout else "off"
+    return Row(
+        f"limit-128-{job.precision}{'' if job.dropout else '-no-dropout'}",
+        f"of what matrix products could do, distilgpt2, 8 blocks of 128, {job.precision}, dropout "
+        f"{dropout}, alone",
+        partial(train_alone, job, meant_for("bf16", job, {"share of the limit": target})),
+        job.model,
+        quick=True,
+    )
+
+
+def other_rows(half: str) -> list[Row]:
+    """What is not training against training."""
+    job = Job(DISTILGPT2, scratch=True, block=128, batch=8, precision=half)
+    stories = Job(STORIES, scratch=False, block=128, batch=8, precision="fp32")
+    start = [w for w in words_of(replace(stories, turns=1)) if not w.startswith("run_root=")]
+    shared = [w for w in words_of(replace(job, turns=6)) if not w.startswith("run_root=")]
+    shared = [*shared, "evaluation.max_blocks=2"]
+    ddp, fsdp = ([*shared, f"hardware={name}", "hardware.processes=2"] for name in ("ddp", "fsdp"))
+    tiny = ["trainer.max_steps=20", "evaluation.max_blocks=8", "hardware.precision=fp32"]
+    return [
+        *(limit(replace(job, dropout=dropout), target)
+          for dropout, target in ((True, Target(60, 65)), (False, Target(70, 75)))),
+        Row("tokenize", "from WikiText-2's training text to blocks, against datasets.map and "
+            "group_texts", partial(tokenize, TEXT / "train.txt", Target(4)), str(TEXT)),
+        Row("start", "from command to the end of the first step, stories260k, corpus cached, "
+            "8 blocks validated before it, against the Trainer script, which validates nothing",
+            partial(start_up, start, stories, Target(0.7, at_most=True)), STORIES),
+        Row(f"ddp-{half}", f"distilgpt2, 8 blocks of 128, {half}: 2 processes of half the threads, "
+            "ddp, against 1 process", partial(share, ddp, shared), DISTILGPT2),
+        Row(f"fsdp-{half}", f"distilgpt2, 8 blocks of 128, {half}: 2 processes, fsdp against ddp",
+            partial(share, fsdp, ddp), DISTILGPT2),
+        Row(f"compile-{half}", f"the first step with hardware.compile=true, {half}, code cached",
+            partial(compile_twice, replace(job, compiled=True), FIRST_STEP), DISTILGPT2),
+        Row(f"tracking-{half}", f"notes to MLflow, of a step of 8 blocks of 128, {half}",
+            partial(track, replace(job, tracked=True), Target(1, at_most=True)), DISTILGPT2),
+        Row("sweep", "a further job of a sweep beside its 20 steps, the default tiny model, "
+            "8 blocks validated", partial(sweep, tiny, Target(1, at_most=True)), DISTILGPT2),
+    ]  # fmt: skip

@@ -1,0 +1,88 @@
+"""The story of `lmft runs`: the runs there are, and what tells them apart."""
+
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+from rich.text import Text
+
+from lmft.config.compose import compose
+from lmft.output.terminal import Screen, readable_size
+from lmft.runs.listing import Entry, open_archive
+
+COLUMNS = ("run", "state", "size", "perplexity", "differs in", "started")
+
+STYLES = {"finished": "green", "running": "cyan", "evaluated": "blue"}  # others: yellow
+
+PIPE_WIDTH = 1000  # columns where nobody looks on: no line is folded
+
+
+def tell(words: list[str], conf: Path) -> None:
+    """The command: `lmft runs [run_root=PATH]`."""
+    root = Path(compose(conf, words).run_root).expanduser().absolute()
+    console = Screen(width=None if sys.stdout.isatty() else PIPE_WIDTH)
+    entries = open_archive(root)
+    if not entries:
+        console.print(Text(f"No run in {root}; lmft starts one, run_root=PATH looks elsewhere."))
+        return
+    console.print(as_table(entries))
+    total = readable_size(sum(entry.size for entry in entries))
+    console.print(Text(f"{len(entries)} runs, {total}, in {root}", style="dim"))
+    if len({result["fingerprint"] for result in map(main_result, entries) if result}) > 1:
+        console.print(
+            Text("Not all perplexities are comparable: lmft compare RUN RUN says why.", "dim")
+        )
+
+
+def as_table(entries: list[Entry]) -> Table:
+    """A row for each run."""
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for column in COLUMNS:
+        numeric = column in ("size", "perplexity")
+        table.add_column(column, justify="right" if numeric else "left", overflow="fold")
+    labels = label_knobs([entry.knobs for entry in entries])
+    for entry in entries:
+        knobs = [
+            f"{label}={show_value(entry.knobs[name])}"
+            for name, label in labels.items()
+            if name in entry.knobs
+        ]
+        table.add_row(
+            Text(entry.path.name),
+            Text(entry.state.value, STYLES.get(entry.state.value, "yellow")),
+            readable_size(entry.size),
+            perplexity(entry),
+            Text(" ".join(knobs)),
+            time.strftime("%Y-%m-%d %H:%M", time.localtime(entry.started)),
+        )
+    return table
+
+
+def show_value(value: Any) -> str:
+    """A knob's value, on one line."""
+    text = "null" if value is None else str(value)
+    return text if text.isprintable() else repr(text)
+
+
+def label_knobs(configs: list[dict[str, Any]]) -> dict[str, str]:
+    """The knobs whose values differ, each with the shortest name that is its own."""
+    names = dict.fromkeys(name for knobs in configs for name in knobs)
+    differ = [name for name in names if len({repr(knobs.get(name)) for knobs in configs}) > 1]
+    last = {name: name.rpartition(".")[2] for name in differ}
+    count = Counter(last.values())
+    return {name: short if count[short] == 1 else name for name, short in last.items()}
+
+
+def main_result(entry: Entry) -> dict[str, Any] | None:
+    """The result on the test split, else on validation, else on any."""
+    ordered = [entry.results.get(split) for split in ("test", "validation", *entry.results)]
+    return next((result for result in ordered if result), None)
+
+
+def perplexity(entry: Entry) -> str:
+    """The perplexity and the split it is of."""
+    result = main_result(entry)
+    return "" if result is None else f"{result['perplexity']:,.2f} {result['conditions']['split']}"

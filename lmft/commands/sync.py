@@ -1,0 +1,80 @@
+"""The story of `lmft sync`: send to MLflow what it lacks of runs, from their folders."""
+
+from pathlib import Path
+
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.commands.clean import find
+from lmft.config.build import build
+from lmft.config.compose import compose, load_composed
+from lmft.errors import Busy, Silent, UserError
+from lmft.runs.listing import State, open_archive, read_entry
+from lmft.storage.lock import held
+from lmft.tracker.mlflow_tracker import MlflowTracker
+from lmft.tracker.protocol import Tracker
+from lmft.tracker.run_log import read_facts
+
+OWN = ("run_root", "tracker")  # the knobs that sync heeds, and those of the group
+
+
+def tell(words: list[str], conf: Path) -> None:
+    """The command: `lmft sync [RUN ...] [tracker=CHOICE] [tracker.KNOB=VALUE ...] [run_root=PATH]`.
+
+    Each run goes to the store that it was started with, unless the words name another one.
+    """
+    names = [word for word in words if "=" not in word]
+    knobs = [word for word in words if "=" in word]
+    for knob in knobs:
+        if knob.partition("=")[0].partition(".")[0] not in OWN:
+            raise UserError(f"lmft sync takes run_root and tracker knobs, not {knob!r}.")
+    composed = compose(conf, knobs)
+    root = Path(composed.run_root).expanduser().absolute()
+    entries = [read_entry(find(name, root)) for name in names] or open_archive(root)
+    changed = [knob.partition("=")[0] for knob in knobs if knob.startswith("tracker")]
+    counts = {"sent": 0, "there already": 0, "at work": 0, "without a tracker": 0}
+    failures: dict[str, UserError] = {}  # by store
+    for entry in entries:
+        tracker = tracker_of(entry.path, composed, changed)
+        if tracker.where() in failures or not (facts := read_facts(entry.path)):
+            continue
+        finished = entry.state in (State.finished, State.evaluated)
+        status = "FINISHED" if finished else facts.get("status", "KILLED")
+        try:
+            counts[send(entry.path, tracker, status)] += 1
+        except Busy:
+            counts["at work"] += 1
+        except UserError as error:
+            failures[tracker.where()] = error
+    told = [f"{count} {what}" for what, count in counts.items() if count]
+    print(f"Runs in {root}: {', '.join(told) or 'none'}.")
+    if failures:
+        raise next(iter(failures.values()))
+
+
+def tracker_of(path: Path, composed: DictConfig, changed: list[str]) -> Tracker:
+    """The tracker that the run in the folder `path` was started with, less what was changed."""
+    tree = load_composed(path / ".hydra" / "config.yaml")
+    for knob in changed:
+        OmegaConf.update(tree, knob, OmegaConf.select(composed, knob), merge=False)
+    tracker: Tracker = build(tree.tracker)
+    return tracker
+
+
+def send(path: Path, tracker: Tracker, status: str) -> str:
+    """Let the store have all of one run; returns what was done.
+
+    Raises:
+        UserError: the store does not take it; Silent if it does not answer.
+        Busy: the run is at work, and sends by itself.
+    """
+    if not isinstance(tracker, MlflowTracker):
+        return "without a tracker"
+    with held(path):
+        if tracker.holds(path, status):
+            return "there already"
+        try:
+            points = tracker.fill(path, status)
+        except Silent as silent:
+            raise Silent(silent.what, "lmft sync again once it does") from silent
+    print(f"{path.name}: {points:,} points, {status}")
+    return "sent"

@@ -1,0 +1,156 @@
+"""Models: pretrained or from scratch, and checked against their objective."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from huggingface_hub.errors import StrictDataclassError
+from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+
+from lmft.config.schema import ModelConfig
+from lmft.errors import UserError, did_you_mean, is_out_of_memory
+from lmft.model.weights import load_pretrained
+from lmft.objective import Objective
+from lmft.storage.hub import hub_errors, pinned_revision
+
+disable_progress_bar()  # of reading and writing weights, which takes a moment
+
+set_verbosity_error()  # what a user must know, we say ourselves
+
+
+def load_model(
+    config: ModelConfig, objective: Objective, tokenizer: PreTrainedTokenizerBase, seed: int
+) -> PreTrainedModel:
+    """The model under the head that the objective trains, in fp32, on the CPU.
+
+    New weights are drawn from `seed`.
+
+    Raises:
+        UserError: the model can't be had, or does not suit the objective or the tokenizer.
+    """
+    architecture = _architecture(config, tokenizer)
+    if len(tokenizer) > architecture.vocab_size:
+        knob = "model.name" if config.tokenizer is None else "model.tokenizer"
+        raise UserError(
+            f"{knob}={config.tokenizer or config.name} has a tokenizer of {len(tokenizer)} "
+            f"entries, but the model only {architecture.vocab_size}; set model.tokenizer to the "
+            "one that it was trained with."
+        )
+    torch.manual_seed(seed)
+    try:
+        if config.from_scratch:
+            with built_as_told(config):
+                model = objective.auto_model.from_config(
+                    architecture, dtype=torch.float32, trust_remote_code=config.trust_remote_code
+                )
+        else:
+            model = load_pretrained(config, objective, architecture)
+    except ValueError as error:
+        if "Unrecognized configuration class" not in str(error):
+            raise
+        raise UserError(
+            f"model={config.label or config.name} ({architecture.model_type}) has no head for the "
+            "objective; "
+            "choose objective=clm for causal models, objective=mlm for masked ones."
+        ) from error
+    with built_as_told(config):
+        ahead = objective.ahead > 0 and sees_ahead(model)
+    if ahead:
+        raise UserError(
+            "objective=clm needs a model that reads left to right, but model="
+            f"{config.label or config.name} ({architecture.model_type}) sees ahead; choose "
+            "objective=mlm, or a causal model such as model=gpt2."
+        )
+    loaded: PreTrainedModel = model
+    return loaded
+
+
+def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
+    if config.name is None:
+        assert config.architecture is not None
+        with built_as_told(config):
+            architecture = AutoConfig.for_model(**config.architecture)
+    else:
+        with hub_errors(f"model {config.name!r}"):
+            revision = pinned_revision(config.name, config.revision)
+            architecture = AutoConfig.from_pretrained(
+                config.name, revision=revision, trust_remote_code=config.trust_remote_code
+            )
+    changes: dict[str, Any] = {}
+    if config.from_scratch and config.tokenizer is not None:
+        changes = {"vocab_size": len(tokenizer), **_special_ids(tokenizer)}
+    if config.dropout is not None:
+        changes |= dict.fromkeys(_dropouts(architecture), config.dropout)
+    changes |= config.config or {}
+    for key, value in changes.items():
+        if not hasattr(architecture, key):
+            raise UserError(
+                f"model.config has {key!r}, which {type(architecture).__name__} lacks."
+                + did_you_mean(key, architecture.to_dict())
+            )
+        try:
+            setattr(architecture, key, value)
+        except StrictDataclassError as error:
+            reason = str(error).splitlines()[-1].strip()
+            raise UserError(f"model.config.{key} is {value!r}: {reason}.") from error
+    return architecture
+
+
+@contextmanager
+def built_as_told(config: ModelConfig) -> Iterator[None]:
+    """Inside, a model is made from `config`; what its parts refuse is told in one sentence.
+
+    Raises:
+        UserError: no model can be made of its values.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # of whatever kind: the values go to code of many authors
+        if is_out_of_memory(error) or "Unrecognized configuration class" in str(error):
+            raise
+        reason = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
+        knobs = {name: getattr(config, name) for name in ("name", "architecture", "config")}
+        told = " and ".join(f"model.{name}={value}" for name, value in knobs.items() if value)
+        raise UserError(
+            f"No model can be made of {told} ({type(error).__name__}: {reason}); change it."
+        ) from error
+
+
+def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+    return {
+        f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")
+    }
+
+
+def _dropouts(architecture: PreTrainedConfig) -> list[str]:
+    """The config's names for dropout rates: resid_pdrop, attention_dropout and their like."""
+    return [
+        key
+        for key, value in architecture.to_dict().items()
+        if isinstance(value, float) and ("dropout" in key or key.endswith("pdrop"))
+    ]
+
+
+@torch.no_grad()
+def sees_ahead(model: PreTrainedModel) -> bool:
+    """Whether a prediction changes with a token that comes after it."""
+    model.eval()
+    first = torch.arange(8).remainder(model.config.vocab_size)[None]  # (1, T)
+    second = first.clone()
+    second[0, -1] += 1
+    before, after = (model(input_ids=ids).logits[0, :-1] for ids in (first, second))
+    return not torch.allclose(before, after, rtol=1e-3, atol=1e-4)
+
+
+def context_size(model: PreTrainedModel) -> int | None:
+    """The most tokens that the model can read at once; None where nothing limits it."""
+    for name, module in model.named_modules():
+        if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
+            taken = 0 if module.padding_idx is None else module.padding_idx + 1  # as in RoBERTa
+            return module.num_embeddings - taken
+    size = getattr(model.config, "max_position_embeddings", None)
+    return None if size is None or size < 1 else int(size)

@@ -1,0 +1,4 @@
+"""Run folders: their names and run keys, what they contain, where a run came from.
+
+Nothing heavy is imported, so that a finished run answers at once.
+"""

@@ -1,0 +1,228 @@
+"""Which run is better: told in words, by chance or not, and never across conditions."""
+
+import json
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from lmft.analysis.compare.paired import LOSS, Seeds, pair, seed_difference
+from lmft.analysis.compare.ranking import compare_runs
+from lmft.analysis.compare.report import as_markdown
+from lmft.analysis.compare.run_results import Run, by_knob, choose_results, differing_knobs
+from lmft.analysis.compare.sentences import tell_apart, tell_ranking, tell_settings
+from lmft.commands.compare import tell
+from lmft.errors import UserError
+from lmft.evaluation.bootstrap import paired_difference, seeds_needed
+from lmft.evaluation.result import read_sums
+from tests.conftest import CONF
+
+TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
+HOSTILE = "<script src=http://evil>|$x$[bold]`"
+
+
+def words_of(comparison):
+    told = [text for ranking in comparison.rankings for text in tell_ranking(ranking)]
+    return " ".join(tell_apart(comparison) + told)
+
+
+def parse(path):
+    """The page's tags with their attributes, and its text; every tag that opens must close."""
+    tags, texts, opened = [], [], []
+    void = {"meta", "br"}
+
+    class Reader(HTMLParser):
+        def handle_starttag(self, tag, attributes):
+            tags.append((tag, dict(attributes)))
+            if tag not in void:
+                opened.append(tag)
+
+        def handle_startendtag(self, tag, attributes):
+            tags.append((tag, dict(attributes)))
+
+        def handle_endtag(self, tag):
+            assert opened.pop() == tag
+
+        def handle_data(self, data):
+            texts.append(data)
+
+    Reader().feed(path.read_text())
+    assert not opened
+    return tags, "".join(texts)
+
+
+def test_runs_that_differ_in_learning_rate_are_ranked_in_words(fit, store, corpus, capsys):
+    overrides = [*corpus, *TINY, *store.overrides, f"dataset.name='{HOSTILE}'"]
+    slow = fit(*overrides, "optimizer.lr=1e-5")
+    fast = fit(*overrides, "optimizer.lr=1e-2")
+    capsys.readouterr()
+    tell([str(slow), store.run_of(fast).info.run_id, f"tracker.uri={store.uri}"], CONF)
+    printed = capsys.readouterr().out
+    printed = " ".join(printed.replace("•", " ").split())  # the terminal folds lines
+    assert "A (optimizer.lr=0.01) is ahead of B (optimizer.lr=1e-05)" in printed
+    assert "over the same 6 documents: more than chance" in printed
+    assert "which weights are better, not which setting is" in printed
+    assert "[bold]" in printed
+
+    tags, text = parse(slow / "compare.html")
+    assert "optimizer.lr" in text and "more than chance" in text and HOSTILE in text
+    assert sum(tag == "svg" for tag, _ in tags) == 2  # intervals and curves
+    assert not {"script", "link", "img", "iframe"} & {tag for tag, _ in tags}
+    addresses = [a.get(name) for _, a in tags for name in ("src", "href", "xlink:href")]
+    assert all(address.startswith("#") for address in addresses if address)
+    assert not any(
+        "http" in str(value) for _, a in tags for k, value in a.items() if k != "content"
+    )
+    markdown = (slow / "compare.md").read_text()
+    assert "<script" not in markdown.replace("\\<", "") and "optimizer.lr" in markdown
+    run_id = store.run_of(slow).info.run_id
+    kept = {artifact.path for artifact in store.client.list_artifacts(run_id)}
+    assert {"compare.md", "compare.html"} <= kept
+
+
+def test_runs_that_differ_only_in_seed_have_a_spread(runs_of_module):
+    fit, corpus = runs_of_module
+    common = [*corpus, *TINY]
+    same = [fit(*common, f"seed={seed}") for seed in (0, 1)]
+    found = compare_runs(same, None)
+    (ranking,) = found.rankings
+    assert ranking.knobs == ["seed"]
+    (group,) = ranking.seeds
+    losses = [json.loads((folder / "result.json").read_text())["test"]["loss"] for folder in same]
+    assert group.mean == pytest.approx(np.mean(losses))
+    assert group.spread[0] == pytest.approx(np.std(losses, ddof=1))
+    assert "The two differ only in seed" in words_of(found) and "2 seeds" in words_of(found)
+
+    other = fit(*common, "trainer.schedule=cosine")
+    found = compare_runs([*same, other], None)
+    assert [len(seeds.runs) for seeds in found.rankings[0].seeds] in ([1, 2], [2, 1])
+    assert "t-test" in words_of(found)
+
+
+def test_a_pair_is_the_paired_difference_of_the_same_documents(runs_of_module):
+    fit, corpus = runs_of_module
+    folders = [fit(*corpus, *TINY, f"optimizer.lr={lr}") for lr in (1e-2, 1e-3)]
+    found = compare_runs(folders, "validation")
+    (only,) = found.rankings[0].pairs
+    sums = [read_sums(run.folder, run.result, "document") for run in (only.better, only.worse)]
+    expected = paired_difference(sums[1].nats, sums[0].nats, sums[0].targets)
+    assert only.difference == expected
+    assert only.difference.mean == pytest.approx(LOSS.of(only.worse) - LOSS.of(only.better))
+    assert pair(only.worse, only.better, LOSS).difference.mean == pytest.approx(-expected.mean)
+
+
+def test_what_was_scored_under_other_conditions_is_not_ranked(runs_of_module):
+    fit, corpus = runs_of_module
+    common = [*corpus, *TINY]
+    causal = fit(*common)
+    joined = fit(*common, "dataset.separator=none")
+    masked = fit(*common, "objective=mlm", "model=bert_tiny")
+    found = compare_runs([causal, joined], None)
+    assert [len(ranking.runs) for ranking in found.rankings] == [1, 1] and not found.bytewise
+    first, second = (run.conditions["separator"] for run in found.runs)
+    assert {first, second} == {"eos", "none"}
+    assert "A is not ranked with B" in words_of(found)
+    assert f"separator is '{first}' for A; '{second}' for B." in words_of(found)
+    assert "is ahead" not in words_of(found)
+    found = compare_runs([causal, masked], None)
+    assert "Causal and masked models are never ranked together" in words_of(found)
+    assert "is ahead" not in words_of(found) and not found.bytewise
+    assert "never ranked" in as_markdown(found, [])
+
+
+def test_bits_per_byte_stand_in_where_every_byte_was_scored(fit, corpus):
+    common = [*corpus, *TINY, "trainer.max_steps=2", "evaluation.stride=8"]
+    folders = [fit(*common), fit(*common, "model.vocab_size=280")]
+    found = compare_runs(folders, None)
+    assert len(found.rankings) == 2
+    (ranking,) = found.bytewise
+    (only,) = ranking.pairs
+    assert only.units == 5  # but for the first document, whose first token is not scored
+    assert "bits per byte stand in" in words_of(found)
+    assert "is ahead" not in words_of(found)
+    assert "bits per byte" in " ".join(tell_ranking(ranking))
+
+
+def test_a_sweep_and_an_experiment_name_their_finished_runs(fit, store, corpus, tmp_path, capsys):
+    common = [*corpus, *TINY, *store.overrides, "trainer.max_steps=2"]
+    common.append("tracker.experiment_name=sweep")
+    folders = [fit(*common, f"seed={seed}") for seed in (0, 1)]
+    experiment = store.client.get_experiment_by_name("sweep").experiment_id
+    parent = store.client.create_run(experiment).info.run_id
+    for folder in folders:
+        store.client.set_tag(store.run_of(folder).info.run_id, "mlflow.parentRunId", parent)
+    uri, out = f"tracker.uri={store.uri}", f"out={tmp_path / 'out'}"
+    tell([parent, uri, out], CONF)
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.md", "compare.html"}
+    assert "compare.html" in {a.path for a in store.client.list_artifacts(parent)}
+    store.client.set_terminated(store.run_of(folders[0]).info.run_id, "FAILED")
+    with pytest.raises(UserError, match="two runs or more, but has 1"):
+        tell(["tracker.experiment_name=sweep", uri, out], CONF)
+
+
+def test_a_t_test_of_seeds_is_students():
+    from scipy.stats import ttest_ind
+
+    better, worse = [1.0, 1.2, 1.1], [1.3, 1.5]
+    expected = ttest_ind(worse, better)
+    found = seed_difference(better, worse)
+    assert found.p_value == pytest.approx(expected.pvalue)
+    low, high = expected.confidence_interval(0.95)
+    assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ([], "two runs or more"),
+        (["empty"], "two runs or more"),
+        (["empty", "other"], "holds no finished run"),
+        (["nowhere", "empty"], "nowhere is neither a run's folder"),
+        (["seeds=3"], "lmft compare has no knob 'seeds'"),
+        (["evaluation.split=tset"], "evaluation.split is 'tset'"),
+        (["tracker.experiment_name=none"], "tracker.experiment_name is 'none'"),
+    ],
+)
+def test_a_mistake_gets_one_sentence(words, sentence, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name in ("empty", "other"):
+        (tmp_path / name).mkdir()
+    with pytest.raises(UserError, match=sentence):
+        tell(words, CONF)
+    assert not (tmp_path / "mlflow.db").exists()
+
+
+def test_knobs_differ_where_one_run_has_not_got_them():
+    small = {"training": "yes", "seed": 0, "model.config": {"n_layer": 1}}
+    plain = {"training": "yes", "seed": 0, "model.config": None, "objective.mask_fraction": 0.15}
+    scored = {"training": "no", "model.config": None}
+    assert differing_knobs([small, plain]) == ["model.config", "objective.mask_fraction"]
+    assert differing_knobs([small, scored]) == ["training", "model.config"]
+    tree = {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 1.0}, "seed": 0}
+    assert by_knob(tree) == {"optimizer": "AdamW", "optimizer.lr": 1.0, "seed": 0}
+
+
+def test_results_are_chosen_that_all_runs_share():
+    def result(fingerprint, precision):
+        return {"fingerprint": fingerprint, "precision": precision}
+
+    wide, narrow, exact = result("wide", "fp32"), result("narrow", "bf16"), result("wide", "bf16")
+    assert choose_results([[wide], [narrow, exact, wide]]) == [wide, wide]
+    assert choose_results([[wide], [narrow, exact]]) == [wide, exact]  # ranked with a note
+    assert choose_results([[wide], [narrow]]) == [wide, narrow]  # not ranked
+
+
+def test_settings_that_seeds_do_not_tell_apart_say_how_many_would():
+    def seeds(letters, lr, values):
+        knobs = {"training": "yes", "optimizer.lr": lr}
+        return Seeds([Run(Path(), knobs, {}, {}, letter) for letter in letters], values)
+
+    first, second = seeds("AB", 1, [1.0, 1.4]), seeds("CD", 2, [1.2, 1.5])
+    told = tell_settings(first, second, "nats per token", ["optimizer.lr"])
+    needed = seeds_needed(first.values, second.values)
+    assert "A and B (optimizer.lr=1) are ahead of C and D (optimizer.lr=2) by 0.1500" in told
+    assert f"{needed} seeds a side would tell" in told
+    assert f"{needed - 2} and {needed - 2} more than there are" in told
+    alone = tell_settings(seeds("A", 1, [1.0]), seeds("B", 2, [1.2]), "nats per token", [])
+    assert "one seed each" in alone

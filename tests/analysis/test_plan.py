@@ -1,0 +1,198 @@
+"""`lmft plan`: what it counts is what is then there, and nothing is kept."""
+
+import json
+import re
+
+import pytest
+import torch
+
+from lmft.analysis.plan.activations import Meter, find_passes, measure_passes
+from lmft.analysis.plan.duration import find_work
+from lmft.analysis.plan.estimate import (
+    Memory,
+    find_disk,
+    find_memory,
+    optimizer_bytes,
+    tensor_bytes,
+)
+from lmft.analysis.plan.report import find_knobs
+from lmft.config.build import read_config
+from lmft.dataset.splits import open_splits
+from lmft.model.state_dict import write_state
+from lmft.optimizer import build_optimizer
+from lmft.trainer.components import gather
+from tests.conftest import compose, start
+
+TINY = ["dataset.block_size=16", "trainer.batch_size=8", "hardware.device=cpu"]
+ROOMY = 2**50  # bytes
+
+
+@pytest.fixture
+def opened(corpus, tmp_path):
+    """The config and the materials of a tiny run."""
+
+    def open_it(*overrides, precision="fp32"):
+        places = [f"cache_root={tmp_path / 'cache'}", f"run_root={tmp_path / 'runs'}"]
+        words = [*corpus, *TINY, f"hardware.precision={precision}", *places, *overrides]
+        config, _ = read_config(compose(*words))
+        return config, gather(config, open_splits(config.dataset))
+
+    return open_it
+
+
+def memory_of(config, materials, processes=1):
+    passes = find_passes(config, materials, processes, ROOMY)
+    optimizer = optimizer_bytes(config, materials.network)
+    return find_memory(config, materials, processes, passes, 1000, optimizer)
+
+
+def test_the_meter_counts_what_is_alive_at_once():
+    with Meter(list) as meter:
+        first = torch.ones(1000)  # of 4 bytes each
+        second = first * 2
+        del first
+        view = second[:10]
+        third = second + 1
+        third += view.sum()
+    assert meter.peak == meter.passing == 8000 + 4  # and a sum
+
+
+def test_larger_micro_batches_raise_nothing_but_what_passes_by(opened):
+    small, large = (memory_of(*opened(f"hardware.micro_batch_size={size}")) for size in (2, 4))
+    for part in ("process", "weights", "gradients", "gathered", "optimizer", "allocator"):
+        assert getattr(small, part) == getattr(large, part)
+    assert small.activations < large.activations <= 2 * small.activations
+    assert large.loss_chunk == 2 * small.loss_chunk > 0
+    assert small.total < large.total == sum(vars(large).values())
+
+
+def test_what_has_no_room_is_estimated_and_never_too_low(opened):
+    config, materials = opened("hardware.micro_batch_size=4")
+    measured = find_passes(config, materials, 1, ROOMY)
+    estimated = find_passes(config, materials, 1, room=0)
+    assert estimated.estimated and not measured.estimated
+    assert estimated.blocks == measured.blocks == 4
+    assert estimated.passing >= measured.passing and estimated.peak >= measured.peak
+    twice = measure_passes(config, materials, 8, 1)
+    assert twice.peak <= 2 * measured.peak  # as what is safe to try rests on
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
+def test_optimizer_and_checkpoint_are_as_large_as_they_then_are(optimizer, opened, tmp_path):
+    config, materials = opened(f"optimizer={optimizer}")
+    model = materials.network.model
+    real = build_optimizer(config.optimizer, model)
+    for weight in model.parameters():
+        weight.grad = torch.zeros_like(weight)
+    real.step()
+    state = [value for some in real.state.values() for value in some.values()]
+    counted = optimizer_bytes(config, materials.network)
+    assert counted == tensor_bytes(iter(state))
+    write_state(tmp_path, model, real)
+    (file,) = tmp_path.glob("*.safetensors")
+    planned = find_disk(config, materials, counted).checkpoint
+    assert planned == pytest.approx(file.stat().st_size, rel=0.02)
+
+
+def test_two_processes_share_out_what_fsdp_shares_out(opened):
+    alone = memory_of(*opened("hardware.micro_batch_size=4"))
+    shared = memory_of(*opened("hardware.micro_batch_size=4", "hardware.strategy=fsdp"), 2)
+    for part in ("weights", "gradients", "optimizer"):
+        assert getattr(shared, part) == getattr(alone, part) // 2
+    assert shared.activations == pytest.approx(alone.activations, rel=0.02)
+    assert shared.gathered > alone.gathered == 0
+    copied = memory_of(*opened("hardware.micro_batch_size=4", "hardware.strategy=ddp"), 2)
+    assert (copied.weights, copied.optimizer) == (alone.weights, alone.optimizer)
+    assert copied.gradients == 2 * alone.gradients  # the second time in buckets
+
+
+def test_a_twin_takes_half_as_much_again(opened):
+    wide = memory_of(*opened())
+    narrow = memory_of(*opened(precision="bf16"))
+    assert 2 * narrow.gradients == 3 * wide.gradients
+    assert wide.weights < narrow.weights <= 1.5 * wide.weights
+    assert narrow.optimizer == wide.optimizer
+
+
+def test_the_work_is_that_of_a_run(opened):
+    config, materials = opened("trainer.max_steps=5", "trainer.evaluate_every=2")
+    work = find_work(config, materials)
+    assert (work.steps, work.evaluations) == (5, 4)  # before step 1, and after 2, 4 and 5
+    tokens = {name: len(some.blocks.stream.ids) for name, some in materials.batches.items()}
+    windows = {name: -(-count // 16) for name, count in tokens.items()}
+    assert work.windows == pytest.approx(4 * windows["validation"] + windows["test"], abs=5)
+
+
+@pytest.mark.parametrize(
+    ("room", "knobs"),
+    {
+        1000: ["hardware.micro_batch_size=5"],
+        510: ["micro_batch_size=1", "checkpoint_activations=true", "block_size=8"],
+        400: ["optimizer=adafactor", "hardware=fsdp"],
+    }.items(),
+)
+def test_the_knob_fits_what_is_too_large(room, knobs):
+    config, _ = read_config(compose(*TINY, "hardware.micro_batch_size=8"))
+    memory = Memory(100, 100, 100, 0, 200, 800, 0, 0, 0)
+    found = find_knobs(config, memory, room, 8)
+    assert all(knob in " ".join(found) for knob in knobs)
+
+
+def test_the_command_tells_all_and_leaves_no_run_behind(command, corpus, tmp_path):
+    before = {path.name for path in tmp_path.iterdir()}
+    code, printed, complaint = command(" ".join(["plan", "cache_root=cache", *corpus, *TINY]))
+    assert (code, complaint) == (0, "")
+    for told in ("steps of 8 blocks", "weights", "gradients", "loss chunk", "a checkpoint", "free"):
+        assert told in printed
+    assert re.search(r"time about .* a step, .* a window scored", printed)
+    assert {path.name for path in tmp_path.iterdir()} - before == {"cache"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    {
+        "dataset=text_files": "dataset.train has no value",
+        "trainer.epoch=3": "Did you mean 'trainer.epochs'",
+    }.items(),
+)
+def test_a_mistake_gets_one_sentence(words, told, command):
+    code, _, complaint = command(f"plan {words}")
+    assert code == 2 and told in complaint and complaint.count("\n") == 1
+
+
+def differs_by(words, folder):
+    """How far what is planned is from what a run then takes; 0.1 is a tenth too much."""
+    words += " trainer.max_steps=4 evaluation.max_blocks=8 cache_root=cache hardware.device=cpu"
+    log = folder / "plan.log"
+    planned = start(f"plan {words}", folder, log)
+    planned.join()
+    run = start(words, folder, folder / "run.log")
+    run.join()
+    assert (planned.exitcode, run.exitcode) == (0, 0), log.read_text()
+    told = re.search(r"at the highest +([\d,.]+)", log.read_text())[1]
+    (result,) = folder.glob("runs/*/result.json")
+    peak = json.loads(result.read_text())["timing"]["peak_memory_bytes"]
+    return float(told.replace(",", "")) * 2**20 / peak - 1
+
+
+def test_the_memory_is_what_a_run_then_takes(tmp_path):
+    words = "tracker=none model.config={n_embd:384,n_layer:3} dataset.max_documents=10"
+    assert abs(differs_by(words, tmp_path)) < 0.15
+
+
+@pytest.mark.soak  # a minute for each
+@pytest.mark.parametrize("name", ["gpt2_tiny", "distilgpt2", "minilm"])
+def test_the_memory_of_real_models_is_what_a_run_then_takes(name, shared, request, tmp_path):
+    if name == "gpt2_tiny":
+        words = "dataset=python_docs"
+    else:
+        folder = shared / "data" / "wikitext-2"
+        words = f"dataset=text_files dataset.train={folder}/test.txt"
+        words += f" dataset.validation={folder}/valid.txt"
+    if name == "distilgpt2":
+        model = shared / "models" / "distilgpt2-architecture"
+        words += f" model=distilgpt2 model.name={model} model.from_scratch=true"
+    elif name == "minilm":
+        model = request.getfixturevalue("minilm")
+        words += f" objective=mlm model=pretrained model.name={model}"
+    assert abs(differs_by(words, tmp_path)) < 0.15

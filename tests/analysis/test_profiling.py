@@ -1,0 +1,116 @@
+"""`lmft profile`: all of a step's time is told of, once, and nothing is kept."""
+
+import pytest
+import torch
+from torch.profiler import ProfilerActivity, profile, record_function
+
+from lmft.analysis.profiling.measure import WATCHED, measure
+from lmft.analysis.profiling.operators import (
+    FAMILIES,
+    PHASES,
+    PYTHON,
+    STEP,
+    family_of,
+    find_operations,
+    find_phases,
+    shares,
+)
+from lmft.analysis.profiling.summary import advise
+from lmft.config.build import read_config
+from lmft.dataset.splits import open_splits
+from lmft.hardware.mfu import find_limit
+from lmft.trainer.components import gather
+from tests.conftest import compose
+
+TINY = ["dataset.block_size=16", "trainer.batch_size=4", "hardware=cpu", "hardware.precision=fp32"]
+
+
+@pytest.mark.parametrize("objective", ["clm", "mlm"])
+def test_every_operation_has_a_family_and_a_phase_and_the_shares_add_up(
+    objective, corpus, tmp_path
+):
+    model = {"clm": "gpt2_tiny", "mlm": "bert_tiny"}[objective]
+    groups = [f"objective={objective}", f"model={model}", "hardware.micro_batch_size=2"]
+    config, _ = read_config(compose(*corpus, *TINY, *groups, f"cache_root={tmp_path}"))
+    materials = gather(config, open_splits(config.dataset, only=("train",)))
+    limit = find_limit(materials.network.model, materials.hardware, causal=objective == "clm")
+    measured, memory, operations = measure(config, materials, limit, 2)
+    assert [step.number for step in measured] == [3, 4] and memory > 0
+    families, phases = shares(operations, "family"), shares(operations, "phase")
+    assert sum(families.values()) == pytest.approx(1) == sum(phases.values())
+    assert families.keys() <= FAMILIES.keys() and phases.keys() == set(PHASES)
+    expected = {"matrix products", "attention", "dropout", "loss", "norms", "embeddings", PYTHON}
+    assert expected <= families.keys() and families["other"] < 0.5
+    assert [one.name for one in operations].count(PYTHON) == WATCHED
+    assert 1 <= len(advise(families, 0.0, config, materials.hardware)) <= 2
+
+
+def test_no_time_of_a_step_is_lost_or_counted_twice():
+    weight = torch.ones(200, 200, requires_grad=True)
+    with profile(activities=[ProfilerActivity.CPU]) as watched:
+        torch.ones(300, 300) @ torch.ones(300, 300)  # of no step
+        for _ in range(2):
+            with record_function(STEP):
+                (weight @ weight).softmax(dim=-1).sum().backward()
+    events = watched.events()
+    whole = sum(event.cpu_time_total for event in events if event.name == STEP)
+    operations = find_operations(events, on_device=False)
+    assert 1e6 * sum(one.seconds for one in operations) == pytest.approx(whole)
+
+
+def test_phases_follow_each_other_through_every_micro_batch():
+    micro = ["aten::embedding", "aten::addmm", "LinearCrossEntropy", "aten::ones_like"]
+    micro += ["autograd::engine::evaluate_function: AddmmBackward0"] * 2
+    end = ["aten::linalg_vector_norm", "Optimizer.step", "aten::empty"]
+    found = find_phases(["lmft batch", "aten::add", *micro, "aten::add_", *micro, *end])
+    one = ["forward"] * 2 + ["loss"] * 2 + ["backward"] * 2
+    assert found == ["batch", "forward", *one, "forward", *one, "clipping"] + ["optimizer"] * 2
+
+
+PATHS = {
+    "forward aten::addmm": "matrix products",
+    "loss LinearCrossEntropy aten::mm": "matrix products",
+    "loss LinearCrossEntropy aten::sum": "loss",
+    "forward ChunkedAttention aten::bmm": "attention",
+    "backward ChunkedAttentionBackward aten::random_": "dropout",
+    "forward aten::scaled_dot_product_attention aten::_flash_attention_forward": "attention",
+    "forward ThinOut aten::clone aten::copy_": "dropout",
+    "forward aten::native_dropout": "dropout",
+    "forward aten::to aten::_to_copy aten::copy_": "copies and casts",
+    "forward aten::layer_norm aten::native_layer_norm": "norms",
+    "forward aten::gelu": "element-wise passes",
+    "backward aten::gelu_backward": "element-wise passes",
+    "backward aten::embedding_dense_backward": "embeddings",
+    "optimizer Optimizer.step aten::_fused_adamw_": "optimizer and clipping",
+    "clipping aten::linalg_vector_norm": "optimizer and clipping",
+    "forward aten::view": "other",
+}
+
+
+@pytest.mark.parametrize("path", PATHS)
+def test_the_family_follows_from_what_is_called_and_where(path):
+    assert family_of(path) == PATHS[path]
+
+
+def test_the_command_tells_of_the_step_and_leaves_no_run_behind(command, corpus, tmp_path):
+    before = {path.name for path in tmp_path.iterdir()}
+    line = " ".join(["profile", "steps=1", "cache_root=cache", *corpus, *TINY])
+    code, printed, complaint = command(line)
+    assert (code, complaint) == (0, "")
+    for told in ("tokens/s", "% of the limit", "matrix products", "backward", "calls a step"):
+        assert told in printed
+    assert {path.name for path in tmp_path.iterdir()} - before == {"cache"}
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    {
+        "steps=0": "steps must be a number from 1 to 1000, not '0'",
+        "steps=x": "not 'x'",
+        "dataset=text_files": "dataset.train has no value",
+        "trainer.epoch=3": "Did you mean 'trainer.epochs'",
+    }.items(),
+)
+def test_a_mistake_gets_one_sentence(words, told, command):
+    code, _, complaint = command(f"profile {words}")
+    assert code == 2 and told in complaint and complaint.count("\n") == 1

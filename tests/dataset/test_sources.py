@@ -1,0 +1,363 @@
+"""What is true of a corpus's documents, whatever they are read from."""
+
+import csv
+import gzip
+import io
+import json
+import logging
+import lzma
+import os
+
+import pyarrow
+import pyarrow.parquet
+import pytest
+import zstandard
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lmft.config.schema import DatasetConfig, DocumentRule, TextErrors
+from lmft.dataset import documents
+from lmft.dataset.documents import RULES, split_documents
+from lmft.dataset.sources import PythonDocs, TextFiles
+from lmft.dataset.splits import open_splits, warn_of_overlap
+from lmft.errors import UserError
+
+# Lines as files keep them: other separators of lines than "\n" do not end one.
+LINES = [
+    " \n",
+    "one, two\n",
+    "\n",
+    'a "quoted" word\r here\n',
+    "\u00e9\u00e8 \N{CAT FACE} \u2028 \x0b the same line\n",
+    "\ttabs\there\n",
+    "the last one, without an end",
+]
+ROWS = st.lists(
+    st.one_of(
+        st.sampled_from(["", "\n", " \n", " = Title = \n", " = = Part = = \n", "text \n", "text"]),
+        st.text(alphabet=" =\n\ra\u00e9\u2028", max_size=12),
+    ),
+    max_size=12,
+)
+
+
+def as_documents(pieces):
+    """Whole texts, from pieces."""
+    texts, text = [], ""
+    for part, ends in pieces:
+        text += part
+        if ends:
+            texts.append(text)
+            text = ""
+    assert text == "", "the last document does not end"
+    return texts
+
+
+def as_config(**changes):
+    values = {
+        "name": "text_files", "source": TextFiles("text"), "train": None, "validation": None,
+        "test": None, "validation_fraction": 0.2, "text_column": "text",
+        "errors": TextErrors.strict,
+        "document": DocumentRule.auto, "separator": "eos", "block_size": 16,
+        "max_documents": None,
+    }  # fmt: skip
+    return DatasetConfig(**{**values, **changes})
+
+
+def read(place, column="text", document="auto"):
+    """The documents of files."""
+    config = as_config(
+        source=TextFiles(column), train=str(place), document=DocumentRule[document], test=str(place)
+    )
+    return as_documents(open_splits(config)["test"].pieces())
+
+
+def encode(suffix, rows):
+    """A file's bytes."""
+    if suffix in (".txt", ".md"):
+        return "".join(rows).encode()
+    records = [{"number": number, "text": row} for number, row in enumerate(rows)]
+    if suffix == ".jsonl":
+        return "".join(json.dumps(record) + "\n" for record in records).encode()
+    if suffix == ".json":
+        return json.dumps(records, ensure_ascii=False).encode()
+    if suffix == ".csv":
+        text = io.StringIO(newline="")
+        writer = csv.DictWriter(text, ["number", "text"])
+        writer.writeheader()
+        writer.writerows(records)
+        return text.getvalue().encode()
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), buffer)
+    return buffer.getvalue()
+
+
+FORMATS = [".txt", ".md", ".jsonl", ".json", ".csv", ".parquet"]
+COMPRESS = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".xz": lzma.compress,
+    ".zst": zstandard.ZstdCompressor().compress,
+}
+
+
+def write(folder, suffix, rows, compression=""):
+    path = folder / f"rows{suffix}{compression}"
+    path.write_bytes(COMPRESS[compression](encode(suffix, rows)))
+    return path
+
+
+def one_sentence(caught):
+    message = str(caught.value)
+    assert "\n" not in message and message.endswith(".") and len(message) < 500, message
+    return message
+
+
+@given(ROWS, st.sampled_from(sorted(RULES)))
+def test_the_documents_of_every_rule_joined_are_the_text(rows, rule):
+    assert "".join(as_documents(split_documents(iter(rows), rule))) == "".join(rows)
+
+
+@given(ROWS, st.sampled_from(sorted(RULES)))
+def test_documents_that_flow_in_small_pieces_are_the_same(rows, rule):
+    whole = as_documents(split_documents(iter(rows), rule))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(documents, "PIECE_SIZE", 5)
+        pieces = list(split_documents(iter(rows), rule))
+    assert as_documents(pieces) == whole
+    assert all(len(text) <= 5 for text, _ in pieces)
+
+
+@given(ROWS)
+def test_rows_are_documents_lines_end_and_a_file_is_one(rows):
+    assert as_documents(split_documents(iter(rows), "row")) == rows
+    assert len(as_documents(split_documents(iter(rows), "file"))) == (1 if rows else 0)
+    for line in as_documents(split_documents(iter(rows), "line")):
+        assert "\n" not in line[:-1]
+
+
+def test_paragraphs_part_where_blank_lines_end():
+    text = ["\n", "a\n", "b\n", " \n", "\n", "c\n"]
+    assert as_documents(split_documents(iter(text), "blank_line")) == ["\na\nb\n \n\n", "c\n"]
+
+
+def test_an_article_starts_at_a_title_between_blank_rows():
+    first = [" \n", " = One = \n", " \n", " text = \n", " = Not one = \n", " \n"]
+    second = [" = Two = \n", " \n", " = = Part = = \n", " \n", "text\n"]
+    found = as_documents(split_documents(iter(first + second), "article"))
+    assert found == ["".join(first), "".join(second)]
+
+
+@pytest.mark.parametrize("kind", ["txt", "parquet"])
+def test_wikitext_2_has_600_and_60_and_60_articles(kind, wikitext):
+    names = {"train": "train", "validation": "valid", "test": "test"}
+    if kind == "parquet":
+        names = {name: f"parquet/{name}" for name in names}
+    places = {name: str(wikitext / f"{place}.{kind}") for name, place in names.items()}
+    splits = open_splits(as_config(**places, document=DocumentRule.article))
+    counts = {name: sum(ends for _, ends in split.pieces()) for name, split in splits.items()}
+    assert counts == {"train": 600, "validation": 60, "test": 60}
+
+
+@pytest.mark.parametrize("compression", COMPRESS)
+@pytest.mark.parametrize("suffix", FORMATS)
+def test_every_format_gives_the_same_rows(suffix, compression, tmp_path):
+    path = write(tmp_path, suffix, LINES, compression)
+    (part,) = TextFiles("text").parts(str(path))
+    assert list(part.read()) == LINES
+    assert list(part.read()) == LINES, "a second reading differs"
+    whole = suffix in (".txt", ".md")
+    assert read(path) == (["".join(LINES)] if whole else LINES)
+
+
+@pytest.mark.parametrize("compression", [name for name in COMPRESS if name])
+def test_compressed_files_joined_are_all_read(compression, tmp_path):
+    path = write(tmp_path, ".txt", LINES, compression)
+    path.write_bytes(path.read_bytes() * 3)
+    assert read(path) == ["".join(LINES) * 3]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_a_null_is_an_empty_text(suffix, tmp_path):
+    assert read(write(tmp_path, suffix, ["a", None, "b"])) == ["a", "", "b"]
+
+
+def test_a_folder_and_a_glob_give_their_files_in_order_of_name(tmp_path):
+    (tmp_path / "deep").mkdir()
+    for name in ("b.txt", "a.md", "deep/c.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "picture.png").write_bytes(b"\xff")
+    assert read(tmp_path) == ["a.md", "b.txt", "deep/c.txt"]
+    assert read(tmp_path / "*.txt") == ["b.txt"]
+    assert read(tmp_path / "**" / "*.txt") == ["b.txt", "deep/c.txt"]
+
+
+@pytest.mark.parametrize("place", ["missing.txt", "*.jsonl", "empty"])
+def test_a_place_without_files_is_named(place, tmp_path):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError) as caught:
+        read(tmp_path / place)
+    assert place in one_sentence(caught)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+def test_a_column_that_is_not_there_is_named_with_those_that_are(suffix, tmp_path):
+    path = write(tmp_path, suffix, LINES)
+    with pytest.raises(UserError) as caught:
+        read(path, column="body")
+    for word in ("dataset.text_column", "'body'", str(path), "number", "text"):
+        assert word in one_sentence(caught)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_a_column_of_numbers_is_refused(suffix, tmp_path):
+    path = write(tmp_path, suffix, LINES)
+    with pytest.raises(UserError) as caught:
+        read(path, column="number")
+    assert "dataset.text_column" in one_sentence(caught) and "int" in str(caught.value)
+
+
+BROKEN = {
+    **{f"{suffix}{c}": (suffix, c, 0.6) for suffix in (".txt", ".parquet") for c in COMPRESS if c},
+    **{suffix: (suffix, "", 0.6) for suffix in (".jsonl", ".json", ".parquet")},
+}
+
+
+@pytest.mark.parametrize("suffix, compression, kept", BROKEN.values(), ids=BROKEN)
+def test_a_file_that_was_cut_off_is_named(suffix, compression, kept, tmp_path):
+    path = write(tmp_path, suffix, [line * 50 for line in LINES], compression)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(kept * len(content))])
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(path) in one_sentence(caught)
+
+
+@pytest.mark.parametrize("suffix", [".txt.gz", ".txt.xz", ".txt.zst", ".parquet", ".json"])
+def test_a_file_that_is_something_else_is_named(suffix, tmp_path):
+    path = tmp_path / f"rows{suffix}"
+    path.write_bytes(b"this is none of these formats\n" * 20)
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(path) in one_sentence(caught)
+
+
+def test_damage_in_the_middle_of_a_parquet_file_is_named(tmp_path):
+    path = write(tmp_path, ".parquet", [line * 50 for line in LINES])
+    content = bytearray(path.read_bytes())
+    content[4:400] = bytes(396)
+    path.write_bytes(content)
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(path) in one_sentence(caught)
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl", ".json", ".csv"])
+@pytest.mark.parametrize("compression", ["", ".gz"])
+def test_text_that_is_not_utf_8_is_named(suffix, compression, tmp_path):
+    path = tmp_path / f"rows{suffix}{compression}"
+    content = encode(suffix, ["caf#\n"]).replace(b"#", b"\xe9")
+    path.write_bytes(COMPRESS[compression](content))
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(path) in one_sentence(caught) and "0xe9" in str(caught.value)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json"])
+def test_half_a_character_is_refused(suffix, tmp_path):
+    path = tmp_path / f"rows{suffix}"
+    record = '{"text": "\\ud83d"}'
+    path.write_text(record if suffix == ".jsonl" else f"[{record}]")
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(path) in one_sentence(caught)
+
+
+@given(st.integers(2, 60), st.floats(0.01, 0.99))
+def test_held_out_documents_are_whole_disjoint_and_the_same_every_time(tmp_path_factory, n, part):
+    path = tmp_path_factory.mktemp("held") / "rows.jsonl"
+    rows = [f"document {number}\n" for number in range(n)]
+    path.write_bytes(encode(".jsonl", rows))
+
+    def split():
+        splits = open_splits(as_config(train=str(path), validation_fraction=part))
+        return {name: as_documents(some.pieces()) for name, some in splits.items()}
+
+    found = split()
+    assert set(found) == {"train", "validation"}
+    assert sorted(found["train"] + found["validation"]) == sorted(rows)
+    assert [row for row in rows if row in found["train"]] == found["train"], "order is lost"
+    assert len(found["validation"]) == min(n - 1, max(1, round(part * n)))
+    assert split() == found
+
+
+def test_a_single_document_cannot_be_held_out(tmp_path):
+    path = write(tmp_path, ".txt", LINES)
+    with pytest.raises(UserError) as caught:
+        as_documents(open_splits(as_config(train=str(path)))["validation"].pieces())
+    assert "dataset.validation" in one_sentence(caught)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7, 100])
+def test_max_documents_keeps_the_first_of_each_split(count, tmp_path):
+    rows = [f"document {number}" for number in range(20)]
+    path = str(write(tmp_path, ".jsonl", rows))
+    all_of = open_splits(as_config(train=path))
+    some_of = open_splits(as_config(train=path, max_documents=count))
+    for name, split in some_of.items():
+        assert as_documents(split.pieces()) == as_documents(all_of[name].pieces())[:count]
+
+
+def test_training_text_that_is_validated_on_is_warned_of(tmp_path, caplog):
+    path, other = write(tmp_path, ".txt", LINES), tmp_path / "other.txt"
+    other.write_bytes(path.read_bytes())
+    with caplog.at_level(logging.WARNING, logger="lmft"):
+        warn_of_overlap(open_splits(as_config(train=str(path), validation=str(other))))
+    assert "dataset.validation has the same content as dataset.train" in caplog.text
+    caplog.clear()
+    other.write_text("something else")
+    with caplog.at_level(logging.WARNING, logger="lmft"):
+        warn_of_overlap(open_splits(as_config(train=str(path), validation=str(other))))
+        warn_of_overlap(open_splits(as_config(train=str(path))))
+    assert not caplog.text
+
+
+def test_a_digest_follows_content_and_not_file_times_or_names(tmp_path):
+    def find(place, **changes):
+        return open_splits(as_config(train=str(place), **changes))["train"].digest()
+
+    path = write(tmp_path, ".txt", LINES)
+    first = find(path)
+    os.utime(path, (0, 0))
+    assert find(path) == first
+    moved = path.rename(tmp_path / "moved.txt")
+    assert find(moved) == first
+    others = [
+        find(moved, validation=str(moved)),
+        find(moved, validation_fraction=0.5),
+        find(moved, max_documents=2),
+        find(moved, document=DocumentRule.line),
+        find(moved, source=TextFiles("body")),
+    ]
+    moved.write_text("".join(LINES) + "!")
+    assert len({first, *others, find(moved)}) == 7
+
+
+def test_python_s_documentation_holds_out_20_topics():
+    from pydoc_data.topics import topics
+
+    source = PythonDocs()
+    places = {"train": "train", "validation": "validation"}
+    splits = open_splits(as_config(name="python_docs", source=source, **places))
+    found = {name: as_documents(split.pieces()) for name, split in splits.items()}
+    assert len(found["validation"]) == 20
+    assert sorted(found["train"] + found["validation"]) == sorted(topics.values())
+    assert splits["train"].digest() != splits["validation"].digest()
+
+
+@given(st.lists(st.text(alphabet="ab\n", max_size=9), max_size=6))
+def test_one_document_starts_at_a_title_between_blank_rows_whatever_is_before(rows):
+    rows = [row.replace("\n", "") + "\n" for row in rows]
+    text = ["start\n", *rows, " \n", " = Title = \n", " \n", "end\n"]
+    found = as_documents(split_documents(iter(text), "article"))
+    assert len(found) == 2 and found[1] == " = Title = \n \nend\n"

@@ -1,0 +1,148 @@
+"""Memory that runs out, for real: a sentence with the knobs, or smaller micro-batches."""
+
+import json
+import multiprocessing
+import resource
+import subprocess
+import sys
+import time
+from pathlib import Path
+from threading import Thread
+
+import numpy as np
+import pytest
+import torch
+
+from lmft.config.schema import Precision
+from lmft.errors import Fault, UserError
+from lmft.hardware.allocator import peak_memory
+from lmft.hardware.device import Hardware
+from lmft.tracker.run_log import read_curve
+from tests.conftest import compose, enter, read_config, start, warm_up
+
+RUN = (
+    "model=gpt2_tiny model.config={n_layer:4,n_embd:128,n_head:2} dataset.block_size=256 "
+    "trainer.batch_size=64 trainer.max_steps=3 model.dropout=0.1 hardware=cpu tracker=none "
+    "hardware.precision=fp32 cache_root=cache trainer.evaluate_every=2 optimizer.lr=1e-3 "
+    "evaluation.max_blocks=2"
+)
+ROOM = 2**20 * 450  # bytes: for some blocks with all that is made of them, not for 64
+
+
+def enter_scarce(line, folder, log, room):
+    """The command, in a process that may take so much more memory until its size has settled."""
+    if room:
+        with open("/proc/self/status") as file:
+            used = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
+        resource.setrlimit(resource.RLIMIT_DATA, (used + room, resource.RLIM_INFINITY))
+        Thread(target=wait_and_lift, args=(Path(folder),), daemon=True).start()
+    enter(line, folder, log, {})
+
+
+def wait_and_lift(folder):
+    """What is made at a run's end, Arrow's own gigabyte above all, is not what is tested here."""
+    while not list(folder.glob("runs/*-*/micro_batch.json")):
+        time.sleep(0.02)
+    resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+
+
+def run_scarce(line, folder, room=ROOM):
+    """Exit code and output of the command with so little memory."""
+    folder.mkdir(exist_ok=True)
+    log = folder / "log"
+    context = multiprocessing.get_context("forkserver")
+    process = context.Process(target=enter_scarce, args=(line, str(folder), str(log), room))
+    process.start()
+    process.join(100)
+    return process.exitcode, log.read_text()
+
+
+def test_the_peak_is_of_this_program_and_not_of_the_one_that_started_it():
+    held = np.ones(2**28, dtype=np.uint8)
+    words = "from lmft.allocator import peak_memory; print(peak_memory())"
+    found = subprocess.run([sys.executable, "-c", words], capture_output=True, check=True)
+    assert 2**22 < int(found.stdout) < held.nbytes < peak_memory()
+
+
+@pytest.fixture(scope="module")
+def line(tmp_path_factory):
+    warm_up()
+    root = tmp_path_factory.mktemp("corpus")
+    words = "dataset=text_files model.vocab_size=300"
+    for split, count in {"train": 2000, "validation": 100}.items():
+        (root / f"{split}.txt").write_text("the cat sat on a mat and saw one dog\n" * 4 * count)
+        words += f" dataset.{split}={root / f'{split}.txt'}"
+    return f"{RUN} {words}"
+
+
+def test_the_sentence_names_the_knobs(line, tmp_path):
+    code, printed = run_scarce(f"{line} hardware.micro_batch_size=64", tmp_path)
+    assert code == 1 and "Traceback" not in printed
+    assert "lmft: Memory ran out on cpu with hardware.micro_batch_size=64; lower that (auto finds " \
+        "what fits) or dataset.block_size, or add hardware.checkpoint_activations=true.\n" in printed  # fmt: skip # noqa: E501
+
+
+def test_auto_halves_until_it_fits_and_going_on_repeats_it(line, tmp_path):
+    auto = f"{line} hardware.micro_batch_size=auto trainer.checkpoint_every=1"
+    code, printed = run_scarce(auto, tmp_path / "scarce")
+    assert code == 0, printed
+    (folder,) = (tmp_path / "scarce" / "runs").glob("*-*")
+    sizes = json.loads((folder / "micro_batch.json").read_text())
+    size = min(sizes.values())
+    assert sizes.keys() == {"1"} and 1 <= size < 64
+    assert f"going on as with hardware.micro_batch_size={size}." in printed
+    # The very numbers of that size from the start, dropout and all.
+    process = start(f"{line} hardware.micro_batch_size={size}", tmp_path)
+    process.join(100)
+    (straight,) = (tmp_path / "runs").glob("*-*")
+    for key in ("train/loss", "train/grad_norm", "validation/loss"):
+        assert read_curve(folder, key) == read_curve(straight, key), key
+    weights = "checkpoint/model.safetensors"
+    assert (folder / weights).read_bytes() == (straight / weights).read_bytes()
+    # With memory for all of it, the same command keeps to what the run began with.
+    (folder / "result.json").unlink()
+    (folder / "metrics.jsonl").unlink()
+    code, printed = run_scarce(auto, tmp_path / "scarce", room=0)
+    assert code == 0 and read_curve(folder, "train/loss") == read_curve(straight, "train/loss")
+
+
+def test_a_single_block_that_does_not_fit_is_the_end():
+    hardware = Hardware(torch.device("cpu"), Precision.fp32, 5, False, False, adapts=True)
+    tried = []
+
+    def work():
+        tried.append(hardware.micro_batch_size)
+        return torch.empty(2**60, dtype=torch.uint8)  # more than any machine has
+
+    with pytest.raises(Fault, match="even with hardware.micro_batch_size=1; lower dataset.block_"):
+        hardware.fit(work)
+    assert tried == [5, 2, 1]
+
+
+def test_what_was_left_of_a_try_is_cleared_before_the_next():
+    hardware = Hardware(torch.device("cpu"), Precision.fp32, 4, False, False, adapts=True)
+    left = []
+
+    def work():
+        left.append(hardware.micro_batch_size)
+        if hardware.micro_batch_size > 2:
+            torch.empty(2**60, dtype=torch.uint8)
+        return list(left)
+
+    assert hardware.fit(work, left.clear) == [2]
+
+
+def test_other_errors_are_no_matter_of_memory():
+    hardware = Hardware(torch.device("cpu"), Precision.fp32, 4, False, False, adapts=True)
+    with pytest.raises(RuntimeError, match="mat1 and mat2"):
+        hardware.fit(lambda: torch.zeros(2, 3) @ torch.zeros(2, 3))
+    assert hardware.micro_batch_size == 4
+
+
+def test_several_processes_say_that_they_do_not_adapt():
+    read_config(compose("hardware=cpu", "hardware.micro_batch_size=auto"))
+    for strategy in ("ddp", "fsdp"):
+        with pytest.raises(UserError, match=f"set it to a number with hardware={strategy}"):
+            read_config(compose(f"hardware={strategy}", "hardware.micro_batch_size=auto"))
+    with pytest.raises(UserError, match="number from 1 to .*, or auto, not 'many'"):
+        read_config(compose("hardware=cpu", "hardware.micro_batch_size=many"))

@@ -1,0 +1,84 @@
+"""Texts of strangers only say something: no escape, markup or HTML gets through."""
+
+import io
+import unicodedata
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from markdown_it import MarkdownIt
+from rich.table import Table
+
+from lmft.analysis.compare.report import escape_markdown
+from lmft.evaluation.generation import Sample
+from lmft.output.markdown import fence, table
+from lmft.output.sanitize import plain
+from lmft.output.terminal import Screen, Terminal
+
+NASTY = [
+    "\x1b[2J\x1b[31mred",
+    "\x1b]0;title\x07",
+    "\x1b]8;;http://evil\x1b\\click\x1b]8;;\x1b\\",
+    "\x9b31m",
+    "\u202etxt.exe\u202c",
+    "\u2066x\u2069",
+    "a\rb",
+    "\x00\x08\x7f",
+    "[bold red]x[/bold red][link=http://evil]y[/link]",
+    "<script>alert(1)</script><img src=x onerror=alert(1)>",
+    "`` ``` \n# head\n| a | b |",
+    "![x](javascript:alert(1)) &lt;b&gt; :warning:",
+]
+
+
+TURNS = ("LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI")  # bidirectional
+
+
+def is_steering(text):
+    return any(
+        (unicodedata.category(c) in ("Cc", "Cs") and c not in "\n\t")
+        or unicodedata.bidirectional(c) in TURNS
+        for c in text
+    )
+
+
+@settings(max_examples=50)
+@given(st.text() | st.sampled_from(NASTY))
+def test_plain_text_steers_nothing_and_says_the_same(text):
+    shown = plain(text)
+    assert not is_steering(shown) and len(shown) == len(text)
+    assert plain(shown) == shown
+    assert "\n" not in plain(text, lines=False)
+
+
+def test_letters_of_all_languages_stay():
+    text = "naïve Ελλάδα می‌خواهم 日本語　字 👩‍🔬 a\u00a0b"
+    assert plain(text) == text
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_the_terminal_shows_texts_as_they_are(text):
+    file = io.StringIO()
+    terminal = Terminal(Screen(file=file, width=200))
+    values = {group: {} for group in ("dataset", "model", "objective", "optimizer", "trainer")}
+    values["dataset"] = {"name": text}
+    values["model"] = {"label": text, "name": text}
+    terminal.show_config(text, values, {"model": text})
+    terminal.say(text)
+    terminal.show_samples(text, [Sample(text, text)])
+    terminal.show_jobs([(1, text, "failed", 1.0, text)])
+    cells = Table(text, title=text)
+    cells.add_row(text)
+    Screen(file=file, width=200).print(text, cells)
+    shown = file.getvalue()
+    assert not is_steering(shown)
+    if text.isprintable() and "\n" not in text:  # markup is text
+        assert text in shown
+
+
+@pytest.mark.parametrize("text", NASTY)
+def test_markdown_shows_texts_as_they_are(text):
+    for body in (fence(text), table(("a", text), [(text, "b")]), escape_markdown(text)):
+        assert not is_steering(body)
+        html = MarkdownIt("commonmark").enable("table").render(body)
+        assert "<script" not in html and "<img" not in html and "href" not in html

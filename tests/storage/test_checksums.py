@@ -1,0 +1,148 @@
+"""Sealed folders: any damage is found, and what was damaged in a cache is made anew."""
+
+import time
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmft.dataset.token_stream import open_stream
+from lmft.dataset.tokenizer import open_trained_tokenizer, tokenizer_digest
+from lmft.errors import Fault
+from lmft.storage.cache import make_once
+from lmft.storage.checksums import SEAL, is_whole, seal
+from tests.conftest import Fit
+from tests.dataset.test_token_stream import PROSE, as_split, train_small
+
+CONTENT = st.binary(max_size=40)
+
+
+def damage(path, place, bit):
+    """Flip a bit of the byte at `place`, or cut the file there if `bit` is None."""
+    content = bytearray(path.read_bytes())
+    if bit is None:
+        del content[place:]
+    else:
+        content[place] ^= 1 << bit
+    path.write_bytes(content)
+
+
+@settings(deadline=None, max_examples=60)
+@given(files=st.lists(CONTENT, min_size=1, max_size=3), data=st.data())
+def test_any_flipped_bit_and_any_cut_is_found_in_any_file(tmp_path_factory, files, data):
+    folder = tmp_path_factory.mktemp("sealed")
+    (folder / "inner").mkdir()
+    for number, content in enumerate(files):
+        (folder / ("inner" if number == 2 else ".") / f"{number}.bin").write_bytes(content)
+    seal(folder)
+    assert is_whole(folder)
+    paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
+    path = data.draw(st.sampled_from(paths))
+    place = data.draw(st.integers(0, path.stat().st_size - 1))
+    damage(path, place, data.draw(st.none() | st.integers(0, 7)))
+    assert not is_whole(folder)
+
+
+def test_no_bit_of_a_seal_can_flip_unseen(tmp_path):
+    (tmp_path / "some.bin").write_bytes(b"content")
+    seal(tmp_path)
+    whole = (tmp_path / SEAL).read_bytes()
+    for place in range(len(whole)):
+        for bit in (*range(8), None):
+            damage(tmp_path / SEAL, place, bit)
+            assert not is_whole(tmp_path)
+            (tmp_path / SEAL).write_bytes(whole)
+    assert is_whole(tmp_path)
+
+
+def test_a_file_too_many_or_too_few_is_found(tmp_path):
+    (tmp_path / "empty").write_bytes(b"")
+    seal(tmp_path)
+    (tmp_path / "more").write_bytes(b"")
+    assert not is_whole(tmp_path)
+    (tmp_path / "more").unlink()
+    assert is_whole(tmp_path)
+    (tmp_path / "empty").unlink()
+    assert not is_whole(tmp_path)
+
+
+def test_a_check_takes_a_few_milliseconds_for_10_megabytes(tmp_path):
+    (tmp_path / "ids.bin").write_bytes(bytes(range(250)) * 400_000)  # 100 MB
+    seal(tmp_path)
+    started = time.perf_counter()
+    assert is_whole(tmp_path)
+    assert (time.perf_counter() - started) / 10 < 0.05  # 3 ms where nothing else is at work
+
+
+@pytest.mark.parametrize("name", ["ids.bin", "ends.bin", "bytes.bin", "about.json", SEAL])
+@pytest.mark.parametrize("bit", [5, None])
+def test_a_damaged_token_cache_is_told_of_and_made_anew(name, bit, tmp_path, caplog):
+    tokenizer = train_small()
+
+    def open_ids():
+        split = as_split([PROSE, PROSE * 2])
+        return open_stream(split, tokenizer, "eos", tmp_path).ids.tolist()
+
+    expected = open_ids()
+    (folder,) = (path for path in (tmp_path / "tokens").iterdir() if path.is_dir())
+    assert open_ids() == expected and not caplog.records
+    damage(folder / name, (folder / name).stat().st_size // 2, bit)
+    assert open_ids() == expected
+    (record,) = caplog.records
+    assert record.getMessage() == f"{folder} is not as it was written; it is made anew."
+    assert is_whole(folder) and open_ids() == expected and len(caplog.records) == 1
+
+
+def test_a_damaged_tokenizer_in_the_cache_is_trained_again(tmp_path, caplog):
+    def digest_now():
+        return tokenizer_digest(
+            open_trained_tokenizer(lambda: iter([PROSE] * 9), "a", 300, tmp_path)
+        )
+
+    expected = digest_now()
+    (file,) = tmp_path.glob("tokenizers/*/tokenizer.json")
+    damage(file, file.read_bytes().index(b"sat"), 2)
+    assert digest_now() == expected
+    assert "is made anew" in caplog.text
+
+
+def test_what_fails_while_it_is_made_leaves_the_damaged_one_to_be_found_again(tmp_path):
+    def fail(place):
+        (place / "half").write_text("half")
+        raise OSError(28, "No space left on device")
+
+    folder = tmp_path / "some" / "folder"
+    for _ in range(2):
+        with pytest.raises(Fault, match=f"no room left on the disk for {folder}"):
+            make_once(folder, fail)
+        assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == []
+    make_once(folder, lambda place: (place / "whole").write_text("whole"))
+    assert is_whole(folder)
+
+
+def test_best_weights_that_were_damaged_do_not_become_the_result(corpus, tmp_path):
+    fit = Fit(tmp_path)
+    overrides = [
+        *corpus, "dataset.block_size=16", "trainer.max_steps=6", "trainer.evaluate_every=3",
+        "trainer.checkpoint_every=2", "optimizer.lr=1e-2", "hardware.precision=fp32",
+    ]  # fmt: skip
+    ruined = []
+
+    def ruin(step, folder):
+        """What a run asks after each validation, and says no to."""
+        best = folder.checkpoints / f"best-{step}" / "model.safetensors"
+        if step == 6 and not ruined:
+            damage(best, best.stat().st_size // 2, 3)
+            ruined.append(best.parent)
+        return False
+
+    with pytest.raises(Fault) as told:
+        fit(*overrides, prune=ruin)
+    assert str(ruined[0]) in str(told.value) and "same command again" in str(told.value)
+    (folder,) = (tmp_path / "runs").glob("*-*")
+    assert not (folder / "result.json").exists() and not (folder / "checkpoint").exists()
+    again = fit(*overrides)
+    weights = (again / "checkpoint" / "model.safetensors").read_bytes()
+    whole = Fit(tmp_path / "straight")(*overrides)
+    assert weights == (whole / "checkpoint" / "model.safetensors").read_bytes()
+    assert not (again / "checkpoint" / SEAL).exists()

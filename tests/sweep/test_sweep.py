@@ -1,0 +1,174 @@
+"""Sweeps: each job once to its end, whatever happens; one parent; nothing left running."""
+
+import os
+import subprocess
+import time
+from contextlib import suppress
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lmft.config.build import as_values, check_types
+from lmft.sweep.callback import common_knobs, swept_names
+from lmft.sweep.job import pick_knobs
+from lmft.tracker.run_log import read_points
+from tests.commands.test_cli import spawn
+from tests.conftest import Store, compose, kill, start, wait_for, warm_up
+from tests.trainer.test_resume import line_of
+
+NEVER = 10**23  # warm-up steps: the learning rate stays next to nothing
+# 2 x 2 jobs, of which one fails: a huge learning rate without warm-up.
+GRID = f"-m optimizer.lr=1e-2,1e20 trainer.warmup_steps=0,{NEVER} trainer.epochs=1"
+
+
+def tracked(folder):
+    """The parents and children in the store of `folder`, each with its status."""
+    client = Store(folder).client
+    runs = client.search_runs([found.experiment_id for found in client.search_experiments()])
+    parents = {run.info.run_id: run for run in runs if "lmft.sweep" in run.data.tags}
+    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in parents]
+    assert len(parents) + len(children) == len(runs)
+    return list(parents.values()), children
+
+
+def check_grid(folder):
+    """Each job of the grid has run once to its end, but for the one that fails."""
+    (parent,), children = tracked(folder)
+    assert parent.info.status == "FAILED"
+    assert sorted(child.info.status for child in children) == ["FAILED"] + 3 * ["FINISHED"]
+    (failed,) = (child for child in children if child.info.status == "FAILED")
+    assert failed.info.run_name == "lr=1e20 warmup_steps=0"
+    assert "lower optimizer.lr" in failed.data.tags["reason"]
+    for child in children:
+        run = Path(child.data.tags["lmft.folder"])
+        points = [(p.step, key) for p in read_points(run) for key in p.metrics]
+        assert len(points) == len(set(points))
+        Store(folder).points(run, "train/loss")  # each step once
+    assert len(list(folder.glob("runs/*/result.json"))) == 3
+
+
+def test_a_grid_killed_as_a_whole_goes_on_and_ends_with_each_job_run_once(
+    corpus, tmp_path, store_at_hand
+):
+    warm_up()
+    line, log = line_of(corpus, "clm") + f" {GRID}", tmp_path / "log.txt"
+    process = start(line, tmp_path, log)
+    wait_for(lambda: len(list(tmp_path.glob("runs/*/result.json"))) >= 1)
+    kill(process)
+    process = start(line, tmp_path, log)
+    process.join(120)
+    assert process.exitcode == 1, log.read_text()[-2000:]
+    check_grid(tmp_path)
+
+
+def test_a_finished_sweep_answers_and_more_values_join_the_same_parent(
+    corpus, command, tmp_path, store_at_hand
+):
+    line = line_of(corpus, "clm", "trainer.max_steps=2") + " -m seed=0,1"
+    assert command(line)[0] == 0
+    results = {path: path.read_bytes() for path in tmp_path.glob("runs/*/result.json")}
+    assert len(results) == 2
+    code, printed, _ = command(f"{line},2")
+    assert code == 0 and printed.count("has finished already") == 2
+    assert {path: path.read_bytes() for path in results} == results
+    (parent,), children = tracked(tmp_path)
+    assert parent.info.status == "FINISHED"
+    assert sorted(child.info.run_name for child in children) == ["seed=0", "seed=1", "seed=2"]
+
+
+def test_a_sweep_that_does_not_compose_begins_nothing(command, corpus, tmp_path, store_at_hand):
+    line = line_of(corpus, "clm", "trainer.max_steps=1")
+    code, _, complaint = command(f"{line} -m trainer.max_stepz=1,2")
+    assert code == 2 and "trainer.max_steps" in complaint and complaint.count("\n") == 1
+    assert tracked(tmp_path) == ([], [])
+    assert not list(tmp_path.glob("runs/.launches/*"))
+    assert command(f"{line} -m optimizer=adamw,adafactor")[0] == 0
+    assert command(f"{line} -m optimizer=adamw,adaptor")[0] == 2
+    (parent,), children = tracked(tmp_path)
+    assert parent.info.status == "FAILED" and len(children) == 2
+
+
+def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path, store_at_hand):
+    line = line_of(corpus, "clm", "trainer.epochs=99") + " -m optimizer.lr=1e30,1e-3 seed=0,1"
+    process = start(line, tmp_path, tmp_path / "log.txt")
+
+    def third_is_at_work():  # those that fail don't come so far
+        folders = [path.parent for path in tmp_path.glob("runs/*/metrics.jsonl")]
+        return any(points.step > 9 for folder in folders for points in read_points(folder))
+
+    wait_for(third_is_at_work)
+    os.kill(process.pid, 2)
+    process.join(60)
+    assert process.exitcode == 130
+    (parent,), children = tracked(tmp_path)
+    assert parent.info.status == "FAILED"
+    assert sorted(child.info.status for child in children) == ["FAILED", "FAILED", "KILLED"]
+
+
+def test_two_launches_of_one_grid_at_once_run_nothing_twice(corpus, tmp_path, store_at_hand):
+    line = line_of(corpus, "clm") + f" {GRID}"
+    logs = [tmp_path / "one.txt", tmp_path / "two.txt"]
+    both = [start(line, tmp_path, log) for log in logs]
+    for process in both:
+        process.join(200)
+    assert [process.exitcode for process in both] == [1, 1], logs[0].read_text()[-2000:]
+    check_grid(tmp_path)
+    for folder in tmp_path.glob("runs/*-*"):
+        if (folder / "result.json").exists():
+            assert (folder / "run.log").read_text().count("step 0: validation loss") == 1
+
+
+@pytest.mark.soak
+def test_memory_does_not_grow_from_job_to_job(corpus, tmp_path):
+    line = line_of(corpus, "clm", "trainer.max_steps=2", "tracker=none") + " -m seed=range(0,11)"
+    process = start(line, tmp_path, tmp_path / "log.txt")
+    meter, sizes = psutil.Process(process.pid), {}
+    while process.is_alive():
+        finished = len(list(tmp_path.glob("runs/*/result.json")))
+        with suppress(psutil.NoSuchProcess):
+            sizes.setdefault(finished, meter.memory_info().rss)
+        time.sleep(0.02)
+    process.join()
+    assert process.exitcode == 0 and max(sizes) == 11
+    assert sizes[10] - sizes[2] < 10e6, sizes
+
+
+def test_a_failing_launch_folder_or_tracker_is_one_sentence(command, corpus):
+    code, _, complaint = command(line_of(corpus) + " -m seed=0,1 tracker.uri=ftp://nowhere")
+    assert code == 2 and "tracker.uri" in complaint and complaint.count("\n") == 1
+
+
+def test_the_sweep_is_known_by_what_its_jobs_have_in_common(corpus):
+    def common(*overrides):
+        values = as_values(check_types(compose(*corpus, *overrides)))
+        return common_knobs(values, ["seed", "optimizer"])
+
+    assert common("seed=1", "optimizer.lr=1", "hardware.micro_batch_size=2") == common()
+    assert common("trainer.epochs=1") != common()
+
+
+def test_what_varies_is_named_in_short():
+    assert swept_names(["a.lr=1,2", "b=3", "seed=range(0,3)"], {"params": {"c.lr": "4,5"}}) == [
+        "a.lr", "seed", "c.lr",
+    ]  # fmt: skip
+    words = ["optimizer.lr=3e-05", "seed=1", "b.size=1e+30", "c.size=4", "trainer.epochs=2"]
+    names = ["optimizer.lr", "seed", "b.size", "c.size"]
+    assert pick_knobs(words, names) == {
+        "lr": "3e-5", "seed": "1", "b.size": "1e30", "c.size": "4",
+    }  # fmt: skip
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
+def test_jobs_in_processes_of_their_own(launcher, corpus, tmp_path):
+    pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
+    line = line_of(corpus, "clm", "trainer.max_steps=2")
+    line += f" -m hydra/launcher={launcher} seed=0,1 optimizer.lr=1e-3,1e30"
+    process = spawn(line, tmp_path, stdout=subprocess.PIPE)
+    table = process.communicate(timeout=150)[0]
+    assert process.returncode == 1
+    (parent,), children = tracked(tmp_path)
+    assert parent.info.status == "FAILED"
+    assert sorted(c.info.status for c in children) == 2 * ["FAILED"] + 2 * ["FINISHED"]
+    assert table.count("finished") == 2 and table.count("failed") >= 2

@@ -1,0 +1,191 @@
+"""A step that is not finite: the run stops and says why, or goes on as if it had not been."""
+
+import json
+import math
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from transformers import GPT2Config, GPT2LMHeadModel
+
+from lmft.config.schema import Precision
+from lmft.dataset.tokenizer import train_tokenizer
+from lmft.hardware.device import Hardware
+from lmft.model.mixed_precision import build_network
+from lmft.objective import Batch
+from lmft.tracker.run_log import read_curve
+from lmft.trainer.checkpoint import Checkpoints
+from lmft.trainer.step import LossScale, dropout_seed, find_gradients
+from tests.conftest import start
+
+RUN = [
+    "dataset.block_size=16", "trainer.batch_size=2", "trainer.epochs=1", "optimizer.lr=1e-3",
+    "trainer.checkpoint_every=1", "hardware.precision=fp32", "trainer.evaluate_every=5",
+]  # fmt: skip
+RARE = "Z"
+
+
+@pytest.fixture
+def ill(corpus, tmp_path):
+    """A corpus with a rare letter, of which a causal model makes no finite number."""
+    lines = (tmp_path / "train.txt").read_text().splitlines(keepends=True)
+    (tmp_path / "train.txt").write_text("".join([*lines[:20], f"the {RARE}\n", *lines[20:]]))
+    tokenizer = train_tokenizer(iter(["the cat sat on a mat"]), 300)
+    model = small_gpt2(tokenizer)
+    with torch.no_grad():
+        model.transformer.wte.weight[tokenizer(RARE)["input_ids"][1]] = 1e38
+    return [*corpus, *saved(model, tokenizer, tmp_path / "ill")], tokenizer
+
+
+def small_gpt2(tokenizer):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64,
+                        tie_word_embeddings=False)  # fmt: skip
+    return GPT2LMHeadModel(config)
+
+
+def saved(model, tokenizer, folder):
+    model.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return ["model=pretrained", f"model.name={folder}"]
+
+
+def bad_steps(folder):
+    return {int(path.stem.rpartition("-")[2]): json.loads(path.read_text())
+            for path in folder.glob("nonfinite-*.json")}  # fmt: skip
+
+
+def test_the_run_has_failed_and_says_what_it_was(ill, fit, tmp_path, store, command):
+    words = [*ill[0], *RUN, *store.overrides, f"cache_root={tmp_path / 'cache'}", "hardware=cpu"]
+    code, _, complaint = command(" ".join(words))
+    (folder,) = (tmp_path / "runs").glob("*-*")
+    ((step, facts),) = bad_steps(folder).items()
+    assert code == 1 and complaint.startswith(f"lmft: At step {step} the loss is nan, the learning")
+    assert "trainer.on_nonfinite=skip" in complaint and "optimizer.lr" in complaint
+    assert f"its batch is in {folder}/nonfinite-{step}.json.\n" in complaint
+    assert store.run_of(folder).info.status == "FAILED"
+    assert facts["loss"] == "nan" and facts["grad_norm"] == "nan" and facts["learning_rate"] > 0
+    rare = ill[1](RARE)["input_ids"][1]
+    assert [rare in row for row in facts["inputs"]].count(True) == 1 == len(facts["blocks"]) - 1
+    assert facts["dropout_seeds"] == [dropout_seed(0, step, 0)]
+    assert read_curve(folder, "train/loss").keys() == set(range(1, step))
+
+
+def test_a_skipped_step_leaves_weights_and_optimizer_as_they_were(ill, fit):
+    kept = {}
+
+    def keep(step, folder):
+        """The tensors of the checkpoints that are there after a validation."""
+        for path in folder.checkpoints.glob("step-*/state.safetensors"):
+            kept[int(path.parent.name[5:])] = load_file(path)
+        return False
+
+    words = [*ill[0], *RUN, "trainer.on_nonfinite=skip", "trainer.evaluate_every=1"]
+    folder = fit(*words, prune=keep)
+    ((step, facts),) = bad_steps(folder).items()
+    before, after = kept[step - 1], kept[step]
+    assert before.keys() == after.keys() and len(before) > 20
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    assert any(not torch.equal(kept[step + 1][name], after[name]) for name in after)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["skipped_steps"] == 1 and math.isfinite(result["final"]["loss"])
+    assert read_curve(folder, "train/skipped_steps") == {step: 1}
+    assert read_curve(folder, "train/loss").keys() == set(range(1, result["steps"] + 1)) - {step}
+
+
+def test_a_run_that_skips_goes_on_with_its_count(ill, fit, tmp_path):
+    words = [*ill[0], *RUN, "trainer.on_nonfinite=skip", "trainer.max_steps=40", "trainer.epochs=9"]
+    stopped = fit(*words, prune=lambda step, folder: step == 20)
+    progress = Checkpoints(stopped / "checkpoints").newest().progress
+    assert progress["skipped_steps"] == len(bad_steps(stopped)) > 0
+    folder = fit(*words)
+    result = json.loads((folder / "result.json").read_text())
+    assert result["skipped_steps"] == len(bad_steps(folder)) > progress["skipped_steps"]
+
+
+@pytest.mark.soak
+def test_two_processes_skip_the_step_that_one_would(ill, fit, tmp_path):
+    words = [*ill[0], *RUN, "trainer.on_nonfinite=skip", "model.dropout=0"]
+    alone = fit(*words)
+    code, said, folder = run_in_two(words, tmp_path)
+    assert code == 0, said
+    assert bad_steps(folder).keys() == bad_steps(alone).keys() and len(bad_steps(alone)) == 1
+    assert read_curve(folder, "train/skipped_steps") == read_curve(alone, "train/skipped_steps")
+    for key in ("train/loss", "validation/loss"):
+        assert read_curve(folder, key) == pytest.approx(read_curve(alone, key), rel=1e-5)
+
+
+@pytest.mark.soak
+def test_two_processes_stop_at_it_with_one_sentence(ill, tmp_path):
+    code, said, folder = run_in_two([*ill[0], *RUN], tmp_path)
+    (step,) = bad_steps(folder)
+    assert code == 1 and "Traceback" not in said
+    assert said.count("lmft: At step") == said.count(f"At step {step} the loss is nan") == 1
+    assert not (folder / "result.json").exists()
+
+
+def run_in_two(words, tmp_path):
+    """Exit code, output and folder of a run that two processes share."""
+    team = "hardware=ddp hardware.processes=2 hardware.device=cpu hardware.precision=fp32"
+    line = f"{' '.join(words)} {team} tracker=none cache_root=cache run_root=team"
+    process = start(line, tmp_path, tmp_path / "log")
+    process.join(300)
+    (folder,) = tmp_path.glob("team/*-*")
+    return process.exitcode, (tmp_path / "log").read_text(), folder
+
+
+def test_a_finite_loss_with_an_infinite_gradient_is_no_step(corpus, fit, tmp_path):
+    tokenizer = train_tokenizer(iter(["the cat sat on a mat"]), 300)
+    model = small_gpt2(tokenizer)
+    with torch.no_grad():
+        model.lm_head.weight *= 1e24
+    words = [*corpus, *RUN, *saved(model, tokenizer, tmp_path / "steep")]
+    with pytest.raises(FloatingPointError, match=r"the loss is \d.*the gradient's norm inf"):
+        fit(*words)
+
+
+def test_skipping_ends_where_it_is_hopeless(corpus, fit, tmp_path):
+    tokenizer = train_tokenizer(iter(["the cat sat on a mat"]), 300)
+    model = small_gpt2(tokenizer)
+    with torch.no_grad():
+        model.lm_head.weight *= 1e24
+    words = [*corpus, *RUN, *saved(model, tokenizer, tmp_path / "steep"), "trainer.epochs=99",
+             "trainer.on_nonfinite=skip", "trainer.evaluate_every=100"]  # fmt: skip
+    with pytest.raises(FloatingPointError, match="20 steps in a row .* the last of them 20:"):
+        fit(*words)
+    (folder,) = (tmp_path / "runs").glob("*-*")
+    assert bad_steps(folder).keys() == set(range(1, 21))
+
+
+def test_what_no_loss_scale_mends_leaves_the_scale_as_it_was():
+    tokenizer = train_tokenizer(iter(["the cat sat on a mat"]), 300)
+    model = small_gpt2(tokenizer)
+    with torch.no_grad():
+        model.transformer.wte.weight[7] = 1e38
+    hardware = Hardware(torch.device("cpu"), Precision.fp16, 2, False, False)
+    network, scale = build_network(model, hardware), LossScale(None)
+    before = None
+    for token, finite in ((9, True), (7, False)):
+        blocks = torch.full((2, 8), token)
+        loss, norm = find_gradients(network, [Batch(blocks, blocks)], hardware, 0, 1, scale)
+        assert math.isfinite(norm) is finite
+        before = scale.value if finite else before
+        network.model.zero_grad()
+    assert scale.value == before
+
+
+def test_only_what_changes_numbers_changes_the_key(corpus):
+    from lmft.config.build import read_config
+    from lmft.dataset.splits import open_splits
+    from lmft.runs.run_id import name_folder, recipe
+    from tests.conftest import compose
+
+    def key(*overrides):
+        config, values = read_config(compose(*corpus, *overrides))
+        splits = open_splits(config.dataset)
+        assert ("on_nonfinite" in recipe(config.model, values, splits)["trainer"]) is bool(
+            overrides
+        )
+        return name_folder(config, values, splits).key
+
+    assert key() != key("trainer.on_nonfinite=skip")

@@ -1,0 +1,212 @@
+"""Killed anywhere and started again, a run ends as if nothing had happened."""
+
+import json
+import os
+import random
+import shutil
+import signal
+import tempfile
+import time
+from pathlib import Path
+
+import pytest
+
+from lmft.storage.hub import content_digest
+from lmft.tracker.run_log import read_facts, read_points
+from lmft.trainer.checkpoint import Checkpoints
+from tests.conftest import Store, kill, start, wait_for, warm_up
+
+# Enough to be killed in: steps, evaluations with a new best, checkpoints, points sent.
+BUSY = [
+    "dataset.block_size=16", "trainer.batch_size=4", "trainer.epochs=3", "trainer.evaluate_every=6",
+    "trainer.checkpoint_every=4", "cache_root=cache", "hardware=cpu", "optimizer.lr=1e-2",
+]  # fmt: skip
+MODELS = {
+    "clm": ["model=gpt2_tiny", "model.config={n_layer:1,n_embd:32,n_head:2}"],
+    "mlm": ["model=bert_tiny", "model.config={num_hidden_layers:1,hidden_size:32}"],
+}
+PRECISION = {"clm": "hardware.precision=bf16", "mlm": "hardware.precision=fp32"}
+EXEMPT = {"train/tokens_per_second", "train/share_of_limit"}
+
+
+def line_of(overrides, objective="clm", *more):
+    return " ".join([*BUSY, *overrides, f"objective={objective}", *MODELS[objective], *more])
+
+
+def outcome(folder, store):
+    """All that must not depend on how often a run was killed."""
+    result = json.loads((folder / "result.json").read_text())
+    del result["timing"]
+    noted = [(p.step, k, v) for p in read_points(folder) for k, v in p.metrics.items()]
+    points = {(step, key): value for step, key, value in noted if key not in EXEMPT}
+    assert len(noted) == len({(step, key) for step, key, _ in noted}), "noted twice"
+    shown = {}
+    for key in {key for _, key in points}:
+        shown |= {(step, key): value for step, value in store.points(folder, key).items()}
+    assert shown == points, "the store and the folder differ"
+    assert store.run_of(folder).info.status == "FINISHED"
+    assert not (folder / "checkpoints").exists()
+    return content_digest(str(folder / "checkpoint"), ""), points, result
+
+
+def run_to_its_end(line, folder, log):
+    process = start(line, folder, log)
+    process.join(120)
+    assert process.exitcode == 0, log.read_text()[-3000:]
+    return next(path for path in folder.glob("runs/*") if (path / "result.json").exists())
+
+
+def check_kills(line, tmp_path, kills, seed, empty_store=None):
+    """Runs that are killed at random moments, so often in all, end as one that is not killed.
+
+    Each makes a store, and may be killed at it, unless there is an empty one to begin with.
+    """
+    dice, log = random.Random(seed), tmp_path / "log.txt"
+
+    def new_folder():
+        folder = Path(tempfile.mkdtemp(dir=tmp_path))
+        if empty_store:
+            shutil.copy(empty_store, folder)
+        return folder
+
+    warm_up()
+    folder, started = new_folder(), time.monotonic()
+    expected = outcome(run_to_its_end(line, folder, log), Store(folder))
+    lasts = time.monotonic() - started
+    while kills:
+        folder = new_folder()
+        ended = False
+        while kills and not ended:
+            process = start(line, folder, log)
+            process.join(dice.uniform(0.1, 0.9 * lasts))
+            ended = process.exitcode is not None
+            kill(process)
+            kills -= not ended
+        assert outcome(run_to_its_end(line, folder, log), Store(folder)) == expected
+
+
+@pytest.mark.parametrize("objective", MODELS)
+def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
+    objective, corpus, tmp_path, empty_store
+):
+    kills = {"clm": 2, "mlm": 1}[objective]
+    seed = 38  # the first moments are in the middle of the run, where there is something to lose
+    line = line_of(corpus, objective, PRECISION[objective])
+    check_kills(line, tmp_path, kills, seed, empty_store)
+
+
+@pytest.mark.soak
+@pytest.mark.parametrize(("objective", "kills"), [("clm", 12), ("mlm", 12), ("clm", 100)])
+def test_however_often_it_is_killed(objective, kills, corpus, tmp_path):
+    line = line_of(corpus, objective, PRECISION[objective])
+    check_kills(line, tmp_path, kills, seed=kills)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, store_at_hand):
+    line = line_of(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=400")
+    process = start(line, tmp_path)
+    wait_for(lambda: [p for f in tmp_path.glob("runs/*-*") for p in read_points(f) if p.step > 9])
+    os.kill(process.pid, number)
+    process.join(60)
+    assert process.exitcode == 128 + number
+    (folder,) = tmp_path.glob("runs/*-*")
+    last = max(points.step for points in read_points(folder))
+    assert Checkpoints(folder / "checkpoints").newest().progress["step"] == last
+    assert Store(tmp_path).run_of(folder).info.status == "KILLED"
+
+
+def test_a_finished_run_answers_at_once_and_fills_a_store(corpus, command, tmp_path, store_at_hand):
+    line = line_of(corpus, "clm", "trainer.max_steps=3")
+    assert command(f"{line} tracker=none")[0] == 0
+    (folder,) = tmp_path.glob("runs/*-*")
+    (folder / "checkpoint" / "model.safetensors").unlink()  # which is not needed
+    before = {path: path.read_bytes() for path in folder.rglob("*.json*")}
+    for _ in range(2):
+        code, printed, _ = command(line)
+        assert code == 0 and "has finished already" in printed and "validation, best" in printed
+    assert {path: path.read_bytes() for path in folder.rglob("*.json*")} == before
+    outcome_points = Store(tmp_path).points(folder, "train/loss")
+    assert list(outcome_points) == [1, 2, 3]
+    assert Store(tmp_path).run_of(folder).info.status == "FINISHED"
+
+
+def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, store_at_hand):
+    line = line_of(corpus, "clm", "trainer.max_steps=3")
+    for more in ("", "fresh=true", "fresh=true"):
+        assert command(f"{line} {more}")[0] == 0
+    (folder,) = (path for path in tmp_path.glob("runs/*-*") if "~" not in path.name)
+    for number in (1, 2):
+        old = folder.with_name(f"{folder.name}~{number}")
+        assert (old / "result.json").exists()
+        tags = Store(tmp_path).run_of(old).data.tags
+        assert tags["superseded"] == "true" and read_facts(old)["tags"]["superseded"] == "true"
+    assert "superseded" not in Store(tmp_path).run_of(folder).data.tags
+
+
+def test_a_run_root_that_is_moved_whole_keeps_its_runs_in_mlflow(
+    corpus, command, tmp_path, store_at_hand
+):
+    done = line_of(corpus, "clm", "trainer.max_steps=3")
+    begun = line_of(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=60")
+    assert command(done)[0] == 0
+    process = start(begun, tmp_path)
+    wait_for(lambda: [p for f in tmp_path.glob("runs/*-*") for p in read_points(f) if p.step > 9])
+    os.kill(process.pid, signal.SIGTERM)
+    process.join(60)
+    store = Store(tmp_path)
+    ids = {path.name: store.run_of(path).info.run_id for path in tmp_path.glob("runs/*-*")}
+    assert len(ids) == 2
+    (tmp_path / "runs").rename(tmp_path / "elsewhere")
+    code, printed, _ = command(f"{done} run_root=elsewhere")
+    assert code == 0 and "has finished already" in printed
+    code, printed, _ = command(f"{begun} run_root=elsewhere")
+    assert code == 0 and "Going on from step" in printed
+    for name, run_id in ids.items():
+        folder = tmp_path / "elsewhere" / name
+        outcome(folder, store)  # each point once, and FINISHED
+        run = store.run_of(folder)
+        assert run.info.run_id == run_id
+        query = f"source_run_id = '{run_id}'"
+        (model,) = store.client.search_logged_models([run.info.experiment_id], query)
+        assert Path(model.tags["lmft.checkpoint"]) == folder / "checkpoint"
+    assert len(store.client.search_runs([run.info.experiment_id])) == 2
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_run_at_work_is_not_started_twice(corpus, command, tmp_path):
+    from lmft.storage.lock import held
+
+    line = line_of(corpus, "clm", "trainer.max_steps=3", "tracker=none")
+    assert command(line)[0] == 0
+    (folder,) = tmp_path.glob("runs/*-*")
+    with held(folder):
+        code, _, complaint = command(f"{line} fresh=true")
+        assert code == 3 and f"in process {os.getpid()} on" in complaint
+        assert complaint.count("\n") == 1
+
+
+def test_the_precision_of_the_first_start_is_kept(corpus, command, tmp_path, monkeypatch):
+    line = line_of(corpus, "clm", "trainer.max_steps=3", "tracker=none")
+    monkeypatch.setattr("lmft.hardware.device.has_bf16", lambda device: True)
+    monkeypatch.setattr("lmft.trainer.run.conclude", lambda *args: 1 / 0)
+    assert command(line)[0] == 1
+    (folder,) = tmp_path.glob("runs/*-*")
+    assert read_facts(folder)["precision"] == "bf16"
+    monkeypatch.undo()
+    monkeypatch.setattr("lmft.hardware.device.has_bf16", lambda device: False)
+    code, _, complaint = command(f"{line} hardware.micro_batch_size=2")
+    assert code == 2 and "started in bf16" in complaint and "fresh=true" in complaint
+
+
+def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(corpus, tmp_path, command):
+    line = line_of(corpus, "clm", "tracker=none")
+    log = tmp_path / "log.txt"
+    process = start(line, tmp_path, log)
+    newest = wait_for(lambda: sorted(tmp_path.glob("runs/*-*/checkpoints/step-1[26]")))[-1]
+    kill(process)
+    (newest / "weights.safetensors").write_bytes(b"nothing")
+    code, printed, complaint = command(line)
+    assert code == 0 and "Going on from step" in printed
+    if newest.exists():
+        assert "is damaged; going on from the one before" in complaint

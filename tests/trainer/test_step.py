@@ -1,0 +1,151 @@
+"""The loop: how a batch is split changes nothing, and the numbers are transformers.Trainer's."""
+
+import importlib.util
+import json
+import sys
+from functools import partial
+
+import numpy as np
+import pytest
+import torch
+from torch.optim import SGD, AdamW
+from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
+
+from lmft.config.build import read_config
+from lmft.config.schema import Precision
+from lmft.dataset.batches import Batches
+from lmft.dataset.splits import open_splits
+from lmft.dataset.token_stream import Blocks, TokenStream
+from lmft.dataset.tokenizer import train_tokenizer
+from lmft.hardware.device import Hardware
+from lmft.model.mixed_precision import build_network
+from lmft.objective import CausalLM, MaskedLM
+from lmft.optimizer import build_optimizer, learning_rate_factor, take_step
+from lmft.trainer.components import gather
+from lmft.trainer.step import accumulate_gradients, dropout_seed
+from tests.conftest import compose
+
+
+def tiny_model(objective):
+    torch.manual_seed(0)
+    if isinstance(objective, CausalLM):
+        config = GPT2Config(vocab_size=300, n_embd=32, n_layer=2, n_head=2, n_positions=64,
+                            attn_pdrop=0, resid_pdrop=0, embd_pdrop=0)  # fmt: skip
+        return GPT2LMHeadModel(config)
+    from transformers import BertConfig, BertForMaskedLM
+
+    return BertForMaskedLM(
+        BertConfig(vocab_size=300, hidden_size=32, num_hidden_layers=2, num_attention_heads=2,
+                   intermediate_size=64, hidden_dropout_prob=0, attention_probs_dropout_prob=0)
+    )  # fmt: skip
+
+
+def gradients(objective, micro_batch_size):
+    tokenizer = train_tokenizer(iter(["a cat"]), 300)
+    ids = (np.arange(16 * 7 + 5) * 7 % 270 + 10).astype(np.uint16)  # 8 blocks, the last short
+    stream = TokenStream(ids, np.array([len(ids)]), np.array([len(ids)]), "")
+    batch = next(Batches(Blocks(stream, 16), objective, tokenizer).training(8, 0, True))
+    model = tiny_model(objective)
+    hardware = Hardware(torch.device("cpu"), Precision.fp32, micro_batch_size, False, False)
+    network = build_network(model, hardware)
+    loss = accumulate_gradients(network, batch, hardware, seed=0, step=1)
+    return loss, torch.cat([weight.grad.flatten() for weight in model.parameters()])
+
+
+@pytest.mark.parametrize("objective", [CausalLM(), MaskedLM(0.3)], ids=["clm", "mlm"])
+def test_how_a_batch_is_split_changes_neither_loss_nor_gradient(objective):
+    whole, gradient = gradients(objective, 8)
+    for micro_batch_size in (1, 2, 3):
+        loss, split_gradient = gradients(objective, micro_batch_size)
+        assert loss.targets == whole.targets
+        assert loss.nats == pytest.approx(whole.nats, rel=1e-6)
+        assert float((gradient - split_gradient).norm() / gradient.norm()) < 1e-6
+
+
+def test_the_learning_rate_rises_then_falls_so_that_nothing_is_left_after_the_last_step():
+    linear = [learning_rate_factor("linear", 0, step, 4) for step in (1, 2, 3, 4)]
+    assert linear == [1, 0.75, 0.5, 0.25]
+    warm = [learning_rate_factor("cosine", 3, step, 9) for step in range(1, 11)]
+    assert warm[:4] == [0.25, 0.5, 0.75, 1.0]
+    assert warm[4:] == sorted(warm[4:], reverse=True) and warm[-1] == pytest.approx(0)
+    assert learning_rate_factor("constant", 0, 99, 100) == 1
+
+
+@pytest.mark.parametrize("make", [SGD, partial(AdamW, eps=0.1)])
+def test_a_fused_optimizer_clips_as_any_other(make):
+    moved = []
+    for fused in (False, True):
+        torch.manual_seed(0)
+        weight = torch.nn.Parameter(torch.randn(3, 5))
+        optimizer = make([weight], lr=0.1, fused=fused)
+        for shrink in (4.0, 1.0):
+            weight.grad = torch.randn_like(weight)
+            take_step(optimizer, [weight.grad], shrink)
+        moved.append(weight.detach().clone())
+    assert torch.allclose(*moved, rtol=1e-5)
+    plain = make([weight], lr=0.1)
+    weight.grad = 4 * torch.ones_like(weight)
+    take_step(plain, [weight.grad], 4.0)
+    assert torch.equal(weight.grad, torch.ones_like(weight))
+
+
+def test_only_matrices_and_embeddings_decay():
+    model = tiny_model(CausalLM())
+    optimizer = build_optimizer(
+        lambda groups: torch.optim.AdamW(groups, lr=1, weight_decay=0.1), model
+    )  # noqa: E501
+    decay = {id(w): g["weight_decay"] for g in optimizer.param_groups for w in g["params"]}
+    for name, weight in model.named_parameters():
+        expected = 0.0 if "ln" in name or "bias" in name else 0.1
+        assert decay[id(weight)] == expected, name
+
+
+def test_dropout_has_dice_of_its_own_for_each_step_and_micro_batch():
+    seeds = {dropout_seed(s, n, m) for s in range(5) for n in range(5) for m in range(5)}
+    assert len(seeds) == 125 and max(seeds) < 2**63
+
+
+def small_gpt2(folder, stories):
+    torch.manual_seed(0)
+    config = GPT2Config(vocab_size=512, n_embd=64, n_layer=3, n_head=4, n_positions=128)
+    GPT2LMHeadModel(config).save_pretrained(folder)
+    AutoTokenizer.from_pretrained(stories).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def peer(shared):
+    pytest.importorskip("accelerate")
+    spec = importlib.util.spec_from_file_location("peer", shared / "peers" / "hf_trainer.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.mark.filterwarnings("ignore")  # the peer's own
+@pytest.mark.parametrize("kind", ["stories260k", "gpt2"])
+def test_losses_are_those_of_transformers_trainer(
+    kind, peer, stories, real_text, fit, store, tmp_path, monkeypatch, capsys
+):
+    name = stories if kind == "stories260k" else small_gpt2(tmp_path / "gpt2", stories)
+    overrides = [
+        *real_text, "model=pretrained", f"model.name={name}", "model.dropout=0",
+        "dataset.separator=none", "trainer.shuffle=false", "trainer.max_steps=20",
+        "optimizer.lr=5e-4", "hardware.precision=fp32", "evaluation.max_blocks=20",
+    ]  # fmt: skip
+    folder = fit(*overrides, *store.overrides)
+    config, _ = read_config(compose(*overrides, f"cache_root={tmp_path / 'cache'}"))
+    batches = gather(config, open_splits(config.dataset)).batches
+    for split, blocks in {"train": 160, "validation": 20}.items():
+        np.save(tmp_path / f"{split}.npy", batches[split].blocks.read(np.arange(blocks)))
+    words = f"--model {name} --train {tmp_path}/train.npy --eval {tmp_path}/validation.npy "
+    words += f"--steps 20 --lr 5e-4 --no-dropout --out {tmp_path}/out"
+    monkeypatch.setattr(sys, "argv", ["hf_trainer.py", *words.split()])
+    capsys.readouterr()
+    peer.main()
+    theirs = json.loads(capsys.readouterr().out.strip().splitlines()[-1])
+    ours = store.points(folder, "train/loss")
+    assert list(ours) == list(range(1, 21))
+    assert list(ours.values()) == pytest.approx(theirs["losses"], rel=1e-4)
+    final = json.loads((folder / "result.json").read_text())["final"]
+    assert final["loss"] == pytest.approx(theirs["eval_loss"], rel=1e-4)
