@@ -18,8 +18,8 @@ from lmft.commands.console import prepare
 from lmft.config import CONF
 
 if TYPE_CHECKING:
-    from lmft.trainer.components import Materials
-    from lmft.trainer.context import Session
+    from lmft.trainer.components import Components
+    from lmft.trainer.session import Session
 
 SHARED = Path(os.environ.get("LMFT_SHARED", Path(__file__).parents[1] / "shared")).absolute()
 TEXT = SHARED / "data" / "wikitext-2"
@@ -52,8 +52,8 @@ def main() -> None:
 def train(turns: Turns) -> None:
     """A turn is an optimizer step and, where the run is tracked, its note to the tracker."""
     with open_run(words_of(turns.job)) as session:
-        save_blocks(session.materials, "train", turns.job)
-        turns.begin(**size_of(session.materials))
+        save_blocks(session.components, "train", turns.job)
+        turns.begin(**size_of(session.components))
         session.engine.start(None, 0, None)
         for _ in range(turns.job.turns):
             step = session.engine.step()
@@ -67,14 +67,14 @@ def evaluate(turns: Turns) -> None:
     from lmft.config.build import read_config
     from lmft.config.compose import compose
     from lmft.dataset.splits import open_splits
-    from lmft.trainer.components import gather
+    from lmft.trainer.components import build_components
     from lmft.trainer.evaluate import score
 
     config, _ = read_config(compose(CONF, words_of(turns.job)))
-    materials = gather(config, open_splits(config.dataset, only=("validation",)))
-    save_blocks(materials, "validation", turns.job)
-    turns.begin(**size_of(materials))
-    score("validation", config, materials, advance=lambda windows: turns.done())
+    components = build_components(config, open_splits(config.dataset, only=("validation",)))
+    save_blocks(components, "validation", turns.job)
+    turns.begin(**size_of(components))
+    score("validation", config, components, advance=lambda windows: turns.done())
 
 
 @contextmanager
@@ -102,15 +102,15 @@ def open_run(words: list[str]) -> Iterator["Session"]:
         yield session
 
 
-def save_blocks(materials: "Materials", split: str, job: Job) -> None:
+def save_blocks(components: "Components", split: str, job: Job) -> None:
     """The blocks that the turns read, for the other side."""
     numbers = np.arange(job.turns * job.batch)
-    np.save(job.blocks, materials.batches[split].blocks.read(numbers).numpy())
+    np.save(job.blocks, components.batches[split].blocks.read(numbers).numpy())
 
 
-def size_of(materials: "Materials") -> dict[str, float]:
+def size_of(components: "Components") -> dict[str, float]:
     """What the arithmetic of a step follows from."""
-    model = materials.network.model
+    model = components.network.model
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),
         "layers": model.config.num_hidden_layers,

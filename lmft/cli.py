@@ -14,13 +14,13 @@ from lmft.commands.console import (
     describe,
     exit_code,
     prepare,
+    redacted_output,
     report,
-    shown_discreetly,
 )
 from lmft.commands.preload import load_torch_ahead
 from lmft.config import CONF
-from lmft.errors import Busy, Refused, Stopped, UserError, did_you_mean
-from lmft.hardware.ranks import is_leader, is_started_in_team
+from lmft.errors import Interrupted, Refused, RunLocked, UserError, did_you_mean
+from lmft.hardware.ranks import is_distributed, is_rank_zero
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -52,8 +52,8 @@ def main() -> int:
         if verb:
             tell(words[0], words[1:])
             return DONE
-        return lead() if is_leader() else follow()
-    except Stopped as stopped:
+        return lead() if is_rank_zero() else follow()
+    except Interrupted as stopped:
         print(f"lmft: stopped{'' if verb else '; the same command goes on'}.", file=sys.stderr)
         return 128 + stopped.signal_number
     except Exception as error:
@@ -77,13 +77,13 @@ def lead() -> int:
     try:
         return train()
     except Exception as error:
-        if is_started_in_team():
+        if is_distributed():
             from lmft.hardware.process_group import join
 
             join().say(describe(error))
         raise
     finally:
-        if is_started_in_team():
+        if is_distributed():
             from lmft.hardware.process_group import join
 
             join().end()
@@ -134,11 +134,11 @@ def train() -> int:
     whole = False
     load_torch_ahead()
     try:
-        with shown_discreetly():
+        with redacted_output():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
         whole = True
     except Refused as refused:
-        if isinstance(refused.error, Busy):
+        if isinstance(refused.error, RunLocked):
             sweep.leave()
         raise refused.error from None
     except Exception as error:

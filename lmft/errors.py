@@ -14,7 +14,7 @@ class UserError(ValueError):
     """Something the user can mend: one sentence that names the knob, its value and the way out."""
 
 
-class Silent(UserError):
+class StoreUnavailable(UserError):
     """A store that does not answer now; it may do so later."""
 
     def __init__(self, what: str, way_out: str):
@@ -22,11 +22,11 @@ class Silent(UserError):
         self.what = what
 
 
-class Busy(RuntimeError):
+class RunLocked(RuntimeError):
     """Another process is at the same work."""
 
 
-class Differs(RuntimeError):
+class VerificationError(RuntimeError):
     """A promise does not hold; its text says where."""
 
 
@@ -34,11 +34,11 @@ class Fault(RuntimeError):
     """The machine's, not the user's: one sentence that names what is wrong and the way out."""
 
 
-class TeamFailed(RuntimeError):
+class WorkerFailed(RuntimeError):
     """Another process of the run ended; its text says which and why."""
 
 
-class Stopped(BaseException):
+class Interrupted(BaseException):
     """A signal asked the run to end; not an Exception, so nothing swallows it on its way up."""
 
     def __init__(self, signal_number: int):

@@ -48,7 +48,9 @@ class Objective(Protocol):
 
     name: ClassVar[str]  # as labels and folders show it
     auto_model: ClassVar[Any]  # the transformers.AutoModelFor... with the head to train
-    ahead: ClassVar[int]  # the target at t is the token at t + ahead: 1 for causal, 0 for masked
+    target_shift: ClassVar[
+        int
+    ]  # the target at t is the token at t + ahead: 1 for causal, 0 for masked
 
     def batch(
         self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, dice: list[np.random.Generator]
@@ -68,7 +70,7 @@ class CausalLM:
 
     name: ClassVar[str] = "clm"
     auto_model: ClassVar[Any] = AutoModelForCausalLM
-    ahead: ClassVar[int] = 1
+    target_shift: ClassVar[int] = 1
 
     def batch(
         self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, dice: list[np.random.Generator]
@@ -94,7 +96,7 @@ class MaskedLM:
 
     name: ClassVar[str] = "mlm"
     auto_model: ClassVar[Any] = AutoModelForMaskedLM
-    ahead: ClassVar[int] = 0
+    target_shift: ClassVar[int] = 0
 
     def batch(
         self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, dice: list[np.random.Generator]

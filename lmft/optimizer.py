@@ -55,20 +55,20 @@ def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int
     return SCHEDULES[schedule]((step - 1 - warmup_steps) / max(1, steps - warmup_steps))
 
 
-def take_step(optimizer: Optimizer, gradients: list[Tensor], shrink: float) -> None:
+def take_step(optimizer: Optimizer, gradients: list[Tensor], clip_divisor: float) -> None:
     """Let the weights move, by gradients that are divided by `shrink` before.
 
     What torch's GradScaler asks of fused optimizers is asked of them here: they divide on the way.
     """
-    if shrink == 1.0:
+    if clip_divisor == 1.0:
         optimizer.step()
     elif getattr(optimizer, "_step_supports_amp_scaling", False) and type(gradients[0]) is Tensor:
         scaled: Any = optimizer
-        scaled.grad_scale = torch.tensor(shrink, device=gradients[0].device)
+        scaled.grad_scale = torch.tensor(clip_divisor, device=gradients[0].device)
         optimizer.step()
         del scaled.grad_scale
     else:
-        torch._foreach_div_(gradients, shrink)
+        torch._foreach_div_(gradients, clip_divisor)
         optimizer.step()
 
 
@@ -85,7 +85,9 @@ def moves_in_slices(optimizer: Optimizer, weights: Iterable[Tensor]) -> bool:
 
 
 @torch.no_grad()
-def take_step_in_slices(optimizer: Optimizer, twins: dict[Tensor, Tensor], shrink: float) -> None:
+def take_step_in_slices(
+    optimizer: Optimizer, low_precision: dict[Tensor, Tensor], clip_divisor: float
+) -> None:
     """What torch's fused AdamW does, slice by slice, so that memory is passed through once.
 
     A slice's gradient is made wide, its weights moved and rounded for the twin while all are in the
@@ -93,20 +95,22 @@ def take_step_in_slices(optimizer: Optimizer, twins: dict[Tensor, Tensor], shrin
 
     Args:
         optimizer: as `moves_in_slices` wants it.
-        twins: narrow weights with their gradients, for each weight.
-        shrink: what gradients are divided by before.
+        low_precision: narrow weights with their gradients, for each weight.
+        clip_divisor: what gradients are divided by before.
     """
-    scale = None if shrink == 1.0 else torch.tensor(shrink)
+    scale = None if clip_divisor == 1.0 else torch.tensor(clip_divisor)
     for group in optimizer.param_groups:
         for weight in group["params"]:
-            if (gradient := twins[weight].grad) is not None:
-                _move(weight, gradient, twins[weight], optimizer.state[weight], group, scale)
+            if (gradient := low_precision[weight].grad) is not None:
+                _move(
+                    weight, gradient, low_precision[weight], optimizer.state[weight], group, scale
+                )
 
 
 def _move(
     weight: Tensor,
     gradient: Tensor,
-    twin: Tensor,
+    low_precision: Tensor,
     state: dict[str, Tensor],
     group: dict[str, Any],
     scale: Tensor | None,
@@ -115,7 +119,7 @@ def _move(
     beta1, beta2 = group["betas"]
     names = ("lr", "weight_decay", "eps", "amsgrad", "maximize")
     settings = {name: group[name] for name in names} | {"beta1": beta1, "beta2": beta2}
-    whole = weight, gradient, state["exp_avg"], state["exp_avg_sq"], twin
+    whole = weight, gradient, state["exp_avg"], state["exp_avg_sq"], low_precision
     for own, narrow, mean, square, rounded in zip(*map(slices, whole), strict=True):
         torch._fused_adamw_(
             [own], [narrow.float()], [mean], [square], [], [step], grad_scale=scale, **settings

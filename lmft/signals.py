@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
-from lmft.errors import Stopped
+from lmft.errors import Interrupted
 
 _waiting = 0  # how many `finish_first` we are inside of
 
@@ -31,7 +31,7 @@ def finish_first() -> Iterator[None]:
         _waiting -= 1
         if _waiting == 0 and _asked is not None:
             number, _asked = _asked, None
-            raise Stopped(number)
+            raise Interrupted(number)
 
 
 def _stop(number: int, frame: FrameType | None) -> None:
@@ -39,4 +39,4 @@ def _stop(number: int, frame: FrameType | None) -> None:
     if _waiting:
         _asked = number
     else:
-        raise Stopped(number)
+        raise Interrupted(number)

@@ -74,7 +74,7 @@ class OptunaSweeper(Sweeper):
 
     def _lead(self, words: list[str]) -> None:
         from lmft.runs.run_dir import root_of
-        from lmft.storage.lock import held
+        from lmft.storage.lock import run_lock
         from lmft.sweep.job import read_plan, write_plan
         from lmft.sweep.optuna_study import NEVER, Study, load_optuna
 
@@ -85,7 +85,7 @@ class OptunaSweeper(Sweeper):
         launch = Path(self.config.hydra.sweep.dir).expanduser().absolute()
         plan = read_plan(launch)
         name, root = str(self.study_name or plan.key), root_of(self.config.run_root)
-        with held(root / f"study-{name}"):
+        with run_lock(root / f"study-{name}"):
             storage = self.storage or place_study(root, name)
             facts = {"name": name, "storage": storage, "pruner": self.pruner or NEVER}
             study = Study(facts, self.sampler, self.seed)

@@ -91,8 +91,8 @@ def bounds(sweep: RangeSweep) -> tuple[Any, Any, Any]:
 
 def write(value: Any) -> str:
     """A choice as Hydra reads it; Hydra's own writer loses the quotes of choice('1')."""
-    plain = r"(?!(true|false|null|inf|nan)$)[a-z_][a-z0-9_./-]*"
-    if isinstance(value, str) and not re.fullmatch(plain, value, re.IGNORECASE | re.ASCII):
+    strip_control = r"(?!(true|false|null|inf|nan)$)[a-z_][a-z0-9_./-]*"
+    if isinstance(value, str) and not re.fullmatch(strip_control, value, re.IGNORECASE | re.ASCII):
         return QuotedString(value, Quote.single).with_quotes()
     return str(Transformer.str(value))
 

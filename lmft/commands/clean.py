@@ -6,10 +6,10 @@ from pathlib import Path
 
 from lmft.config.compose import compose
 from lmft.errors import UserError
-from lmft.output.sanitize import plain
+from lmft.output.sanitize import strip_control
 from lmft.output.terminal import readable_size
-from lmft.runs.listing import State, is_run, open_archive, size_of
-from lmft.storage.lock import is_held
+from lmft.runs.listing import State, is_run, list_runs, size_of
+from lmft.storage.lock import is_locked
 
 FLAGS = ("cache", "yes")
 
@@ -31,10 +31,10 @@ def tell(words: list[str], conf: Path) -> None:
     cached = find_cached(cache_root) if flags["cache"] else []
     if not runs and not cached:
         hint = "" if flags["cache"] else "; cache=true would remove cached tokens"
-        print(plain(f"Nothing to remove: {run_root} has no unfinished run{hint}."))
+        print(strip_control(f"Nothing to remove: {run_root} has no unfinished run{hint}."))
         return
     for run in runs:
-        print(plain(f"{readable_size(size_of(run)):>12}  {run}", lines=False))
+        print(strip_control(f"{readable_size(size_of(run)):>12}  {run}", lines=False))
     if cached:
         size = sum(map(size_of, cached))
         print(f"{readable_size(size):>12}  {cache_root}: tokens and tokenizers, made again on need")
@@ -67,14 +67,14 @@ def find(name: str, root: Path) -> Path:
     # The links on the way are followed, the last name is not: a link is no run of ours to remove.
     if path.is_symlink() or path.resolve().parent != root.resolve():
         raise UserError(f"{name!r} lies outside of run_root={root}; set run_root to its folder.")
-    if is_held(path):
+    if is_locked(path):
         raise UserError(f"{name!r} is still running; stop it first, or leave it out.")
     return path.resolve()
 
 
 def unfinished(root: Path) -> list[Path]:
     """The runs of `root` that began, have not finished, and are not at work."""
-    return [entry.path for entry in open_archive(root) if entry.state is State.unfinished]
+    return [entry.path for entry in list_runs(root) if entry.state is State.unfinished]
 
 
 def find_cached(root: Path) -> list[Path]:

@@ -10,8 +10,8 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
 from lmft.config import CONF
-from lmft.errors import Busy, Differs, TeamFailed, as_fault
-from lmft.output.sanitize import Discreet, plain, redact
+from lmft.errors import RunLocked, VerificationError, WorkerFailed, as_fault
+from lmft.output.sanitize import RedactingFormatter, redact, strip_control
 from lmft.signals import listen
 
 DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
@@ -35,11 +35,11 @@ def exit_code(error: Exception) -> int:
 
     if as_mistake(error, CONF) is not None:
         return MISTAKE
-    return BUSY if isinstance(error, Busy) else FAILED
+    return BUSY if isinstance(error, RunLocked) else FAILED
 
 
 @contextmanager
-def shown_discreetly() -> Iterator[None]:
+def redacted_output() -> Iterator[None]:
     """What Hydra itself prints of a config (`-c job` and its like), without credentials."""
     if not {"-c", "--cfg", "-i", "--info", "--hydra-help"} & {
         word.partition("=")[0] for word in sys.argv
@@ -51,27 +51,29 @@ def shown_discreetly() -> Iterator[None]:
         with redirect_stdout(shown):
             yield
     finally:
-        sys.stdout.write(plain(redact(shown.getvalue())))
+        sys.stdout.write(strip_control(redact(shown.getvalue())))
 
 
 def show_traceback(error: BaseException) -> None:
     """Where it went wrong."""
-    print(plain(redact("".join(traceback.format_exception(error)))), file=sys.stderr)
+    print(strip_control(redact("".join(traceback.format_exception(error)))), file=sys.stderr)
 
 
 def describe(error: Exception) -> str:
     """What went wrong, in one sentence that gives away no secret."""
-    return plain(redact(_describe(error)))
+    return strip_control(redact(_describe(error)))
 
 
 def _describe(error: Exception) -> str:
     from lmft.config.error_messages import as_mistake
 
     mistake = as_mistake(error, CONF)
-    if mistake is not None or isinstance(error, Busy):
+    if mistake is not None or isinstance(error, RunLocked):
         return str(mistake or error)
     fault = as_fault(error)
-    if fault is not None or isinstance(error, FloatingPointError | Differs | TeamFailed):
+    if fault is not None or isinstance(
+        error, FloatingPointError | VerificationError | WorkerFailed
+    ):
         return str(fault or error)
     reason = (str(error).strip() or "no reason given").splitlines()[0].rstrip(".:")
     return f"{type(error).__name__}: {reason}; debug=true shows where."
@@ -91,5 +93,5 @@ def prepare() -> None:
         return
     console = Console(sys.stderr)
     console.setLevel(logging.WARNING)
-    console.setFormatter(Discreet("lmft: %(message)s"))
+    console.setFormatter(RedactingFormatter("lmft: %(message)s"))
     logging.getLogger().addHandler(console)

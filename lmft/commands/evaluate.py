@@ -16,13 +16,13 @@ from lmft.evaluation.result import Assessment, write_sums
 from lmft.evaluation.scoring import Scores
 from lmft.output.terminal import Terminal
 from lmft.runs.provenance import describe_source
-from lmft.runs.run_dir import RunFolder, start_folder
+from lmft.runs.run_dir import RunFolder, create_run_folder
 from lmft.runs.run_id import name_folder
 from lmft.storage.hashing import digest
 from lmft.storage.hub import content_digest
-from lmft.storage.lock import held
+from lmft.storage.lock import run_lock
 from lmft.tracker.run_log import Facts, Record, read_facts
-from lmft.trainer.components import Materials, compose_model, find_tokenizer, gather
+from lmft.trainer.components import Components, build_components, compose_model, find_tokenizer
 from lmft.trainer.evaluate import assess, find_conditions, score, windows_of
 
 MEMORY = "evaluations.json"  # in the run's folder: every result so far, by what it depends on
@@ -74,10 +74,10 @@ def evaluate_model(
             terminal.say(f"{found['label']}  (known already)")
             terminal.show_facts(found)
             return dict(found)
-    materials = gather(config, {split.name: split})
+    components = build_components(config, {split.name: split})
     config.tracker.check()
-    assessed, spread = score_draws(split, config, values, materials, terminal)
-    start_folder(folder, composed)
+    assessed, spread = score_draws(split, config, values, components, terminal)
+    create_run_folder(folder, composed)
     result = assessed.result.as_dict() | spread
     write_sums(folder.path, assessed)
     folder.write_json(MEMORY, known | {key: result})
@@ -106,19 +106,19 @@ def score_draws(
     split: Split,
     config: RunConfig,
     values: dict[str, Any],
-    materials: Materials,
+    components: Components,
     terminal: Terminal,
 ) -> tuple[Assessment, dict[str, float]]:
     """The assessment over all draws of masks, and how much the loss differs between them."""
-    once = config.objective.ahead or config.evaluation.pseudo
+    once = config.objective.target_shift or config.evaluation.pseudo
     draws = 1 if once else config.evaluation.mask_draws
-    windows = len(windows_of(split.name, config, materials))
+    windows = len(windows_of(split.name, config, components))
     with terminal.progress(0) as bars, bars.evaluation(split.name, windows * draws) as advance:
-        scores = [score(split.name, config, materials, draw, advance) for draw in range(draws)]
+        scores = [score(split.name, config, components, draw, advance) for draw in range(draws)]
     together = Scores(
         *(np.concatenate([getattr(s, name) for s in scores]) for name in vars(scores[0]))
     )
-    found = assess(split, together, config, values, materials)
+    found = assess(split, together, config, values, components)
     if draws == 1:
         return found, {}
     losses = [some.loss.mean for some in scores]
@@ -151,7 +151,7 @@ def track(
     }
     tags = {f"{name}/{key}": value for key, value in found.result.as_tags().items()}
     step = int(folder.read_json("result.json").get("best_step", 0))
-    with held(folder.path, wait=True), closing(Record(folder.path)) as record:
+    with run_lock(folder.path, wait=True), closing(Record(folder.path)) as record:
         if not read_facts(folder.path):
             corpus = config.dataset.name, split.digest()
             facts = Facts(

@@ -16,7 +16,7 @@ from lmft.evaluation.generation import Sampling, continue_text, fill_masks
 from lmft.hardware.device import find_hardware
 from lmft.model.load import context_size, load_model
 from lmft.model.mixed_precision import build_network
-from lmft.output.sanitize import plain
+from lmft.output.sanitize import strip_control
 from lmft.trainer.components import compose_model, find_tokenizer
 
 KNOBS = {"prompt": "", "tokens": "50", "temperature": "0.8", "top_p": "0.95", "seed": "0"}
@@ -39,7 +39,7 @@ def tell(words: list[str], conf: Path) -> None:
     ids = tokenize_prompt(prompt, config, tokenizer, config.dataset.separator if run else "model")
     hardware = find_hardware(config.hardware, config.trainer.batch_size)
     model = load_model(config.model, config.objective, tokenizer, config.seed)
-    check_length(len(ids), sampling.tokens if config.objective.ahead else 0, model)
+    check_length(len(ids), sampling.tokens if config.objective.target_shift else 0, model)
     compute = build_network(model, hardware).compute.eval()
     print(answer(prompt, ids, config, sampling, compute, tokenizer))
 
@@ -85,7 +85,7 @@ def tokenize_prompt(
     """
     around = find_separator(separator, tokenizer)
     bare = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    if config.objective.ahead:
+    if config.objective.target_shift:
         ids = [*around.before, *bare] or list(around.between)
         if not ids:
             raise UserError('There is nothing to continue; add prompt="Once upon a time".')
@@ -122,12 +122,12 @@ def answer(
 ) -> str:
     """The prompt and its continuation, or a line for each mask."""
     with torch.random.fork_rng(devices=[]):
-        if config.objective.ahead:
-            return plain(prompt + continue_text(model, tokenizer, ids, sampling))
+        if config.objective.target_shift:
+            return strip_control(prompt + continue_text(model, tokenizer, ids, sampling))
         masks: list[Any] = fill_masks(model, tokenizer, ids, GUESSES)
     lines = [
         f"{tokenizer.mask_token} {number}: "
         + ", ".join(f"{text or 'a space'} {share:.1%}" for text, share in guesses)
         for number, guesses in enumerate(masks, start=1)
     ]
-    return plain("\n".join([prompt, *lines]))
+    return strip_control("\n".join([prompt, *lines]))

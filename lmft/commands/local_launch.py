@@ -24,8 +24,8 @@ from lmft.commands.console import (
     report,
     show_traceback,
 )
-from lmft.errors import Busy, Stopped, TeamFailed, UserError
-from lmft.hardware.ranks import LOCAL, STORE, is_leader, share_cores
+from lmft.errors import Interrupted, RunLocked, UserError, WorkerFailed
+from lmft.hardware.ranks import LOCAL, STORE, is_rank_zero, share_cores
 
 if TYPE_CHECKING:
     from lmft.sweep.job import OpenJob
@@ -71,7 +71,7 @@ def run_together(
         try:
             told = elastic_launch(settings, work)(go, composed, files, note, str(last_words))[0]
         except SignalException as signal:
-            raise Stopped(int(signal.sigval)) from None
+            raise Interrupted(int(signal.sigval)) from None
         except ChildFailedError:
             raise read_error(last_words) from None
     if job is not None:
@@ -117,7 +117,7 @@ def work(
 
     prepare()
     register_resolvers()
-    if not is_leader():
+    if not is_rank_zero():
         from lmft.trainer.worker import follow
 
         try:
@@ -150,7 +150,7 @@ def write_error(error: BaseException, path: Path) -> None:
     """What ended a process, for the one that started it."""
     from lmft.hardware.process_group import join
 
-    if isinstance(error, Stopped):
+    if isinstance(error, Interrupted):
         told: dict[str, Any] = {"signal": error.signal_number}
     elif isinstance(error, Exception):
         if "debug=true" in sys.argv:
@@ -165,9 +165,9 @@ def write_error(error: BaseException, path: Path) -> None:
 def read_error(path: Path) -> BaseException:
     """What `write_error` wrote, as an error."""
     if not path.exists():
-        return TeamFailed("A process ended without a word; was it short of memory?")
+        return WorkerFailed("A process ended without a word; was it short of memory?")
     told = json.loads(path.read_text())
     if "signal" in told:
-        return Stopped(told["signal"])
-    kinds: dict[int, type[Exception]] = {MISTAKE: UserError, BUSY: Busy}
-    return kinds.get(told["code"], TeamFailed)(told["text"])
+        return Interrupted(told["signal"])
+    kinds: dict[int, type[Exception]] = {MISTAKE: UserError, BUSY: RunLocked}
+    return kinds.get(told["code"], WorkerFailed)(told["text"])

@@ -20,7 +20,7 @@ from lmft.errors import UserError
 from lmft.hardware.memory import start_count, used_memory
 from lmft.hardware.ranks import count_processes
 from lmft.output.terminal import Screen
-from lmft.trainer.components import gather
+from lmft.trainer.components import build_components
 
 
 def tell(words: list[str], conf: Path) -> None:
@@ -39,15 +39,17 @@ def tell(words: list[str], conf: Path) -> None:
     console = Screen()
     with console.status("opening the corpus and the model"):
         load_libraries(config)
-        materials = gather(config, splits)
-        start_count(materials.hardware.device)
+        components = build_components(config, splits)
+        start_count(components.hardware.device)
     if processes > 1 and config.hardware.strategy is Strategy.fsdp:  # which keeps all outputs
-        materials = replace(materials, network=replace(materials.network, lean=nullcontext()))
+        components = replace(
+            components, network=replace(components.network, recompute_hooks=nullcontext())
+        )
     with console.status("a few steps"):
-        process = used_memory(materials.hardware.device) - weight_bytes(materials.network.models)
-        optimizer = optimizer_bytes(config, materials.network)
-        memory, pace = rehearse(config, materials, processes, max(0, process), optimizer)
-    work, disk = find_work(config, materials), find_disk(config, materials, optimizer)
-    show(console, config, materials, processes, memory, work, pace, disk)
-    for sentence in advise(config, materials, processes, memory, disk):
+        process = used_memory(components.hardware.device) - weight_bytes(components.network.models)
+        optimizer = optimizer_bytes(config, components.network)
+        memory, pace = rehearse(config, components, processes, max(0, process), optimizer)
+    work, disk = find_work(config, components), find_disk(config, components, optimizer)
+    show(console, config, components, processes, memory, work, pace, disk)
+    for sentence in advise(config, components, processes, memory, disk):
         console.print(sentence, style="yellow", soft_wrap=True)

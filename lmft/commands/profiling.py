@@ -12,7 +12,7 @@ from lmft.errors import UserError
 from lmft.hardware.mfu import find_limit
 from lmft.output.terminal import Screen
 from lmft.runs.run_id import model_label
-from lmft.trainer.components import gather
+from lmft.trainer.components import build_components
 
 
 def tell(words: list[str], conf: Path) -> None:
@@ -30,19 +30,19 @@ def tell(words: list[str], conf: Path) -> None:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()
     with console.status("opening the corpus and the model"):
-        materials = gather(config, open_splits(config.dataset, only=("train",)))
-    hardware = materials.hardware
+        components = build_components(config, open_splits(config.dataset, only=("train",)))
+    hardware = components.hardware
     if hardware.device.type not in ("cpu", "cuda"):
         raise UserError(
             f"hardware.device is {hardware.device}, where torch can't be watched; "
             "try hardware=cpu or hardware=cuda."
         )
-    objective = materials.batches["train"].objective
-    limit = find_limit(materials.network.model, hardware, causal=bool(objective.ahead))
+    objective = components.batches["train"].objective
+    limit = find_limit(components.network.model, hardware, causal=bool(objective.target_shift))
     with console.status(f"{WARM_UP + count + WATCHED} steps"):
-        measured, memory, operations = measure(config, materials, limit, count)
-    show_speed(console, model_label(config.model), config, materials, measured, limit, memory)
-    report(console, operations, measured, config, materials)
+        measured, memory, operations = measure(config, components, limit, count)
+    show_speed(console, model_label(config.model), config, components, measured, limit, memory)
+    report(console, operations, measured, config, components)
 
 
 def read_steps(words: list[str]) -> tuple[int, list[str]]:

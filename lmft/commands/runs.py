@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lmft.config.compose import compose
 from lmft.output.terminal import Screen, readable_size
-from lmft.runs.listing import Entry, open_archive
+from lmft.runs.listing import ListedRun, list_runs
 
 COLUMNS = ("run", "state", "size", "perplexity", "differs in", "started")
 
@@ -24,7 +24,7 @@ def tell(words: list[str], conf: Path) -> None:
     """The command: `lmft runs [run_root=PATH]`."""
     root = Path(compose(conf, words).run_root).expanduser().absolute()
     console = Screen(width=None if sys.stdout.isatty() else PIPE_WIDTH)
-    entries = open_archive(root)
+    entries = list_runs(root)
     if not entries:
         console.print(Text(f"No run in {root}; lmft starts one, run_root=PATH looks elsewhere."))
         return
@@ -37,7 +37,7 @@ def tell(words: list[str], conf: Path) -> None:
         )
 
 
-def as_table(entries: list[Entry]) -> Table:
+def as_table(entries: list[ListedRun]) -> Table:
     """A row for each run."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in COLUMNS:
@@ -76,13 +76,13 @@ def label_knobs(configs: list[dict[str, Any]]) -> dict[str, str]:
     return {name: short if count[short] == 1 else name for name, short in last.items()}
 
 
-def main_result(entry: Entry) -> dict[str, Any] | None:
+def main_result(entry: ListedRun) -> dict[str, Any] | None:
     """The result on the test split, else on validation, else on any."""
     ordered = [entry.results.get(split) for split in ("test", "validation", *entry.results)]
     return next((result for result in ordered if result), None)
 
 
-def perplexity(entry: Entry) -> str:
+def perplexity(entry: ListedRun) -> str:
     """The perplexity and the split it is of."""
     result = main_result(entry)
     return "" if result is None else f"{result['perplexity']:,.2f} {result['conditions']['split']}"

@@ -7,9 +7,9 @@ from omegaconf import DictConfig, OmegaConf
 from lmft.commands.clean import find
 from lmft.config.build import build
 from lmft.config.compose import compose, load_composed
-from lmft.errors import Busy, Silent, UserError
-from lmft.runs.listing import State, open_archive, read_entry
-from lmft.storage.lock import held
+from lmft.errors import RunLocked, StoreUnavailable, UserError
+from lmft.runs.listing import State, list_runs, read_entry
+from lmft.storage.lock import run_lock
 from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.tracker.protocol import Tracker
 from lmft.tracker.run_log import read_facts
@@ -29,7 +29,7 @@ def tell(words: list[str], conf: Path) -> None:
             raise UserError(f"lmft sync takes run_root and tracker knobs, not {knob!r}.")
     composed = compose(conf, knobs)
     root = Path(composed.run_root).expanduser().absolute()
-    entries = [read_entry(find(name, root)) for name in names] or open_archive(root)
+    entries = [read_entry(find(name, root)) for name in names] or list_runs(root)
     changed = [knob.partition("=")[0] for knob in knobs if knob.startswith("tracker")]
     counts = {"sent": 0, "there already": 0, "at work": 0, "without a tracker": 0}
     failures: dict[str, UserError] = {}  # by store
@@ -41,7 +41,7 @@ def tell(words: list[str], conf: Path) -> None:
         status = "FINISHED" if finished else facts.get("status", "KILLED")
         try:
             counts[send(entry.path, tracker, status)] += 1
-        except Busy:
+        except RunLocked:
             counts["at work"] += 1
         except UserError as error:
             failures[tracker.where()] = error
@@ -69,12 +69,12 @@ def send(path: Path, tracker: Tracker, status: str) -> str:
     """
     if not isinstance(tracker, MlflowTracker):
         return "without a tracker"
-    with held(path):
+    with run_lock(path):
         if tracker.holds(path, status):
             return "there already"
         try:
             points = tracker.fill(path, status)
-        except Silent as silent:
-            raise Silent(silent.what, "lmft sync again once it does") from silent
+        except StoreUnavailable as silent:
+            raise StoreUnavailable(silent.what, "lmft sync again once it does") from silent
     print(f"{path.name}: {points:,} points, {status}")
     return "sent"

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmft.commands.console import describe, prepare, report
-from lmft.output.sanitize import plain
+from lmft.output.sanitize import strip_control
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -49,7 +49,7 @@ def run_job(composed: "DictConfig") -> float:
 
     launch, words = Path(settings.sweep.dir), list(settings.overrides.task)
     with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
-        print(plain(f"\nJob {job.note.number}: {job.note.name}"), flush=True)
+        print(strip_control(f"\nJob {job.note.number}: {job.note.name}"), flush=True)
         try:
             return go(composed, files, job)
         except Exception as error:

@@ -12,7 +12,7 @@ from lmft.objective import Batch, Objective
 ORDER = 2**64 - 1  # in place of a block's number: the dice that shuffle an epoch
 
 
-def roll(seed: int, epoch: int, block: int) -> np.random.Generator:
+def block_rng(seed: int, epoch: int, block: int) -> np.random.Generator:
     """The randomness of one block in one epoch (from 1), from a counter: there is no state to keep.
 
     Philox is the counter-based generator of Salmon et al. 2011.
@@ -32,7 +32,7 @@ class Batches:
     def __len__(self) -> int:
         """The blocks in which something can be asked: a lone last token has no target in clm."""
         tokens = len(self.blocks.stream.ids)
-        return -(-(tokens - self.objective.ahead) // self.blocks.size)
+        return -(-(tokens - self.objective.target_shift) // self.blocks.size)
 
     def steps_per_epoch(self, size: int) -> int:
         """Batches of `size` blocks in an epoch; the last may be smaller."""
@@ -62,7 +62,7 @@ class Batches:
     def _order(self, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
         if not shuffle:
             return np.arange(len(self))
-        return np.argsort(roll(seed, epoch, ORDER).random(len(self)), kind="stable")
+        return np.argsort(block_rng(seed, epoch, ORDER).random(len(self)), kind="stable")
 
     def _parts(self, numbers: np.ndarray, seed: int, epoch: int) -> list[Batch]:
         return [self._ask(part, seed, epoch) for part in self._by_length(numbers)]
@@ -72,5 +72,5 @@ class Batches:
         return [part for part in (numbers[~short], numbers[short]) if len(part)]
 
     def _ask(self, numbers: np.ndarray, seed: int, epoch: int) -> Batch:
-        dice = [roll(seed, epoch, int(number)) for number in numbers]
+        dice = [block_rng(seed, epoch, int(number)) for number in numbers]
         return self.objective.batch(self.blocks.read(numbers), self.tokenizer, dice)

@@ -17,7 +17,7 @@ from lmft.dataset.splits import Split
 from lmft.dataset.tokenization import tokenize
 from lmft.dataset.tokenizer import find_separator, tokenizer_digest
 from lmft.errors import UserError
-from lmft.storage.cache import make_once
+from lmft.storage.cache import build_once
 from lmft.storage.hashing import digest
 
 FORMAT = 2  # of the files below; raised with each change of what they hold
@@ -45,7 +45,7 @@ def open_stream(
     """
     key = digest([split.digest(), tokenizer_digest(tokenizer), separator, FORMAT])
     folder = cache_root / "tokens" / key[:32]
-    make_once(folder, lambda place: _write(split, tokenizer, separator, place))
+    build_once(folder, lambda place: _write(split, tokenizer, separator, place))
     about = json.loads((folder / "about.json").read_text())
     return TokenStream(
         ids=np.memmap(folder / "ids.bin", dtype=about["dtype"], mode="r"),

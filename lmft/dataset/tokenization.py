@@ -11,7 +11,7 @@ from transformers import PreTrainedTokenizerBase
 from lmft.dataset.chunked_tokenize import encode_long
 from lmft.dataset.documents import Piece
 from lmft.dataset.tokenizer import Separator, text_backend
-from lmft.dataset.word_cache import Tokens, Words, join, words_stand_alone
+from lmft.dataset.word_cache import Tokens, WordCache, join, words_stand_alone
 from lmft.errors import UserError
 
 logger = logging.getLogger(__name__)
@@ -56,7 +56,7 @@ def tokenize(
 
 def _fast(backend: Any) -> Encode:
     if words_stand_alone(backend):
-        return Words(backend).encode
+        return WordCache(backend).encode
     encode = backend.encode_batch_fast  # no offsets
     return lambda texts: join(found.ids for found in encode(texts, add_special_tokens=False))
 

@@ -9,7 +9,7 @@ from typing import Any
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from lmft.errors import UserError
-from lmft.storage.cache import make_once
+from lmft.storage.cache import build_once
 from lmft.storage.hashing import digest
 from lmft.storage.hub import hub_errors
 
@@ -147,5 +147,5 @@ def open_trained_tokenizer(
     def train(place: Path) -> None:
         train_tokenizer(texts(), vocab_size).save_pretrained(place)
 
-    make_once(folder, train)
+    build_once(folder, train)
     return load_tokenizer(str(folder), revision=None)

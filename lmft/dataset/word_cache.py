@@ -56,7 +56,7 @@ def join(lists: Iterable[list[int]]) -> Tokens:
     return np.fromiter(chain.from_iterable(texts), dtype=np.int64, count=total), counts
 
 
-class Words:
+class WordCache:
     """The words met so far and their tokens."""
 
     numbers: defaultdict[str, int]  # word -> its place in what follows; a new word gets the next

@@ -15,7 +15,7 @@ from transformers import (
     TopPLogitsWarper,
 )
 
-from lmft.dataset.batches import Batches, roll
+from lmft.dataset.batches import Batches, block_rng
 from lmft.objective import IGNORED
 
 PROMPT_TOKENS = 12
@@ -47,7 +47,7 @@ def draw_samples(model: PreTrainedModel, batches: Batches, count: int = 3) -> li
     """Continuations (causal) or filled gaps (masked) of the starts of `count` documents."""
     model.eval()
     with torch.random.fork_rng(devices=[]):
-        if batches.objective.ahead:
+        if batches.objective.target_shift:
             prompts = document_middles(batches, count, PROMPT_TOKENS)
             answers = continue_texts(model, batches.tokenizer, prompts)
             texts = [str(batches.tokenizer.decode(prompt)) for prompt in prompts]
@@ -156,7 +156,7 @@ def fill_masks(
 def fill_gaps(model: PreTrainedModel, batches: Batches, prompt: np.ndarray) -> Sample:
     """What the model takes the hidden tokens of `prompt` (T,) for."""
     blocks = torch.from_numpy(prompt)[None]
-    batch = batches.objective.batch(blocks, batches.tokenizer, [roll(SEED, 0, 0)])
+    batch = batches.objective.batch(blocks, batches.tokenizer, [block_rng(SEED, 0, 0)])
     logits = model(input_ids=batch.inputs.to(model.device)).logits[0].cpu()
     asked = batch.targets[0] != IGNORED
     pairs = zip(batch.targets[0, asked], logits[asked].argmax(dim=-1), strict=True)

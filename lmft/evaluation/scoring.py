@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from lmft.config.schema import EvaluationConfig, Strategy
-from lmft.dataset.batches import Batches, roll
+from lmft.dataset.batches import Batches, block_rng
 from lmft.dataset.token_stream import read_windows
 from lmft.errors import UserError
 from lmft.hardware.device import Hardware
@@ -50,7 +50,9 @@ def cut_windows(
     starts = np.arange(count) * stride
     ends = np.minimum(starts + context, tokens)
     scored = np.concatenate([[0], ends[:-1]])
-    asked = ends > np.maximum(scored, starts + objective.ahead)  # a lone token can't be predicted
+    asked = ends > np.maximum(
+        scored, starts + objective.target_shift
+    )  # a lone token can't be predicted
     windows = slice(None, config.max_blocks)
     return Windows(starts[asked][windows], ends[asked][windows], scored[asked][windows])
 
@@ -68,9 +70,9 @@ def check_evaluation(config: EvaluationConfig, block_size: int, objective: Objec
             f"evaluation.stride is {stride}, but windows are only {context} tokens long; lower it, "
             "or raise evaluation.context."
         )
-    if config.pseudo and objective.ahead:
+    if config.pseudo and objective.target_shift:
         raise UserError("evaluation.pseudo is for objective=mlm; leave it out for objective=clm.")
-    if stride < context and not objective.ahead:
+    if stride < context and not objective.target_shift:
         raise UserError(
             f"evaluation.stride is {stride} and evaluation.context {context}, but the windows of "
             "objective=mlm can't overlap; leave evaluation.stride out."
@@ -114,18 +116,18 @@ def evaluate(
     if pseudo and network.strategy is Strategy.fsdp:
         raise UserError("evaluation.pseudo can't be done by hardware=fsdp; use hardware=ddp.")
     network.compute.eval()
-    team = hardware.team
+    process_group = hardware.process_group
     groups = list(_by_length(windows, 1 if pseudo else hardware.micro_batch_size))
     found: list[tuple[np.ndarray, ...]] = []
-    for first in range(0, len(groups), team.size):  # every process takes part in each pass
-        mine = first + team.rank
+    for first in range(0, len(groups), process_group.size):  # every process takes part in each pass
+        mine = first + process_group.rank
         group = groups[min(mine, len(groups) - 1)]
         scored = hardware.fit(
             partial(_score, network, batches, hardware, windows, group, draw, pseudo)
         )
         found.append(scored if mine < len(groups) else tuple(some[:0] for some in scored))
-        advance(len(group) * team.size)
-    together = (team.gather(np.concatenate(some)) for some in zip(*found, strict=True))
+        advance(len(group) * process_group.size)
+    together = (process_group.gather(np.concatenate(some)) for some in zip(*found, strict=True))
     positions, numbers, nats = together
     order = np.argsort(positions, kind="stable")  # as one process finds them
     return Scores(positions[order], numbers[order], nats[order])
@@ -147,11 +149,11 @@ def _score(
         batch = batches.objective.one_by_one(blocks[0], batches.tokenizer)
         group, starts = group.repeat(len(batch.inputs)), starts.repeat(len(batch.inputs))
     else:
-        dice = [roll(MASK_SEED + draw, 0, int(number)) for number in group]
+        dice = [block_rng(MASK_SEED + draw, 0, int(number)) for number in group]
         batch = batches.objective.batch(blocks, batches.tokenizer, dice)
     parts = batch.split(hardware.micro_batch_size)
     nats = torch.cat([target_nats(network.compute, network.head, part).cpu() for part in parts])
-    places = starts[:, None] + np.arange(size) + batches.objective.ahead  # (B, T)
+    places = starts[:, None] + np.arange(size) + batches.objective.target_shift  # (B, T)
     counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
     rows = np.broadcast_to(group[:, None], places.shape)
     return places[counted], rows[counted], nats.double().numpy()[counted]

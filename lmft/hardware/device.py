@@ -11,8 +11,8 @@ import torch
 
 from lmft.config.schema import AUTO, HardwareConfig, Precision, Strategy
 from lmft.errors import LESS_MEMORY, Fault, UserError, is_out_of_memory
-from lmft.hardware.process_group import Team, join
-from lmft.hardware.ranks import is_started_in_team
+from lmft.hardware.process_group import ProcessGroup, join
+from lmft.hardware.ranks import is_distributed
 
 logger = logging.getLogger(__name__)
 
@@ -36,7 +36,7 @@ class Hardware:
     compile: bool
     checkpoint_activations: bool
     strategy: Strategy = Strategy.none
-    team: Team = field(default_factory=Team)
+    process_group: ProcessGroup = field(default_factory=ProcessGroup)
     adapts: bool = False  # micro_batch_size=auto: it is halved until it fits in memory
 
     @property
@@ -80,7 +80,7 @@ class Hardware:
         blocks = f"hardware.micro_batch_size={self.micro_batch_size}"
         if self.micro_batch_size == 1:
             return Fault(f"Memory ran out on {self.device} even with {blocks}; lower {LESS_MEMORY}")
-        auto = "" if self.team.size > 1 else " (auto finds what fits)"
+        auto = "" if self.process_group.size > 1 else " (auto finds what fits)"
         return Fault(
             f"Memory ran out on {self.device} with {blocks}; lower that{auto} or {LESS_MEMORY}"
         )
@@ -91,8 +91,12 @@ class Hardware:
             name = torch.cuda.get_device_name(self.device)
         else:
             name = f"{self.device} ({torch.get_num_threads()} threads)"
-        team = f", {self.team.size} processes, {self.strategy.value}" if self.team.size > 1 else ""
-        return f"{name}, {self.precision.value}{team}"
+        process_group = (
+            f", {self.process_group.size} processes, {self.strategy.value}"
+            if self.process_group.size > 1
+            else ""
+        )
+        return f"{name}, {self.precision.value}{process_group}"
 
 
 def find_hardware(config: HardwareConfig, batch_size: int, kept: str | None = None) -> Hardware:
@@ -106,9 +110,9 @@ def find_hardware(config: HardwareConfig, batch_size: int, kept: str | None = No
     Raises:
         UserError: torch does not find it here.
     """
-    team = find_team(config)
+    process_group = find_process_group(config)
     device = find_device(config.device)
-    if team.size > 1 and device.type == "cuda":
+    if process_group.size > 1 and device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         torch.cuda.set_device(device)
     precision = config.precision
@@ -125,25 +129,25 @@ def find_hardware(config: HardwareConfig, batch_size: int, kept: str | None = No
         batch_size if isinstance(config.micro_batch_size, str) else config.micro_batch_size,
         config.compile,
         config.checkpoint_activations,
-        config.strategy if team.size > 1 else Strategy.none,
-        team,
+        config.strategy if process_group.size > 1 else Strategy.none,
+        process_group,
         adapts=config.micro_batch_size == AUTO,
     )
 
 
-def find_team(config: HardwareConfig) -> Team:
+def find_process_group(config: HardwareConfig) -> ProcessGroup:
     """The processes that share the run, this one among them.
 
     Raises:
         UserError: they were started for something else.
     """
     if config.strategy is Strategy.none:
-        if is_started_in_team():
+        if is_distributed():
             raise UserError(
                 f"torchrun started {os.environ['WORLD_SIZE']} processes, but this run is one "
                 "process's; add hardware=ddp or hardware=fsdp."
             )
-        return Team()
+        return ProcessGroup()
     return join()
 
 

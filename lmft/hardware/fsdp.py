@@ -27,7 +27,7 @@ def shard(model: PreTrainedModel, hardware: Hardware) -> None:
         )
     narrow = None if hardware.dtype is torch.float32 else hardware.dtype
     policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
-    mesh = init_device_mesh(hardware.device.type, (hardware.team.size,))
+    mesh = init_device_mesh(hardware.device.type, (hardware.process_group.size,))
     for part in (*find_layers(model), model):
         fully_shard(part, mesh=mesh, mp_policy=policy)
     if hardware.device.type == "cpu":

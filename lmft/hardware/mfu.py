@@ -68,7 +68,7 @@ def find_limit(model: PreTrainedModel, hardware: Hardware, causal: bool) -> Limi
     head = getattr(model.get_output_embeddings(), "weight", None)
     maps = (module for module in model.modules() if isinstance(module, nn.Linear | Conv1D))
     return Limit(
-        rate=matrix_product_rate(hardware.device, hardware.dtype) * hardware.team.size,
+        rate=matrix_product_rate(hardware.device, hardware.dtype) * hardware.process_group.size,
         body=sum(some.weight.numel() for some in maps if some.weight is not head),
         head=0 if head is None else head.numel(),
         attention=attention_operations(model) / (2 if causal else 1),

@@ -21,8 +21,8 @@ from torch.distributed import TCPStore  # type: ignore[attr-defined]
 from torch.distributed.distributed_c10d import PrefixStore, Store
 from torch.distributed.rendezvous import rendezvous
 
-from lmft.errors import Fault, Stopped, TeamFailed
-from lmft.hardware.ranks import LOCAL, STORE, is_started_in_team
+from lmft.errors import Fault, Interrupted, WorkerFailed
+from lmft.hardware.ranks import LOCAL, STORE, is_distributed
 
 PATIENCE = timedelta(days=30)  # that a leader may take to say what is next; torchrun sees its death
 
@@ -35,7 +35,7 @@ FAILURE, SAID = "failure", "said"
 LOST = ("Connection closed by peer", "Connection reset by peer")  # as gloo has it
 
 
-class Team:
+class ProcessGroup:
     """This process and those beside it."""
 
     def __init__(self, rank: int = 0, size: int = 1, store: Store | None = None):
@@ -135,7 +135,7 @@ class Team:
 
 
 @contextmanager
-def failures_told() -> Iterator[None]:
+def worker_failures_raised() -> Iterator[None]:
     """Where another process ended the work inside, its reason is raised.
 
     Raises:
@@ -145,13 +145,13 @@ def failures_told() -> Iterator[None]:
         yield
     except Fault:  # of this process's machine
         raise
-    except (RuntimeError, Stopped) as error:  # others are this process's own
+    except (RuntimeError, Interrupted) as error:  # others are this process's own
         reason = join().failure()
         if reason is None and any(text in str(error) for text in LOST):
             reason = "Another process ended without a word; was it killed, or short of memory?"
         if reason is None:
             raise
-        raise TeamFailed(reason) from error
+        raise WorkerFailed(reason) from error
 
 
 def meet() -> tuple[Store, int, int]:
@@ -165,14 +165,14 @@ def meet() -> tuple[Store, int, int]:
 
 
 @functools.cache
-def join() -> Team:
+def join() -> ProcessGroup:
     """The team that this process was started in; of one, where it was started alone."""
-    if not is_started_in_team():
-        return Team()
+    if not is_distributed():
+        return ProcessGroup()
     store, rank, size = meet()
     store.set_timeout(PATIENCE)
     restart = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")  # a start of its own begins anew
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     group = PrefixStore(f"group {restart}", store)
     dist.init_process_group(backend, store=group, rank=rank, world_size=size)
-    return Team(rank, size, PrefixStore(f"team {restart}", store))
+    return ProcessGroup(rank, size, PrefixStore(f"team {restart}", store))

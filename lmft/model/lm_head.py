@@ -56,7 +56,7 @@ def _is_whole(head: Head, model: PreTrainedModel) -> bool:
     size = model.config.get_text_config().vocab_size
     ids = (torch.arange(PROBE_TOKENS, device=model.device) % size)[None]  # (1, T)
     expected = model(input_ids=ids, use_cache=False).logits
-    with beheaded(head.linear) as caught:
+    with without_head(head.linear) as caught:
         model(input_ids=ids, use_cache=False)
     model.train(was_training)
     if len(caught) != 1:
@@ -66,7 +66,7 @@ def _is_whole(head: Head, model: PreTrainedModel) -> bool:
 
 
 @contextmanager
-def beheaded(linear: nn.Linear) -> Iterator[list[Tensor]]:
+def without_head(linear: nn.Linear) -> Iterator[list[Tensor]]:
     """Inside, the model stops before its head; its hidden states (B, T, H) go to the list."""
     caught: list[Tensor] = []
 

@@ -56,8 +56,8 @@ def load_model(
             "choose objective=clm for causal models, objective=mlm for masked ones."
         ) from error
     with built_as_told(config):
-        ahead = objective.ahead > 0 and sees_ahead(model)
-    if ahead:
+        sees_future = objective.target_shift > 0 and sees_future_tokens(model)
+    if sees_future:
         raise UserError(
             "objective=clm needs a model that reads left to right, but model="
             f"{config.label or config.name} ({architecture.model_type}) sees ahead; choose "
@@ -136,7 +136,7 @@ def _dropouts(architecture: PreTrainedConfig) -> list[str]:
 
 
 @torch.no_grad()
-def sees_ahead(model: PreTrainedModel) -> bool:
+def sees_future_tokens(model: PreTrainedModel) -> bool:
     """Whether a prediction changes with a token that comes after it."""
     model.eval()
     first = torch.arange(8).remainder(model.config.vocab_size)[None]  # (1, T)

@@ -12,7 +12,7 @@ from torch.autograd import Function
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lmft.model.lm_head import Head, beheaded
+from lmft.model.lm_head import Head, without_head
 from lmft.objective import IGNORED, Batch
 
 CHUNK = 2**27  # bytes of logits in memory at once; each adds to an fp32 gradient of all weights
@@ -126,7 +126,7 @@ def _hidden(model: PreTrainedModel, head: Head, batch: Batch) -> tuple[Tensor, T
     asked = (batch.targets.flatten() != IGNORED).nonzero().squeeze(1)  # known before a GPU starts
     targets = batch.targets.flatten()[asked].to(model.device)
     asked = asked.to(model.device)
-    with beheaded(head.linear) as caught:
+    with without_head(head.linear) as caught:
         model(input_ids=batch.inputs.to(model.device), use_cache=False)
     return caught[0].flatten(0, 1)[asked], targets, asked
 

@@ -27,8 +27,8 @@ from lmft.config.schema import Strategy
 from lmft.errors import UserError
 from lmft.hardware.device import Hardware
 from lmft.hardware.fsdp import shard
-from lmft.model.kernels.recompute import Remake
-from lmft.model.kernels.replace import speed_up
+from lmft.model.kernels.recompute import Recompute
+from lmft.model.kernels.replace import replace_layers
 from lmft.model.lm_head import Head, find_head
 from lmft.model.state_dict import read_tensors
 from lmft.model.weights import load_weights
@@ -44,7 +44,9 @@ class Network:
     head: Head | None  # of `compute`, where it is understood
     strategy: Strategy = Strategy.none
     ddp: DistributedDataParallel | None = None  # around `compute`, where there is a team
-    lean: AbstractContextManager[None] = nullcontext()  # for forward passes: keeps less of them
+    recompute_hooks: AbstractContextManager[None] = (
+        nullcontext()
+    )  # for forward passes: keeps less of them
 
     @property
     def models(self) -> list[PreTrainedModel]:
@@ -57,7 +59,7 @@ class Network:
         return self.ddp or self.compute
 
     @property
-    def twins(self) -> dict[Tensor, Tensor]:
+    def low_precision(self) -> dict[Tensor, Tensor]:
         """For each of the model's weights the twin's; none where the model itself computes."""
         if self.compute is self.model:
             return {}
@@ -66,8 +68,8 @@ class Network:
     @torch.no_grad()
     def refresh(self) -> None:
         """Let the twin compute with the model's weights of now."""
-        if twins := self.twins:
-            torch._foreach_copy_(list(twins.values()), list(twins))
+        if low_precision := self.low_precision:
+            torch._foreach_copy_(list(low_precision.values()), list(low_precision))
 
     @contextmanager
     def accumulate(self, number: int, passes: int) -> Iterator[None]:
@@ -80,23 +82,23 @@ class Network:
             if self.ddp is not None and (number < passes or self._waits(passes)):
                 stack.enter_context(self.ddp.no_sync())
             elif self.ddp is None and passes > 1:
-                for weight, narrow in self.twins.items():  # each as soon as it is there
-                    hook = partial(hand_over, weight)
+                for weight, narrow in self.low_precision.items():  # each as soon as it is there
+                    hook = partial(gradients_to_fp32, weight)
                     stack.callback(narrow.register_post_accumulate_grad_hook(hook).remove)
             yield
         if passes > 1:
-            self.hand_over()
+            self.gradients_to_fp32()
 
     def _waits(self, passes: int) -> bool:
         """Whether gradients are added up over processes in fp32, once all passes are done."""
         return self.ddp is not None and self.compute is not self.model and passes > 1
 
-    def hand_over(self) -> None:
+    def gradients_to_fp32(self) -> None:
         """Add the twin's gradients to the model's, in fp32, as far as that was not done at once."""
-        for weight, narrow in self.twins.items():
-            hand_over(weight, narrow)
+        for weight, narrow in self.low_precision.items():
+            gradients_to_fp32(weight, narrow)
 
-    def add_up(self, passes: int) -> None:
+    def all_reduce_gradients(self, passes: int) -> None:
         """After a step's passes: average the gradients over processes, where DDP did not."""
         if not self._waits(passes):
             return
@@ -113,19 +115,19 @@ class Network:
         every = (weight.grad for model in self.models for weight in model.parameters())
         return [gradient for gradient in every if gradient is not None]
 
-    def learn(self, optimizer: Optimizer, shrink: float) -> None:
+    def apply_gradients(self, optimizer: Optimizer, clip_divisor: float) -> None:
         """Let the weights move, and the twin's with them, by gradients divided by `shrink`."""
-        twins = self.twins
-        moved = [weight for weight, narrow in twins.items() if narrow.grad is not None]
+        low_precision = self.low_precision
+        moved = [weight for weight, narrow in low_precision.items() if narrow.grad is not None]
         with record_function("Optimizer.step"):  # as torch calls the part that is its own
             if moved and moves_in_slices(optimizer, moved):
-                take_step_in_slices(optimizer, twins, shrink)
+                take_step_in_slices(optimizer, low_precision, clip_divisor)
             else:
-                self.hand_over()
-                take_step(optimizer, self.gradients(), shrink)
+                self.gradients_to_fp32()
+                take_step(optimizer, self.gradients(), clip_divisor)
                 self.refresh()
 
-    def forget_gradients(self) -> None:
+    def zero_gradients(self) -> None:
         """Of the model and its twin."""
         for model in self.models:
             model.zero_grad()
@@ -177,17 +179,19 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     if hardware.compile:
         (compute if head is None else compute.base_model).compile()
     else:
-        speed_up(compute)
+        replace_layers(compute)
     # Compiled code and layers that are made again keep what they choose themselves; under FSDP
     # weights have gone again by then.
     others = hardware.compile or hardware.checkpoint_activations
-    lean = nullcontext() if others or hardware.strategy is Strategy.fsdp else Remake(compute)
+    recompute_hooks = (
+        nullcontext() if others or hardware.strategy is Strategy.fsdp else Recompute(compute)
+    )
     ddp = None
     if hardware.strategy is Strategy.ddp:
         ddp = DistributedDataParallel(compute, forward_sync_buffers=False)
     elif hardware.strategy is Strategy.fsdp:
         shard(model, hardware)
-    return Network(model, compute, head, hardware.strategy, ddp, lean)
+    return Network(model, compute, head, hardware.strategy, ddp, recompute_hooks)
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
@@ -205,7 +209,7 @@ def checkpoint_activations(model: PreTrainedModel) -> None:
 
 
 @torch.no_grad()
-def hand_over(weight: Tensor, narrow: Tensor) -> None:
+def gradients_to_fp32(weight: Tensor, narrow: Tensor) -> None:
     """Add the gradient of a twin's weight, where there is one, to the model's, in fp32."""
     if narrow.grad is None:
         return

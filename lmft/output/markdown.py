@@ -3,12 +3,12 @@
 import re
 from collections.abc import Sequence
 
-from lmft.output.sanitize import plain
+from lmft.output.sanitize import strip_control
 
 
 def fence(text: str, language: str = "text") -> str:
     """A block that shows `text` as it is: its fence is longer than any run of ticks inside."""
-    text = plain(text)
+    text = strip_control(text)
     longest = max((len(ticks) for ticks in re.findall("`+", text)), default=0)
     ticks = "`" * max(3, longest + 1)
     return f"{ticks}{language}\n{text.rstrip()}\n{ticks}"
@@ -33,4 +33,4 @@ def _is_number(text: str) -> bool:
 
 
 def _cell(text: str) -> str:
-    return re.sub(r"([\\|`<*_\[&])", r"\\\1", " ".join(plain(text).split()))
+    return re.sub(r"([\\|`<*_\[&])", r"\\\1", " ".join(strip_control(text).split()))

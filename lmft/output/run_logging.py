@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from lmft.output.sanitize import Discreet, plain, redact
+from lmft.output.sanitize import RedactingFormatter, redact, strip_control
 
 
 class LogFile(logging.FileHandler):
@@ -17,17 +17,17 @@ class LogFile(logging.FileHandler):
 
 
 @contextmanager
-def written_to(path: Path) -> Iterator[None]:
+def log_to_file(path: Path) -> Iterator[None]:
     """Everything that is logged inside also goes to the file `path`."""
     handler = LogFile(path)
-    handler.setFormatter(Discreet("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)
     logging.getLogger("lmft").setLevel(logging.INFO)
     try:
         yield
     except Exception:
         with suppress(OSError):
-            print(plain(redact(traceback.format_exc())), file=handler.stream)
+            print(strip_control(redact(traceback.format_exc())), file=handler.stream)
         raise
     finally:
         logging.getLogger().removeHandler(handler)

@@ -21,7 +21,7 @@ JOINERS = "\u200c\u200d\u00ad"  # of letters and emoji, and the soft hyphen
 REPLACEMENT = "\ufffd"
 
 
-def plain(text: str, lines: bool = True) -> str:
+def strip_control(text: str, lines: bool = True) -> str:
     """The text with each control character replaced, bidirectional ones too.
 
     Args:
@@ -114,12 +114,12 @@ def redact_yaml(text: str) -> str:
     return text if hidden == tree else redact(OmegaConf.to_yaml(OmegaConf.create(hidden)))
 
 
-class Discreet(logging.Formatter):
+class RedactingFormatter(logging.Formatter):
     """Log lines, and the tracebacks below them, without credentials and control characters."""
 
     def format(self, record: logging.LogRecord) -> str:
         """One record."""
-        return plain(redact(super().format(record)))
+        return strip_control(redact(super().format(record)))
 
 
 def without_hidden(address: str) -> str:

@@ -13,7 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from lmft.metrics import TokenLoss
-from lmft.output.sanitize import plain, redact, redact_all
+from lmft.output.sanitize import redact, redact_all, strip_control
 
 if TYPE_CHECKING:
     from lmft.evaluation.generation import Sample
@@ -33,7 +33,7 @@ class Screen(Console):
             if segment.control:
                 yield segment
             else:
-                yield Segment(plain(segment.text), segment.style)
+                yield Segment(strip_control(segment.text), segment.style)
 
 
 STATES = {"finished": "green", "failed": "red"}  # others: yellow

@@ -8,7 +8,7 @@ from typing import Any
 from lmft.metrics import TokenLoss
 from lmft.output.terminal import Terminal
 from lmft.runs.run_dir import RunFolder
-from lmft.storage.lock import held
+from lmft.storage.lock import run_lock
 from lmft.tracker.protocol import Tracker
 from lmft.tracker.run_log import Record
 
@@ -28,23 +28,23 @@ def answer(
     shutil.rmtree(folder.checkpoints, ignore_errors=True)  # of a start killed at its very end
     result = folder.read_json("result.json")
     if not tracker.holds(folder.path):
-        with held(folder.path, wait=True):  # the process that finished it may still be sending
-            make_up(folder, tracker)
+        with run_lock(folder.path, wait=True):  # the process that finished it may still be sending
+            fill_tracker(folder, tracker)
     if job is not None and job.parent is not None:
         tracker.adopt(str(folder.path), job.parent, job.name)
     terminal.say(f"{folder.path.name} has finished already; fresh=true would start it anew.")
-    show_end(result, folder, tracker, terminal)
+    show_result(result, folder, tracker, terminal)
     return result
 
 
-def make_up(folder: RunFolder, tracker: Tracker) -> None:
+def fill_tracker(folder: RunFolder, tracker: Tracker) -> None:
     """Send what the tracker lacks, if it still does."""
     if not tracker.holds(folder.path):
         with closing(Record(folder.path)) as record, tracker.amend(record):
             pass
 
 
-def show_end(
+def show_result(
     result: dict[str, Any], folder: RunFolder, tracker: Tracker, terminal: Terminal
 ) -> None:
     """The final table, the folder, and where to look further."""

@@ -13,7 +13,7 @@ from omegaconf.errors import OmegaConfBaseException
 from lmft.config.compose import load_composed
 from lmft.config.knobs import flatten
 from lmft.errors import UserError
-from lmft.storage.lock import is_held
+from lmft.storage.lock import is_locked
 from lmft.tracker.run_log import read_facts
 
 # Knobs that say where things lie or how fast they go, not what a run is.
@@ -31,7 +31,7 @@ class State(Enum):
 
 
 @dataclass(frozen=True)
-class Entry:
+class ListedRun:
     """One run's folder."""
 
     path: Path
@@ -46,7 +46,7 @@ class Entry:
         return size_of(self.path)
 
 
-def open_archive(root: Path) -> list[Entry]:
+def list_runs(root: Path) -> list[ListedRun]:
     """The runs in `root`, the oldest first; links are passed over."""
     folders = (path for path in root.glob("*") if path.is_dir() and not path.is_symlink())
     entries = (read_entry(path) for path in folders if is_run(path))
@@ -58,13 +58,13 @@ def is_run(path: Path) -> bool:
     return (path / ".hydra" / "config.yaml").is_file()
 
 
-def read_entry(path: Path) -> Entry:
+def read_entry(path: Path) -> ListedRun:
     """What the run's folder `path` tells."""
     own = _read_json(path / "result.json")
     scored = _read_json(path / "evaluations.json")
     if own:
         state = State.finished
-    elif is_held(path):
+    elif is_locked(path):
         state = State.running
     elif scored:
         state = State.evaluated
@@ -74,7 +74,7 @@ def read_entry(path: Path) -> Entry:
     results = {found["conditions"]["split"]: found for found in scored.values()}
     results |= {split: own[split] for split in ("validation", "test") if own.get(split)}
     config = path / ".hydra" / "config.yaml"
-    return Entry(path, state, config.stat().st_mtime, read_knobs(config), results)
+    return ListedRun(path, state, config.stat().st_mtime, read_knobs(config), results)
 
 
 def read_knobs(config: Path) -> dict[str, Any]:

@@ -78,7 +78,7 @@ def set_aside(path: Path) -> Path:
     return place
 
 
-def start_folder(folder: RunFolder, composed: dict[str, str]) -> None:
+def create_run_folder(folder: RunFolder, composed: dict[str, str]) -> None:
     """Keep what was composed at the first start: file names under `.hydra`, and their texts."""
     place = folder.path / ".hydra"
     if place.exists():

@@ -30,14 +30,14 @@ def find_finished(typed: DictConfig) -> RunFolder | None:
     Only content is hashed: nothing heavy is imported, so that it answers at once.
     """
     splits = open_splits(build(typed.dataset))
-    key = digest(recipe(build(typed.model), as_values(typed), splits))
+    key = digest(key_inputs(build(typed.model), as_values(typed), splits))
     path = _there(root_of(typed.run_root), key)
     return RunFolder(path, key) if path is not None and (path / "result.json").exists() else None
 
 
 def name_folder(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) -> RunFolder:
     """The folder of the run that `config` describes, under `run_root`; nothing is made yet."""
-    key = digest(recipe(config.model, values, splits))
+    key = digest(key_inputs(config.model, values, splits))
     root = root_of(config.run_root)
     readable = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
     return RunFolder(_there(root, key) or root / f"{safe_name(redact(readable))}-{key[:10]}", key)
@@ -53,7 +53,9 @@ def model_label(config: ModelConfig) -> str:
     return config.label or Path(str(config.name)).name
 
 
-def recipe(model: ModelConfig, values: dict[str, Any], splits: dict[str, Split]) -> dict[str, Any]:
+def key_inputs(
+    model: ModelConfig, values: dict[str, Any], splits: dict[str, Split]
+) -> dict[str, Any]:
     """All that decides a run's numbers, and nothing else: its key is the hash of this.
 
     Content stands for paths, a commit for a hub model. Where and how fast a run computes stays out;

@@ -8,26 +8,26 @@ import json
 import zlib
 from pathlib import Path
 
-SEAL = "checksums.json"
+CHECKSUMS = "checksums.json"
 
 PIECE = 2**24  # bytes read at once
 
 
-def seal(folder: Path) -> None:
+def write_checksums(folder: Path) -> None:
     """Note the checksums of all that lies in `folder`."""
-    (folder / SEAL).write_text(_describe(folder))
+    (folder / CHECKSUMS).write_text(_describe(folder))
 
 
-def is_whole(folder: Path) -> bool:
+def is_intact(folder: Path) -> bool:
     """Whether all of `folder`, the seal itself included, is to the bit as it was sealed."""
     try:
-        return (folder / SEAL).read_bytes() == _describe(folder).encode()
+        return (folder / CHECKSUMS).read_bytes() == _describe(folder).encode()
     except OSError:
         return False
 
 
 def _describe(folder: Path) -> str:
-    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SEAL)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
     found = {
         path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)]
         for path in files

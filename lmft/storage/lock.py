@@ -10,13 +10,13 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lmft.errors import Busy, room_for, writable
+from lmft.errors import RunLocked, room_for, writable
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
-def held(path: Path, wait: bool = False) -> Iterator[None]:
+def run_lock(path: Path, wait: bool = False) -> Iterator[None]:
     """Inside, no other process works in the run's folder `path`.
 
     The operating system lets go of the lock when its process ends, however it ends; so it is taken
@@ -37,7 +37,7 @@ def held(path: Path, wait: bool = False) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         if not wait:
-            raise Busy(
+            raise RunLocked(
                 f"{path.name} is at work already, {_holder(owner)}; wait for it, or stop it first."
             ) from None
         logger.warning("%s is at work already, %s; waiting for it.", path.name, _holder(owner))
@@ -51,7 +51,7 @@ def held(path: Path, wait: bool = False) -> Iterator[None]:
         lock.release()
 
 
-def is_held(path: Path) -> bool:
+def is_locked(path: Path) -> bool:
     """Whether a process works in the run's folder `path`."""
     place = _place(path)
     if not place.exists():

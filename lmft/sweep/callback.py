@@ -17,7 +17,7 @@ from lmft.runs.provenance import describe_source
 from lmft.runs.run_dir import root_of
 from lmft.runs.run_id import safe_name
 from lmft.storage.hashing import digest
-from lmft.storage.lock import held
+from lmft.storage.lock import run_lock
 from lmft.sweep.job import Plan, read_notes, write_plan
 from lmft.sweep.report import summarize
 from lmft.tracker.protocol import Tracker
@@ -52,7 +52,7 @@ class Sweep:
         self.folder = root_of(config.run_root) / self.name
         self.tracker: Tracker = build(config.tracker)
         tags = describe_source("lmft -m " + " ".join(config.hydra.overrides.task))
-        with held(self.folder, wait=True):  # so that two launches at once find one parent
+        with run_lock(self.folder, wait=True):  # so that two launches at once find one parent
             self.parent = self.tracker.open_sweep(self.key, self.name, tags)
         write_plan(self.launch, Plan(self.key, self.names, self.parent, None))
 

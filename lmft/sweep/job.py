@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.errors import Stopped
+from lmft.errors import Interrupted
 from lmft.output.sanitize import redact
 from lmft.runs.finished import Job
 from lmft.runs.run_dir import RunFolder
@@ -100,7 +100,7 @@ def open_job(launch: Path, number: int, overrides: list[str]) -> Iterator[OpenJo
     write_json(place, asdict(note))
     try:
         yield job
-    except Stopped:
+    except Interrupted:
         note.state = "stopped"
         raise
     finally:

@@ -5,7 +5,7 @@ import threading
 import time
 
 from lmft.tracker.mlflow_store import reason_of
-from lmft.tracker.mlflow_upload import Mirror
+from lmft.tracker.mlflow_upload import RunUpload
 from lmft.tracker.run_log import Record
 
 logger = logging.getLogger(__name__)
@@ -25,10 +25,10 @@ def give_up(uri: str) -> None:
     _silent.add(uri)
 
 
-class Sender:
+class BackgroundUpload:
     """Notes go to the folder at once, and from there to the store, by a thread of its own."""
 
-    def __init__(self, mirror: Mirror, record: Record, uri: str):
+    def __init__(self, mirror: RunUpload, record: Record, uri: str):
         self._mirror = mirror
         self._record = record
         self._uri = uri

@@ -5,7 +5,13 @@ from pathlib import Path
 from typing import Any
 
 from lmft.errors import UserError
-from lmft.tracker.mlflow_store import by_tag, find_mirror, open_client, sqlite_path, store_uri
+from lmft.tracker.mlflow_store import (
+    by_tag,
+    find_run_of_folder,
+    open_client,
+    sqlite_path,
+    store_uri,
+)
 from lmft.tracker.mlflow_sweep import LINK, PARENT
 from lmft.tracker.run_log import read_curve
 
@@ -54,7 +60,7 @@ class History:
     def keep(self, run_id: str | None, folder: str, texts: dict[str, str]) -> bool:
         """Keep texts as artifacts of a run, else of the one of `folder`; False without one."""
         if run_id is None:
-            run = find_mirror(self.client, folder)
+            run = find_run_of_folder(self.client, folder)
             if run is None:
                 return False
             run_id = run.info.run_id

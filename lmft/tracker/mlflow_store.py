@@ -11,7 +11,7 @@ from typing import Any
 
 from filelock import FileLock
 
-from lmft.errors import Silent, UserError, writable
+from lmft.errors import StoreUnavailable, UserError, writable
 from lmft.tracker.mlflow_schema import check_schema
 from lmft.tracker.run_log import ID, read_facts
 
@@ -51,7 +51,7 @@ def state_of(uri: str, path: Path) -> tuple[str, int] | None:
     place, key = sqlite_path(uri), read_facts(path)["tags"].get(ID)
     if place is None:
         with told(uri):
-            run = find_mirror(open_client(uri), str(path))
+            run = find_run_of_folder(open_client(uri), str(path))
         if run is None or run.data.tags.get(ID) != key:
             return None
         return run.info.status, int(run.data.tags.get(SENT, 0))
@@ -89,7 +89,7 @@ def _find(place: Path, query: str, *values: str | None) -> Any:
         return None
 
 
-def find_mirror(client: Any, folder: str) -> Any | None:
+def find_run_of_folder(client: Any, folder: str) -> Any | None:
     """The run of `folder` in the store; None where it has none."""
     runs = _search(client, by_tag("lmft.folder", folder), 1)
     return runs[0] if runs else None
@@ -101,7 +101,7 @@ def find_own(client: Any, path: Path, tags: dict[str, str]) -> Any | None:
     One of another folder, which was at that place before, no longer says that it is there.
     """
     folder, key = str(path), tags.get(ID)
-    there = find_mirror(client, folder)
+    there = find_run_of_folder(client, folder)
     if there is None or there.data.tags.get(ID) == key:
         return there or _find_moved(client, key)
     client.set_tag(there.info.run_id, "superseded", "true")
@@ -186,15 +186,15 @@ def told(uri: str) -> Iterator[None]:
         yield
     except (MlflowException, DBAPIError, OSError) as error:
         reason = reason_of(error)
-        if is_silent(error):
-            raise Silent(
+        if is_unavailable(error):
+            raise StoreUnavailable(
                 f"tracker.uri is {uri!r}, which does not answer: {reason}",
                 "start it first, or set tracker=none and lmft sync the run later",
             ) from error
         raise UserError(f"tracker.uri is {uri!r}, which can't be used: {reason}.") from error
 
 
-def is_silent(error: BaseException) -> bool:
+def is_unavailable(error: BaseException) -> bool:
     """Whether the store did not answer, or was locked; else it refused."""
     from mlflow.exceptions import RestException
     from sqlalchemy.exc import OperationalError
@@ -208,7 +208,7 @@ def is_silent(error: BaseException) -> bool:
 
 def reason_of(error: BaseException) -> str:
     """Why the store did not take something, in a few words."""
-    if isinstance(error, Silent) and error.__cause__ is not None:
+    if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
         error = error.__cause__
     words = r"\[Errno -?\d+\] ([^'\")\\]+)|(database is locked)|(\w+ timed out|Connection aborted)"
     known = re.search(words, str(error))

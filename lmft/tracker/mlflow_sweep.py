@@ -6,8 +6,8 @@ from typing import Any
 
 import psutil
 
-from lmft.storage.lock import is_held
-from lmft.tracker.mlflow_store import by_tag, find_mirror
+from lmft.storage.lock import is_locked
+from lmft.tracker.mlflow_store import by_tag, find_run_of_folder
 
 PARENT, SWEEP, LINK = "mlflow.parentRunId", "lmft.sweep", "lmft.link"
 
@@ -56,7 +56,7 @@ def end_stale(client: Any, experiment: str) -> None:
     )
     for run in running:
         folder, pid = run.data.tags.get("lmft.folder"), run.data.tags.get("pid", "0")
-        if is_held(Path(folder)) if folder else psutil.pid_exists(int(pid)):
+        if is_locked(Path(folder)) if folder else psutil.pid_exists(int(pid)):
             continue
         if client.get_run(run.info.run_id).info.status == "RUNNING":  # it may have ended just now
             client.set_terminated(run.info.run_id, "KILLED")
@@ -68,7 +68,7 @@ def adopt(client: Any, folder: str, parent: str, name: str) -> None:
     A run has one parent in MLflow: where it is another sweep's, a link to it stands here, made once
     it has finished.
     """
-    run = find_mirror(client, folder)
+    run = find_run_of_folder(client, folder)
     if run is None:
         return
     own = run.data.tags.get(PARENT)

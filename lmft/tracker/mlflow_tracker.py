@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.errors import Silent, Stopped, UserError
+from lmft.errors import Interrupted, StoreUnavailable, UserError
 from lmft.output.sanitize import redact
-from lmft.tracker.background import Sender, give_up
+from lmft.tracker.background import BackgroundUpload, give_up
 from lmft.tracker.mlflow_model import move_checkpoint
 from lmft.tracker.mlflow_schema import check_schema
 from lmft.tracker.mlflow_store import (
     artifact_root,
-    find_mirror,
+    find_run_of_folder,
     has_experiment,
     open_client,
     sqlite_path,
@@ -23,7 +23,7 @@ from lmft.tracker.mlflow_store import (
     told,
 )
 from lmft.tracker.mlflow_sweep import JOINED, adopt, drop_parent, end_stale, open_parent, set_tag
-from lmft.tracker.mlflow_upload import Mirror, Place
+from lmft.tracker.mlflow_upload import Place, RunUpload
 from lmft.tracker.protocol import RunLog
 from lmft.tracker.run_log import Record, read_facts, size_of_points
 
@@ -85,7 +85,7 @@ class MlflowTracker:
         try:
             yield sender
             status = "FINISHED"
-        except Stopped:
+        except Interrupted:
             status = "KILLED"
             raise
         except Exception as error:
@@ -106,7 +106,7 @@ class MlflowTracker:
         uri = store_uri(self.uri)
         try:
             return state_of(uri, path) == (status, size_of_points(path))
-        except Silent:
+        except StoreUnavailable:
             give_up(uri)
             return False
 
@@ -116,7 +116,7 @@ class MlflowTracker:
         Raises:
             UserError: the store does not take it; Silent if it does not answer.
         """
-        mirror = Mirror(self._connect, path, None)
+        mirror = RunUpload(self._connect, path, None)
         with told(store_uri(self.uri)):
             mirror.update(live=False)
             mirror.end(status)
@@ -124,14 +124,14 @@ class MlflowTracker:
 
     def adopt(self, folder: str, parent: str, name: str) -> None:
         """Make the run a child of `parent`; one that has another parent is linked once finished."""
-        with self._unless_silent("the run is not linked to its sweep"):
+        with self._if_available("the run is not linked to its sweep"):
             adopt(open_client(self.uri), folder, parent, name)
 
     def move(self, folder: str, place: str) -> None:
         """Tag the run, if the store has it."""
-        with self._unless_silent("the run that was there is shown as before"):
+        with self._if_available("the run that was there is shown as before"):
             client = open_client(self.uri)
-            run = find_mirror(client, folder)
+            run = find_run_of_folder(client, folder)
             if run is not None:
                 client.set_tag(run.info.run_id, "lmft.folder", place)
                 client.set_tag(run.info.run_id, "superseded", "true")
@@ -149,7 +149,7 @@ class MlflowTracker:
 
     def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
         """The parent run, FINISHED or FAILED."""
-        with self._unless_silent("the sweep is not ended there"):
+        with self._if_available("the sweep is not ended there"):
             client = open_client(self.uri)
             set_tag(client, parent, "best", redact(best))
             if texts.is_dir():
@@ -158,7 +158,7 @@ class MlflowTracker:
 
     def drop_sweep(self, parent: str) -> None:
         """No parent run, or where it has children, FAILED."""
-        with self._unless_silent("the sweep is not ended there"):
+        with self._if_available("the sweep is not ended there"):
             drop_parent(open_client(self.uri), parent)
 
     def where(self) -> str:
@@ -166,16 +166,18 @@ class MlflowTracker:
         uri = store_uri(self.uri)
         return uri if uri.startswith("http") else f"make ui STORE={uri}"
 
-    def _send(self, record: Record, job: Place | None) -> Sender:
-        return Sender(Mirror(self._connect, record.path, job), record, store_uri(self.uri))
+    def _send(self, record: Record, job: Place | None) -> BackgroundUpload:
+        return BackgroundUpload(
+            RunUpload(self._connect, record.path, job), record, store_uri(self.uri)
+        )
 
     @contextmanager
-    def _unless_silent(self, otherwise: str) -> Iterator[None]:
+    def _if_available(self, otherwise: str) -> Iterator[None]:
         """What is done inside can be made up for; it is, when the same command is given again."""
         try:
             with told(store_uri(self.uri)):
                 yield
-        except Silent as silent:
+        except StoreUnavailable as silent:
             logger.warning("%s; %s until the same command is given again.", silent.what, otherwise)
 
     def _connect(self) -> tuple[Any, str]:

@@ -20,7 +20,7 @@ PARAM_SIZE = 6000  # characters; MLflow's limit
 Place = tuple[str, str]  # a sweep's id, and the run's name there
 
 
-class Mirror:
+class RunUpload:
     """A run in the store that is made to hold what its folder holds.
 
     All is read from the folder and may be sent again: points go with the time at which they were

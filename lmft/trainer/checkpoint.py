@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from lmft.errors import Fault
 from lmft.model.state_dict import read_state
 from lmft.storage.atomic import new_folder, write_json
-from lmft.storage.checksums import is_whole, seal
+from lmft.storage.checksums import is_intact, write_checksums
 
 logger = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Checkpoints:
             numbers = write(str(folder))
             content = {"progress": progress, "optimizer": numbers, "best": best}
             write_json(folder / "state.json", content)
-            seal(folder)
+            write_checksums(folder)
         self.prune(step, best)
 
     @contextmanager
@@ -73,7 +73,7 @@ class Checkpoints:
         """A folder to be filled with the weights after `step`, the best so far."""
         with new_folder(self.best(step)) as folder:
             yield folder
-            seal(folder)
+            write_checksums(folder)
 
     def newest(self) -> Checkpoint | None:
         """The newest one that is whole; those that are not are passed over, saying so.
@@ -83,9 +83,9 @@ class Checkpoints:
         """
         found = self._steps()
         for path in found:
-            if is_whole(path):
+            if is_intact(path):
                 state = json.loads((path / "state.json").read_text())
-                if not state["best"] or is_whole(self.best(state["best"])):
+                if not state["best"] or is_intact(self.best(state["best"])):
                     return Checkpoint(path, state["progress"])
             if path != found[-1]:
                 logger.warning("%s is damaged; going on from the one before.", path)
@@ -102,7 +102,7 @@ class Checkpoints:
         Raises:
             Fault: they are not.
         """
-        if not is_whole(self.best(step)):
+        if not is_intact(self.best(step)):
             raise Fault(
                 f"{self.best(step)}, the best weights, is not as it was written, so its disk may "
                 "be failing; give the same command again, or start anew with fresh=true."

@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Materials:
+class Components:
     """Everything that training and evaluation need."""
 
     hardware: Hardware
@@ -67,7 +67,9 @@ def compose_model(conf: Path, words: list[str]) -> tuple[DictConfig, RunFolder |
     return composed, run
 
 
-def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = None) -> Materials:
+def build_components(
+    config: RunConfig, splits: dict[str, Split], precision: str | None = None
+) -> Components:
     """Tokenize the splits and load the model.
 
     Args:
@@ -102,7 +104,7 @@ def gather(config: RunConfig, splits: dict[str, Split], precision: str | None = 
     network = build_network(model, hardware)
     # From here on: what reading a model took goes back. FSDP gathers tensors of many sizes.
     keep_freed_memory(large=config.hardware.strategy is not Strategy.fsdp)
-    return Materials(hardware, tokenizer, batches, network)
+    return Components(hardware, tokenizer, batches, network)
 
 
 def check_context(config: RunConfig, most: int | None) -> None:

@@ -19,7 +19,7 @@ from lmft.evaluation.result import (
 )
 from lmft.evaluation.scoring import Scores, Windows, cut_windows, evaluate
 from lmft.evaluation.token_bytes import lost_characters, measure_spans
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 
 logger = logging.getLogger(__name__)
 
@@ -27,16 +27,16 @@ logger = logging.getLogger(__name__)
 def score(
     split: str,
     config: RunConfig,
-    materials: Materials,
+    components: Components,
     draw: int = 0,
     advance: Callable[[int], None] = lambda windows: None,
 ) -> Scores:
     """The nats of every target of a split, as `evaluation` asks for them."""
-    windows = windows_of(split, config, materials)
+    windows = windows_of(split, config, components)
     return evaluate(
-        materials.network,
-        materials.batches[split],
-        materials.hardware,
+        components.network,
+        components.batches[split],
+        components.hardware,
         windows,
         draw,
         config.evaluation.pseudo,
@@ -44,9 +44,9 @@ def score(
     )
 
 
-def windows_of(split: str, config: RunConfig, materials: Materials) -> Windows:
+def windows_of(split: str, config: RunConfig, components: Components) -> Windows:
     """The windows in which a split is read."""
-    batches = materials.batches[split]
+    batches = components.batches[split]
     tokens = len(batches.blocks.stream.ids)
     return cut_windows(tokens, config.evaluation, batches.blocks.size, batches.objective)
 
@@ -56,7 +56,7 @@ def find_conditions(
 ) -> Conditions:
     """What a loss on this split will be comparable by; nothing is read but digests."""
     context = config.evaluation.context or config.dataset.block_size
-    masks: int | str = 0 if config.objective.ahead else config.evaluation.mask_draws
+    masks: int | str = 0 if config.objective.target_shift else config.evaluation.mask_draws
     if config.evaluation.pseudo:
         masks = "each alone"
     return Conditions(
@@ -77,11 +77,11 @@ def assess(
     scores: Scores,
     config: RunConfig,
     values: dict[str, Any],
-    materials: Materials,
+    components: Components,
 ) -> Assessment:
     """The loss with its interval, bits per byte, word perplexity and label."""
-    stream = materials.batches[split.name].blocks.stream
-    spans = measure_spans(split, materials.tokenizer, config.dataset.separator, stream)
+    stream = components.batches[split.name].blocks.stream
+    spans = measure_spans(split, components.tokenizer, config.dataset.separator, stream)
     units = split.units()
     documents = units[np.searchsorted(stream.ends, scores.positions, side="right")]
     sums = {
@@ -104,9 +104,9 @@ def assess(
         interval=sums[unit].interval(),
         unit=unit,
         units=int((sums[unit].targets > 0).sum()),
-        conditions=find_conditions(split, config, values, materials.tokenizer),
+        conditions=find_conditions(split, config, values, components.tokenizer),
         corpus=config.dataset.name,
-        precision=materials.hardware.precision.value,
-        lost=lost_characters(split, materials.tokenizer),
+        precision=components.hardware.precision.value,
+        lost=lost_characters(split, components.tokenizer),
     )
     return Assessment(result, sums)

@@ -11,20 +11,20 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
-from lmft.errors import Stopped
+from lmft.errors import Interrupted
 from lmft.evaluation.scoring import Scores
 from lmft.output.terminal import Bars
 from lmft.runs.run_dir import RunFolder
 from lmft.signals import finish_first
-from lmft.trainer.context import (
+from lmft.trainer.progress import Progress
+from lmft.trainer.session import (
     Session,
-    keep_size,
-    recall_size,
+    restore_micro_batch_size,
+    save_micro_batch_size,
     score_split,
     show_loss,
     show_samples,
 )
-from lmft.trainer.progress import Progress
 from lmft.trainer.step import NotFinite, Step, dropout_seed, share_out
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
     """
     progress = go_on(session)
     trainer, steps = session.config.trainer, session.engine.steps
-    per_epoch = session.materials.batches["train"].steps_per_epoch(trainer.batch_size)
+    per_epoch = session.components.batches["train"].steps_per_epoch(trainer.batch_size)
     plan = Plan(steps, trainer.evaluate_every or per_epoch, trainer.patience)
     clock = Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, progress.step)
     if progress.evaluated and prune(progress.step, session.folder):  # as before a kill
@@ -102,10 +102,12 @@ def go_on(session: Session) -> Progress:
         session.engine.start(None, 0, None)
         return Progress()
     progress = Progress.from_json(checkpoint.progress)
-    recall_size(session, progress.step + 1)
+    restore_micro_batch_size(session, progress.step + 1)
     session.engine.start(str(checkpoint.path), progress.step, progress.loss_scale)
     session.terminal.say(f"Going on from step {progress.step:,}.", style="bold")
-    logger.info("going on from step %d on %s", progress.step, session.materials.hardware.describe())
+    logger.info(
+        "going on from step %d on %s", progress.step, session.components.hardware.describe()
+    )
     return progress
 
 
@@ -115,12 +117,12 @@ def take_step(session: Session, progress: Progress, bars: Bars) -> None:
     Raises:
         FloatingPointError: it is not finite, or too many in a row were not.
     """
-    recall_size(session, progress.step + 1)
+    restore_micro_batch_size(session, progress.step + 1)
     try:
         step = session.engine.step()
-        keep_size(session, step.number)
+        save_micro_batch_size(session, step.number)
     except NotFinite as error:
-        place = keep_facts(session, error.step)
+        place = save_nonfinite_step(session, error.step)
         raise FloatingPointError(f"{str(error)[:-1]}; its batch is in {place}.") from error
     progress.step, progress.loss_scale = step.number, step.loss_scale
     progress.count(step.skipped)
@@ -128,7 +130,7 @@ def take_step(session: Session, progress: Progress, bars: Bars) -> None:
         session.log.metrics(step.as_metrics(), step.number)
         bars.show_step(step)
         return
-    place = keep_facts(session, step)
+    place = save_nonfinite_step(session, step)
     known = {name: step.as_metrics()[name] for name in KNOWN_OF_SKIPPED}
     session.log.metrics({**known, "train/skipped_steps": progress.skipped_steps}, step.number)
     if progress.skipped_in_a_row == HOPELESS:
@@ -163,7 +165,7 @@ def saved_if_stopped(session: Session, progress: Progress) -> Iterator[None]:
     """Where a signal ends the work inside, nothing of it is lost."""
     try:
         yield
-    except Stopped:
+    except Interrupted:
         if progress.step:
             with finish_first():
                 save(session, progress)
@@ -184,9 +186,9 @@ def save(session: Session, progress: Progress) -> None:
 
 def validate(session: Session, progress: Progress, bars: Bars) -> None:
     """Score the validation split; the best weights so far are kept."""
-    recall_size(session, progress.step + 1)
+    restore_micro_batch_size(session, progress.step + 1)
     scores = score_split("validation", session, bars)
-    keep_size(session, progress.step + 1)
+    save_micro_batch_size(session, progress.step + 1)
     show_loss("validation", progress.step, scores.loss, session)
     if progress.step == 0:
         show_samples("before", session)
@@ -202,13 +204,13 @@ def read_best_scores(session: Session, progress: Progress) -> Scores:
     return Scores(**load_file(session.checkpoints.best(progress.best_step) / SCORES))
 
 
-def keep_facts(session: Session, step: Step) -> Path:
+def save_nonfinite_step(session: Session, step: Step) -> Path:
     """Write nonfinite-<step>.json into the run's folder; returns its path."""
-    config, hardware = session.config, session.materials.hardware
-    batches, trainer = session.materials.batches["train"], config.trainer
+    config, hardware = session.config, session.components.hardware
+    batches, trainer = session.components.batches["train"], config.trainer
     chosen = trainer.batch_size, config.seed, trainer.shuffle
     (parts,) = islice(batches.training(*chosen, start=step.number - 1), 1)
-    passes = len(list(share_out(parts, hardware))) * hardware.team.size
+    passes = len(list(share_out(parts, hardware))) * hardware.process_group.size
     name = f"nonfinite-{step.number}.json"
     session.folder.write_json(
         name,

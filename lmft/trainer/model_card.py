@@ -17,26 +17,26 @@ from lmft.runs.run_dir import RunFolder
 from lmft.storage.atomic import write_text
 from lmft.storage.hub import content_digest, locate, pinned_revision
 from lmft.tracker.protocol import RunLog
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 from lmft.trainer.loss_curve import draw_losses, read_losses
 
 CARD, CURVE = "card.md", "curve.svg"
 
 
 @dataclass(frozen=True)
-class Story:
+class CardFacts:
     """What a run was, and what came of it."""
 
     config: RunConfig
     values: dict[str, Any]  # the same, as plain values
     origin: Origin
     splits: dict[str, Split]
-    materials: Materials
+    components: Components
     result: dict[str, Any]  # what result.json holds
     samples: dict[str, list[Sample]]  # before and after
 
 
-def write_card(story: Story, folder: RunFolder, log: RunLog) -> None:
+def write_card(story: CardFacts, folder: RunFolder, log: RunLog) -> None:
     """Put the card and its picture into the run's folder, its checkpoint and the tracker."""
     body = redact(describe_run(story, folder.path.name))
     curve = draw_losses(read_losses(folder.path), story.result["best_step"])
@@ -54,8 +54,8 @@ def write_card(story: Story, folder: RunFolder, log: RunLog) -> None:
 
 def model_facts(config: RunConfig) -> dict[str, Any]:
     """What the hub asks of a model card's front matter; the license is the owner's to choose."""
-    task = "text-generation" if config.objective.ahead else "fill-mask"
-    kind = "causal-lm" if config.objective.ahead else "masked-lm"
+    task = "text-generation" if config.objective.target_shift else "fill-mask"
+    kind = "causal-lm" if config.objective.target_shift else "masked-lm"
     facts: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task}
     name = config.model.name
     if name and not config.model.from_scratch and locate(name, "model.name") is None:
@@ -65,10 +65,10 @@ def model_facts(config: RunConfig) -> dict[str, Any]:
     return facts | {"tags": ["language-model", kind, "lmft"]}
 
 
-def describe_run(story: Story, name: str) -> str:
+def describe_run(story: CardFacts, name: str) -> str:
     """The card's body."""
-    config, materials = story.config, story.materials
-    task = "causal" if config.objective.ahead else "masked"
+    config, components = story.config, story.components
+    task = "causal" if config.objective.target_shift else "masked"
     new = "trained from scratch" if config.model.from_scratch else "fine-tuned"
     parts = [
         f"# {name}",
@@ -81,9 +81,9 @@ def describe_run(story: Story, name: str) -> str:
         "Pieces of validation texts, and what the model made of them before and after training.",
         describe_samples(story.samples),
         "## Model and corpus",
-        describe_materials(config.model, config.dataset.name, story.splits, materials),
+        describe_components(config.model, config.dataset.name, story.splits, components),
         "## Where it ran",
-        describe_place(story.origin, materials.hardware, story.result["timing"]),
+        describe_place(story.origin, components.hardware, story.result["timing"]),
         folded("The composed config", fence(_yaml(redact_all(story.values)), "yaml")),
     ]
     if story.origin.changes:
@@ -137,20 +137,20 @@ def describe_samples(samples: dict[str, list[Sample]]) -> str:
     return "\n\n".join(blocks)
 
 
-def describe_materials(
-    model: ModelConfig, corpus: str, splits: dict[str, Split], materials: Materials
+def describe_components(
+    model: ModelConfig, corpus: str, splits: dict[str, Split], components: Components
 ) -> str:
     """The model's size and origin; each split's size and digest."""
-    weights = sum(weight.numel() for weight in materials.network.model.parameters())
+    weights = sum(weight.numel() for weight in components.network.model.parameters())
     rows = []
     for name, split in splits.items():
-        stream = materials.batches[name].blocks.stream
+        stream = components.batches[name].blocks.stream
         rows.append((name, f"{len(stream.ends):,}", f"{len(stream.ids):,}", split.digest()))
     return "\n\n".join(
         [
             table(
                 ("model", "weights", "vocabulary"),
-                [(describe_origin(model), f"{weights:,}", f"{len(materials.tokenizer):,}")],
+                [(describe_origin(model), f"{weights:,}", f"{len(components.tokenizer):,}")],
             ),
             table((corpus, "documents", "tokens", "digest"), rows),
         ]

@@ -10,26 +10,26 @@ from typing import Any
 from lmft.config.knobs import flatten
 from lmft.config.schema import RunConfig
 from lmft.dataset.splits import Split, open_splits, warn_of_overlap
-from lmft.errors import Silent, UserError
+from lmft.errors import StoreUnavailable, UserError
 from lmft.evaluation.result import write_sums
-from lmft.hardware.process_group import failures_told, join
-from lmft.output.run_logging import written_to
+from lmft.hardware.process_group import join, worker_failures_raised
+from lmft.output.run_logging import log_to_file
 from lmft.output.terminal import Terminal
-from lmft.runs.finished import Job, answer, show_end
+from lmft.runs.finished import Job, answer, show_result
 from lmft.runs.provenance import find_origin
-from lmft.runs.run_dir import RunFolder, set_aside, start_folder
+from lmft.runs.run_dir import RunFolder, create_run_folder, set_aside
 from lmft.runs.run_id import name_folder
 from lmft.storage.atomic import new_folder
-from lmft.storage.checksums import SEAL
-from lmft.storage.lock import held
+from lmft.storage.checksums import CHECKSUMS
+from lmft.storage.lock import run_lock
 from lmft.tracker.run_log import Facts, Record, read_facts
-from lmft.trainer.components import gather, warn_of_remote_code
-from lmft.trainer.context import Session, read_samples, score_split, show_loss, show_samples
+from lmft.trainer.components import build_components, warn_of_remote_code
 from lmft.trainer.engine import Engine
 from lmft.trainer.evaluate import assess
 from lmft.trainer.loop import SCORES, Prune, fine_tune, read_best_scores
-from lmft.trainer.model_card import Story, write_card
+from lmft.trainer.model_card import CardFacts, write_card
 from lmft.trainer.progress import Outcome, Progress
+from lmft.trainer.session import Session, read_samples, score_split, show_loss, show_samples
 
 
 def run(
@@ -63,7 +63,7 @@ def run(
     if "train" not in splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     folder = name_folder(config, values, splits)
-    with held(folder.path, wait=job is not None):
+    with run_lock(folder.path, wait=job is not None):
         finished = (folder.path / "result.json").exists() and not config.fresh
         if not finished:
             with open_session(
@@ -78,7 +78,7 @@ def run(
     if finished:
         answer(folder, config.tracker, terminal, job)
     else:
-        show_end(result, folder, config.tracker, terminal)
+        show_result(result, folder, config.tracker, terminal)
     return folder
 
 
@@ -97,24 +97,24 @@ def open_session(
     warn_of_overlap(splits)
     kept = {} if config.fresh else read_facts(folder.path)
     join().tell("open", config=composed["config.yaml"], precision=kept.get("precision"))
-    with failures_told():
-        materials = gather(config, splits, kept.get("precision"))
-        engine = Engine(config, materials)
+    with worker_failures_raised():
+        components = build_components(config, splits, kept.get("precision"))
+        engine = Engine(config, components)
     check_tracker(config, anew=not kept and (job is None or job.parent is None))
-    terminal.show_config(folder.path.name, values, materials.describe())
+    terminal.show_config(folder.path.name, values, components.describe())
     if config.fresh and folder.path.exists():
         set_aside_old(folder, config, terminal)
-    start_folder(folder, composed)
-    with written_to(folder.log), closing(Record(folder.path)) as record:
+    create_run_folder(folder, composed)
+    with log_to_file(folder.log), closing(Record(folder.path)) as record:
         if config.model.trust_remote_code:
             warn_of_remote_code(str(config.model.name))
         origin = find_origin(composed)
         record.start(
-            describe(folder, config, values, splits, job, materials.hardware.precision.value),
+            describe(folder, config, values, splits, job, components.hardware.precision.value),
             origin.tags | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
         )
         place = None if job is None or job.parent is None else (job.parent, job.name)
-        with config.tracker.follow(record, place) as log, failures_told():
+        with config.tracker.follow(record, place) as log, worker_failures_raised():
             # fmt: off
             yield Session(
                 config, values, splits, engine, folder, log, origin, terminal, started
@@ -131,7 +131,7 @@ def check_tracker(config: RunConfig, anew: bool) -> None:
     """
     try:
         config.tracker.check()
-    except Silent:
+    except StoreUnavailable:
         if anew:
             raise
 
@@ -171,8 +171,8 @@ def conclude(session: Session, progress: Progress) -> dict[str, Any]:
     with new_folder(folder.checkpoint) as place:
         copy_model(best, place)
     result = outcome.as_dict(folder.path, session.seconds(progress))
-    told = (session.config, session.values, session.origin, session.splits, session.materials)
-    write_card(Story(*told, result, read_samples(session)), folder, session.log)
+    told = (session.config, session.values, session.origin, session.splits, session.components)
+    write_card(CardFacts(*told, result, read_samples(session)), folder, session.log)
     folder.write_json("result.json", result)  # from here on the run has finished
     session.checkpoints.drop()
     return result
@@ -188,7 +188,7 @@ def assess_best(session: Session, progress: Progress) -> Outcome:
         show_loss("test", progress.best_step, scores["test"].loss, session)
     for name, some in scores.items():
         found = assess(
-            session.splits[name], some, session.config, session.values, session.materials
+            session.splits[name], some, session.config, session.values, session.components
         )
         outcome.assessed[name] = found
         metrics = {f"{name}/{key}": value for key, value in found.result.as_metrics().items()}
@@ -201,5 +201,5 @@ def assess_best(session: Session, progress: Progress) -> Outcome:
 def copy_model(source: Path, place: Path) -> None:
     """The Hugging Face folder, without what was kept beside it for going on."""
     for file in source.iterdir():
-        if file.name not in (SCORES, SEAL):
+        if file.name not in (SCORES, CHECKSUMS):
             shutil.copyfile(file, place / file.name)

@@ -104,9 +104,9 @@ def train(
         loss, grad_norm = find_gradients(network, parts, hardware, seed, number, scale)
         finite = math.isfinite(loss.nats) and math.isfinite(grad_norm)
         if finite:
-            shrink = grad_norm / config.max_grad_norm if config.max_grad_norm else 1.0
-            network.learn(optimizer, max(1.0, shrink))
-        network.forget_gradients()
+            clip_divisor = grad_norm / config.max_grad_norm if config.max_grad_norm else 1.0
+            network.apply_gradients(optimizer, max(1.0, clip_divisor))
+        network.zero_gradients()
         if number == numbers.start:
             give_back_freed_memory()  # the optimizer's state has come to lie in the midst of it
         tokens = sum(part.inputs.numel() for part in parts)
@@ -161,7 +161,7 @@ def find_gradients(
     while True:
         factor = 1.0 if scale is None else scale.value
         attempt = partial(accumulate_gradients, network, parts, hardware, seed, step, factor)
-        loss = hardware.fit(attempt, network.forget_gradients)
+        loss = hardware.fit(attempt, network.zero_gradients)
         grad_norm = norm_of(network.gradients())
         if scale is None:
             return loss, grad_norm
@@ -171,7 +171,7 @@ def find_gradients(
             return loss, grad_norm
         if scale.holds(step, math.isfinite(grad_norm)):
             return loss, grad_norm
-        network.forget_gradients()
+        network.zero_gradients()
 
 
 def accumulate_gradients(
@@ -186,23 +186,25 @@ def accumulate_gradients(
 
     On the way back they are `scale` times as large.
     """
-    team, targets = hardware.team, sum(part.num_targets for part in parts)
-    divisor = max(1, targets) / (scale * team.size)  # processes average their gradients
+    process_group, targets = hardware.process_group, sum(part.num_targets for part in parts)
+    divisor = max(1, targets) / (scale * process_group.size)  # processes average their gradients
     micro_batches = list(share_out(parts, hardware))
     nats = torch.zeros((), dtype=torch.float64 if hardware.device.type != "mps" else torch.float32)
     nats = nats.to(hardware.device)
     for number, micro_batch in enumerate(micro_batches, start=1):
-        torch.manual_seed(dropout_seed(seed, step, (number - 1) * team.size + team.rank))
+        torch.manual_seed(
+            dropout_seed(seed, step, (number - 1) * process_group.size + process_group.rank)
+        )
         with network.accumulate(number, len(micro_batches)):
-            with network.lean:
+            with network.recompute_hooks:
                 mean, micro_nats = mean_nats(network.trained, network.head, micro_batch, divisor)
             mean.backward()
         nats += micro_nats
-    network.add_up(len(micro_batches))
+    network.all_reduce_gradients(len(micro_batches))
     if scale != 1.0:
-        network.hand_over()  # what is small is lost in fp16 without its scale
+        network.gradients_to_fp32()  # what is small is lost in fp16 without its scale
         torch._foreach_div_(network.gradients(), scale)
-    return TokenLoss(float(team.sum(nats)), targets)
+    return TokenLoss(float(process_group.sum(nats)), targets)
 
 
 @torch.no_grad()
@@ -221,12 +223,12 @@ def norm_of(gradients: list[Tensor]) -> float:
 
 def share_out(parts: list[Batch], hardware: Hardware) -> Iterator[Batch]:
     """This process's micro-batches; each process gets as many, so the last may ask nothing."""
-    team = hardware.team
+    process_group = hardware.process_group
     for part in parts:
-        fair = -(-len(part.inputs) // team.size)
+        fair = -(-len(part.inputs) // process_group.size)
         micro_batches = list(part.split(min(hardware.micro_batch_size, fair)))
-        for first in range(0, len(micro_batches), team.size):
-            mine = first + team.rank
+        for first in range(0, len(micro_batches), process_group.size):
+            mine = first + process_group.rank
             yield micro_batches[mine] if mine < len(micro_batches) else part.blank()
 
 

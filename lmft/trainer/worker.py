@@ -9,8 +9,8 @@ from lmft.config.build import read_config
 from lmft.config.compose import register_resolvers
 from lmft.dataset.splits import open_splits
 from lmft.errors import UserError, as_fault
-from lmft.hardware.process_group import Team, join
-from lmft.trainer.components import gather
+from lmft.hardware.process_group import ProcessGroup, join
+from lmft.trainer.components import build_components
 from lmft.trainer.engine import Engine
 from lmft.trainer.step import NotFinite
 
@@ -20,19 +20,19 @@ def follow() -> None:
     for number in (signal.SIGINT, signal.SIGTERM):  # the leader heeds them, after the step
         signal.signal(number, signal.SIG_IGN)
     register_resolvers()
-    team = join()
+    process_group = join()
     try:
-        obey(team)
+        obey(process_group)
     except Exception as error:
         known = error if isinstance(error, UserError) else as_fault(error)
-        team.fail(str(known or f"{type(error).__name__}: {error}"))
+        process_group.fail(str(known or f"{type(error).__name__}: {error}"))
         raise
 
 
-def obey(team: Team) -> None:
+def obey(process_group: ProcessGroup) -> None:
     """Task after task."""
     engine: Engine | None = None
-    while (told := team.hear())["task"] != "end":
+    while (told := process_group.hear())["task"] != "end":
         if told["task"] == "open":
             del engine  # before its successor needs memory
             engine = open_engine(told["config"], told["precision"])
@@ -47,4 +47,4 @@ def open_engine(config_yaml: str, precision: str | None) -> Engine:
     composed = OmegaConf.create(config_yaml)
     assert isinstance(composed, DictConfig)
     config, _ = read_config(composed)
-    return Engine(config, gather(config, open_splits(config.dataset), precision))
+    return Engine(config, build_components(config, open_splits(config.dataset), precision))

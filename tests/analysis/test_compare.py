@@ -195,9 +195,14 @@ def test_a_mistake_gets_one_sentence(words, sentence, tmp_path, monkeypatch):
 
 def test_knobs_differ_where_one_run_has_not_got_them():
     small = {"training": "yes", "seed": 0, "model.config": {"n_layer": 1}}
-    plain = {"training": "yes", "seed": 0, "model.config": None, "objective.mask_fraction": 0.15}
+    strip_control = {
+        "training": "yes",
+        "seed": 0,
+        "model.config": None,
+        "objective.mask_fraction": 0.15,
+    }
     scored = {"training": "no", "model.config": None}
-    assert differing_knobs([small, plain]) == ["model.config", "objective.mask_fraction"]
+    assert differing_knobs([small, strip_control]) == ["model.config", "objective.mask_fraction"]
     assert differing_knobs([small, scored]) == ["training", "model.config"]
     tree = {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 1.0}, "seed": 0}
     assert by_knob(tree) == {"optimizer": "AdamW", "optimizer.lr": 1.0, "seed": 0}

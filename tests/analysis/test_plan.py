@@ -6,7 +6,7 @@ import re
 import pytest
 import torch
 
-from lmft.analysis.plan.activations import Meter, find_passes, measure_passes
+from lmft.analysis.plan.activations import MemoryCounter, find_passes, measure_passes
 from lmft.analysis.plan.duration import find_work
 from lmft.analysis.plan.estimate import (
     Memory,
@@ -20,7 +20,7 @@ from lmft.config.build import read_config
 from lmft.dataset.splits import open_splits
 from lmft.model.state_dict import write_state
 from lmft.optimizer import build_optimizer
-from lmft.trainer.components import gather
+from lmft.trainer.components import build_components
 from tests.conftest import compose, start
 
 TINY = ["dataset.block_size=16", "trainer.batch_size=8", "hardware.device=cpu"]
@@ -35,19 +35,19 @@ def opened(corpus, tmp_path):
         places = [f"cache_root={tmp_path / 'cache'}", f"run_root={tmp_path / 'runs'}"]
         words = [*corpus, *TINY, f"hardware.precision={precision}", *places, *overrides]
         config, _ = read_config(compose(*words))
-        return config, gather(config, open_splits(config.dataset))
+        return config, build_components(config, open_splits(config.dataset))
 
     return open_it
 
 
-def memory_of(config, materials, processes=1):
-    passes = find_passes(config, materials, processes, ROOMY)
-    optimizer = optimizer_bytes(config, materials.network)
-    return find_memory(config, materials, processes, passes, 1000, optimizer)
+def memory_of(config, components, processes=1):
+    passes = find_passes(config, components, processes, ROOMY)
+    optimizer = optimizer_bytes(config, components.network)
+    return find_memory(config, components, processes, passes, 1000, optimizer)
 
 
 def test_the_meter_counts_what_is_alive_at_once():
-    with Meter(list) as meter:
+    with MemoryCounter(list) as meter:
         first = torch.ones(1000)  # of 4 bytes each
         second = first * 2
         del first
@@ -67,30 +67,30 @@ def test_larger_micro_batches_raise_nothing_but_what_passes_by(opened):
 
 
 def test_what_has_no_room_is_estimated_and_never_too_low(opened):
-    config, materials = opened("hardware.micro_batch_size=4")
-    measured = find_passes(config, materials, 1, ROOMY)
-    estimated = find_passes(config, materials, 1, room=0)
+    config, components = opened("hardware.micro_batch_size=4")
+    measured = find_passes(config, components, 1, ROOMY)
+    estimated = find_passes(config, components, 1, room=0)
     assert estimated.estimated and not measured.estimated
     assert estimated.blocks == measured.blocks == 4
     assert estimated.passing >= measured.passing and estimated.peak >= measured.peak
-    twice = measure_passes(config, materials, 8, 1)
+    twice = measure_passes(config, components, 8, 1)
     assert twice.peak <= 2 * measured.peak  # as what is safe to try rests on
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "adafactor"])
 def test_optimizer_and_checkpoint_are_as_large_as_they_then_are(optimizer, opened, tmp_path):
-    config, materials = opened(f"optimizer={optimizer}")
-    model = materials.network.model
+    config, components = opened(f"optimizer={optimizer}")
+    model = components.network.model
     real = build_optimizer(config.optimizer, model)
     for weight in model.parameters():
         weight.grad = torch.zeros_like(weight)
     real.step()
     state = [value for some in real.state.values() for value in some.values()]
-    counted = optimizer_bytes(config, materials.network)
+    counted = optimizer_bytes(config, components.network)
     assert counted == tensor_bytes(iter(state))
     write_state(tmp_path, model, real)
     (file,) = tmp_path.glob("*.safetensors")
-    planned = find_disk(config, materials, counted).checkpoint
+    planned = find_disk(config, components, counted).checkpoint
     assert planned == pytest.approx(file.stat().st_size, rel=0.02)
 
 
@@ -115,10 +115,10 @@ def test_a_twin_takes_half_as_much_again(opened):
 
 
 def test_the_work_is_that_of_a_run(opened):
-    config, materials = opened("trainer.max_steps=5", "trainer.evaluate_every=2")
-    work = find_work(config, materials)
+    config, components = opened("trainer.max_steps=5", "trainer.evaluate_every=2")
+    work = find_work(config, components)
     assert (work.steps, work.evaluations) == (5, 4)  # before step 1, and after 2, 4 and 5
-    tokens = {name: len(some.blocks.stream.ids) for name, some in materials.batches.items()}
+    tokens = {name: len(some.blocks.stream.ids) for name, some in components.batches.items()}
     windows = {name: -(-count // 16) for name, count in tokens.items()}
     assert work.windows == pytest.approx(4 * windows["validation"] + windows["test"], abs=5)
 

@@ -7,8 +7,8 @@ import pytest
 from lmft.commands.clean import find
 from lmft.commands.runs import label_knobs
 from lmft.errors import UserError
-from lmft.runs.listing import open_archive
-from lmft.storage.lock import held
+from lmft.runs.listing import list_runs
+from lmft.storage.lock import run_lock
 
 RESULT = {"perplexity": 27.61, "fingerprint": "f", "conditions": {"split": "validation"}}
 
@@ -62,13 +62,13 @@ def test_knobs_are_called_by_the_shortest_name_that_is_their_own():
 
 def test_a_run_at_work_is_neither_unfinished_nor_removed(make_run, tmp_path, command):
     folder = make_run("a-1")
-    with held(folder):
-        (entry,) = open_archive(tmp_path / "runs")
+    with run_lock(folder):
+        (entry,) = list_runs(tmp_path / "runs")
         assert entry.state.value == "running"
         assert command("clean yes=true")[0] == 0 and folder.exists()
         code, _, complaint = command("clean a-1 yes=true")
         assert code == 2 and "still running" in complaint and folder.exists()
-    assert open_archive(tmp_path / "runs")[0].state.value == "unfinished"
+    assert list_runs(tmp_path / "runs")[0].state.value == "unfinished"
 
 
 @pytest.mark.parametrize("reply", ["", "n", "no", None])

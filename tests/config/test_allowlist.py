@@ -23,7 +23,7 @@ from lmft.config.compose import load_composed, register_resolvers
 from lmft.config.knobs import walk
 from lmft.dataset import sources
 from lmft.errors import UserError
-from lmft.runs.listing import open_archive
+from lmft.runs.listing import list_runs
 from tests.conftest import CONF
 from tests.conftest import compose as ours
 
@@ -188,7 +188,7 @@ def test_the_folder_of_a_strangers_run_is_read_with_the_same_care(tmp_path, alar
         (place / "config.yaml").write_text(yaml.safe_dump(bad))
         with pytest.raises(UserError):
             load_composed(place / "config.yaml")
-        (entry,) = open_archive(tmp_path)
+        (entry,) = list_runs(tmp_path)
         assert entry.knobs == {}
     assert alarm == []
 

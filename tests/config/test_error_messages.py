@@ -29,7 +29,7 @@ from lmft.config.ranges import RANGES
 from lmft.config.schema import RunConfig, TextErrors
 from lmft.dataset.sources import TextFiles
 from lmft.errors import UserError
-from lmft.storage.checksums import is_whole
+from lmft.storage.checksums import is_intact
 from tests.commands.test_cli import ROOT
 from tests.conftest import compose
 from tests.helpers.bad_files import TEXT, write_bad_files
@@ -69,7 +69,7 @@ def check_complaint(line, bad, code, complaint):
 def check_nothing_is_left(folder, cache):
     assert not [*folder.rglob("run.json"), *folder.rglob("result.json")]
     for place in cache.glob("*/*"):
-        assert place.suffix == ".lock" or is_whole(place), place
+        assert place.suffix == ".lock" or is_intact(place), place
     store = folder / "mlflow.db"
     if store.exists():
         with closing(sqlite3.connect(store)) as connection:

@@ -24,7 +24,7 @@ from lmft.dataset.sources import Rows, TextFiles
 from lmft.dataset.splits import Split
 from lmft.dataset.token_stream import Blocks, open_stream
 from lmft.dataset.tokenizer import load_tokenizer, text_backend, train_tokenizer
-from lmft.dataset.word_cache import Words, words_stand_alone
+from lmft.dataset.word_cache import WordCache, words_stand_alone
 from lmft.errors import UserError
 from lmft.storage.hashing import digest
 
@@ -211,25 +211,25 @@ def test_long_documents_among_short_ones_stand_where_they_should(
 @example(texts=["", " ", "a", "", "  a  ", "\x1c a\x1c"])
 def test_words_tokenized_once_give_the_tokens_of_the_text(tokenizer, texts):
     backend = text_backend(tokenizer)
-    ids, counts = Words(backend).encode(texts)
-    plain = [ids_of(tokenizer, text) for text in texts]
-    assert ids.tolist() == [token for some in plain for token in some]
-    assert counts.tolist() == [len(some) for some in plain]
+    ids, counts = WordCache(backend).encode(texts)
+    strip_control = [ids_of(tokenizer, text) for text in texts]
+    assert ids.tolist() == [token for some in strip_control for token in some]
+    assert counts.tolist() == [len(some) for some in strip_control]
 
 
 def test_every_character_may_stand_between_words_and_in_them(gpt2):
     assert words_stand_alone(text_backend(gpt2))
     chars = [chr(code) for code in [*range(0x2100), 0x3000, 0xFEFF, 0x1F431]]
     texts = [f"a{c}b !{c}! 1{c}{c}1 x {c} {c}\n{c}a  {c}.\n\n{c}" for c in chars]
-    ids, counts = Words(text_backend(gpt2)).encode(texts)
-    plain = [found.ids for found in text_backend(gpt2).encode_batch_fast(texts)]
-    assert counts.tolist() == [len(some) for some in plain]
-    assert ids.tolist() == [token for some in plain for token in some]
+    ids, counts = WordCache(text_backend(gpt2)).encode(texts)
+    strip_control = [found.ids for found in text_backend(gpt2).encode_batch_fast(texts)]
+    assert counts.tolist() == [len(some) for some in strip_control]
+    assert ids.tolist() == [token for some in strip_control for token in some]
 
 
 def test_words_are_learned_anew_when_they_fill_their_memory(trained, monkeypatch):
     monkeypatch.setattr(words, "MEMORY", 1000)
-    memory = Words(text_backend(trained))
+    memory = WordCache(text_backend(trained))
     for number in range(20):
         text = PROSE + f"{number} more"
         assert memory.encode([text])[0].tolist() == ids_of(trained, text)

@@ -49,14 +49,14 @@ POPULATIONS = [equal_blocks, documents_of_any_length, easier_when_long]
 
 def coverage(population, repetitions, draws):
     """Per cent of repetitions, of 20 to 60 documents each, whose interval holds the known mean."""
-    held = 0
+    run_lock = 0
     for repetition in range(repetitions):
         random = np.random.default_rng(repetition)
         nats, targets = population(random, random.integers(20, 61))
         seed = random.integers(2**32)  # other dice than the documents'
         interval = bootstrap_interval(nats, targets, seed=seed, draws=draws)
-        held += interval.low <= MEAN <= interval.high
-    return 100 * held / repetitions
+        run_lock += interval.low <= MEAN <= interval.high
+    return 100 * run_lock / repetitions
 
 
 def rejections(noise, repetitions, draws):

@@ -21,7 +21,7 @@ from lmft.dataset.splits import open_splits
 from lmft.errors import UserError
 from lmft.evaluation.scoring import check_evaluation, cut_windows
 from lmft.objective import CausalLM, MaskedLM
-from lmft.trainer.components import gather
+from lmft.trainer.components import build_components
 from lmft.trainer.evaluate import assess, score, windows_of
 from tests.conftest import compose
 
@@ -29,7 +29,7 @@ from tests.conftest import compose
 def open_evaluation(*overrides):
     config, values = read_config(compose("hardware=cpu", "hardware.precision=fp32", *overrides))
     splits = open_splits(config.dataset, only=("test",))
-    return config, values, splits, gather(config, splits)
+    return config, values, splits, build_components(config, splits)
 
 
 @pytest.fixture
@@ -68,7 +68,7 @@ def test_windows_score_each_token_once_with_enough_before_it(tokens, context, st
     found = []
     for start, end, scored in zip(windows.starts, windows.ends, windows.scored, strict=True):
         assert end - start <= context
-        positions = range(max(scored, start + objective.ahead), end)
+        positions = range(max(scored, start + objective.target_shift), end)
         found += positions
         if start and stride < context:
             assert min(positions) - start >= context - stride
@@ -88,9 +88,9 @@ def test_overlap_is_refused_where_it_means_nothing():
 
 
 def test_nats_are_those_of_a_float64_reference(scored, stories):
-    config, _, _, materials = open_evaluation(*scored)
-    found = score("test", config, materials)
-    ids = torch.from_numpy(np.array(materials.batches["test"].blocks.stream.ids, dtype=np.int64))
+    config, _, _, components = open_evaluation(*scored)
+    found = score("test", config, components)
+    ids = torch.from_numpy(np.array(components.batches["test"].blocks.stream.ids, dtype=np.int64))
     model = AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float64).eval()
     nats = []
     for block in ids.split(64):
@@ -105,22 +105,22 @@ def test_nats_are_those_of_a_float64_reference(scored, stories):
 def test_how_many_windows_go_together_changes_nothing(objective, scored, masked_run):
     if objective == "mlm":
         scored = [*scored, "objective=mlm", f"model.name={masked_run / 'checkpoint'}"]
-    config, _, _, materials = open_evaluation(*scored)
+    config, _, _, components = open_evaluation(*scored)
     losses = {}
     for size in (1, 3, 8, 1000):
-        hardware = replace(materials.hardware, micro_batch_size=size)
-        losses[size] = score("test", config, replace(materials, hardware=hardware))
+        hardware = replace(components.hardware, micro_batch_size=size)
+        losses[size] = score("test", config, replace(components, hardware=hardware))
     for size in (1, 3, 8):
         assert losses[size].loss.mean == pytest.approx(losses[1000].loss.mean, rel=1e-6)
         assert np.array_equal(losses[size].positions, losses[1000].positions)  # the same masks
 
 
 def test_stride_1_scores_each_token_with_its_whole_context(scored, stories):
-    config, _, _, materials = open_evaluation(
+    config, _, _, components = open_evaluation(
         *scored, "evaluation.stride=1", "evaluation.context=16", "evaluation.max_blocks=40"
     )
-    found = score("test", config, materials)
-    ids = torch.from_numpy(np.array(materials.batches["test"].blocks.stream.ids, dtype=np.int64))
+    found = score("test", config, components)
+    ids = torch.from_numpy(np.array(components.batches["test"].blocks.stream.ids, dtype=np.int64))
     model = AutoModelForCausalLM.from_pretrained(stories).eval()
     assert found.positions.tolist() == list(range(1, 16 + 39))
     for position, nats in zip(found.positions, found.nats, strict=True):
@@ -267,12 +267,12 @@ def test_frozen_masks_are_the_ones_they_always_were(masked_run, corpus, tmp_path
     overrides = [*corpus, "model=bert_tiny", "objective=mlm", f"cache_root={tmp_path / 'cache'}"]
     overrides += [f"model.name={masked_run / 'checkpoint'}", "model.from_scratch=false"]
     overrides += ["model.tokenizer=null", "model.architecture=null"]
-    config, values, splits, materials = open_evaluation(*overrides)
-    found = score("test", config, materials)
-    assert len(windows_of("test", config, materials)) == 1
+    config, values, splits, components = open_evaluation(*overrides)
+    found = score("test", config, components)
+    assert len(windows_of("test", config, components)) == 1
     masks = hashlib.sha256(found.positions.astype("<i8").tobytes()).hexdigest()
     assert masks[:16] == "b49ad5699f35c225"
-    result = assess(splits["test"], found, config, values, materials).result
+    result = assess(splits["test"], found, config, values, components).result
     assert "15% hidden" in result.label
 
 

@@ -58,10 +58,10 @@ def run_scarce(line, folder, room=ROOM):
 
 
 def test_the_peak_is_of_this_program_and_not_of_the_one_that_started_it():
-    held = np.ones(2**28, dtype=np.uint8)
+    run_lock = np.ones(2**28, dtype=np.uint8)
     words = "from lmft.allocator import peak_memory; print(peak_memory())"
     found = subprocess.run([sys.executable, "-c", words], capture_output=True, check=True)
-    assert 2**22 < int(found.stdout) < held.nbytes < peak_memory()
+    assert 2**22 < int(found.stdout) < run_lock.nbytes < peak_memory()
 
 
 @pytest.fixture(scope="module")

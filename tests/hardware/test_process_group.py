@@ -50,10 +50,10 @@ def start_ranks(count, line, folder, follower_folder=None):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     log = folder / "log"
-    team = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
+    process_group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": str(count)}
     processes = []
     for rank in range(count):
-        environment = team | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+        environment = process_group | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         place_of = follower_folder if rank and follower_folder else folder
         processes.append(start(line, place_of, log, environment))
     return Ranks(processes, log)
@@ -141,11 +141,11 @@ def steps_of(folder):
 
 def test_a_signal_leaves_a_checkpoint_and_any_number_of_processes_reads_it(corpus, alone, tmp_path):
     line = f"{corpus} objective=clm trainer.max_steps=40 trainer.checkpoint_every=3"
-    team = start_ranks(2, f"{line} hardware=fsdp", tmp_path)
+    process_group = start_ranks(2, f"{line} hardware=fsdp", tmp_path)
     wait_for(lambda: steps_of(tmp_path) >= 5)
-    for process in team.processes:  # as torchrun does
+    for process in process_group.processes:  # as torchrun does
         os.kill(process.pid, signal.SIGTERM)
-    assert team.end() == [143, 0]
+    assert process_group.end() == [143, 0]
     states = tmp_path.glob("runs/*-*/checkpoints/step-*/state.json")
     last = max(json.loads(state.read_text())["progress"]["step"] for state in states)
     assert last >= 4

@@ -9,11 +9,17 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from lmft.analysis.plan.activations import Meter
+from lmft.analysis.plan.activations import MemoryCounter
 from lmft.model.kernels import attention as room
-from lmft.model.kernels.attention import QUERIES, ChunkedAttention, ShortAttention, Terms, attend
+from lmft.model.kernels.attention import (
+    QUERIES,
+    AttentionSpec,
+    ChunkedAttention,
+    ShortAttention,
+    attend,
+)
 from lmft.model.kernels.dropout import Dice
-from lmft.model.kernels.recompute import Remake
+from lmft.model.kernels.recompute import Recompute
 from tests.model.test_loss import CAUSAL, MASKED, build
 
 
@@ -46,7 +52,7 @@ def test_gradients_are_those_of_autograd_with_the_same_dice(masked, kernel, monk
     into = torch.randn(2, 3, size, 8, dtype=torch.float64)
     found = {}
     for attended in (kernel.apply, dense):
-        out = attended(query, key, value, mask, Terms(masked == "causal", 0.3, 0.1, 7))
+        out = attended(query, key, value, mask, AttentionSpec(masked == "causal", 0.3, 0.1, 7))
         found[attended] = [out, *torch.autograd.grad(out, (query, key, value), into)]
     for ours, theirs in zip(*found.values(), strict=True):
         assert torch.allclose(ours, theirs, rtol=1e-9, atol=1e-12)
@@ -111,10 +117,10 @@ def test_dice_are_fair_and_their_mean_is_one():
     assert not torch.equal(one, two)
 
 
-def gradients_and_kept(model, ids, lean):
+def gradients_and_kept(model, ids, recompute_hooks):
     """Bytes kept for the backward pass, and the gradients that it gives."""
-    with Meter(lambda: []) as meter:
-        with lean:
+    with MemoryCounter(lambda: []) as meter:
+        with recompute_hooks:
             loss = model(input_ids=ids).logits.double().square().mean()
         kept = meter.alive
         loss.backward()
@@ -126,10 +132,10 @@ def gradients_and_kept(model, ids, lean):
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
 def test_what_is_made_again_changes_no_bit_and_is_not_kept(kind):
     model, ids = build(kind), torch.randint(3, 97, (2, 16))
-    plain, kept = gradients_and_kept(model, ids, nullcontext())
-    ours, less = gradients_and_kept(model, ids, Remake(model))
+    strip_control, kept = gradients_and_kept(model, ids, nullcontext())
+    ours, less = gradients_and_kept(model, ids, Recompute(model))
     assert less < kept
-    assert len(ours) == len(plain) and all(map(torch.equal, ours, plain))
+    assert len(ours) == len(strip_control) and all(map(torch.equal, ours, strip_control))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "opt", "bert"])
@@ -138,8 +144,8 @@ def test_what_gets_no_backward_pass_goes_at_once(kind):
     model(input_ids=ids)  # what is made once and stays
     gc.disable()  # which might find it later
     try:
-        with Meter(lambda: []) as meter:
-            with Remake(model):
+        with MemoryCounter(lambda: []) as meter:
+            with Recompute(model):
                 loss = model(input_ids=ids, use_cache=False).logits.sum()
             assert meter.alive > 0
             del loss
@@ -164,8 +170,8 @@ def test_what_became_of_an_output_is_not_taken_for_it(part, change):
     torch.manual_seed(0)
     weight = torch.randn(12, 12, requires_grad=True)
     start, found = torch.randn(2, 12), []
-    for lean in (nullcontext(), Remake(part)):
-        with lean:
+    for recompute_hooks in (nullcontext(), Recompute(part)):
+        with recompute_hooks:
             made = change(part(start @ weight))
             later = torch.ones(made.shape[-1], 3, requires_grad=True)
             out = (made @ later).square().sum()
@@ -189,8 +195,8 @@ def test_what_takes_more_than_one_input_is_kept():
              lambda: part(start, gate))  # fmt: skip
     for call in calls:
         found = []
-        for lean in (nullcontext(), Remake(part)):
-            with lean:
+        for recompute_hooks in (nullcontext(), Recompute(part)):
+            with recompute_hooks:
                 out = (call() @ weight).square().sum()
             found.append(torch.autograd.grad(out, weight)[0])
         assert torch.equal(*found)

@@ -43,10 +43,10 @@ def build(kind):
 
 
 def measure(network, head, batch):
-    network.forget_gradients()
+    network.zero_gradients()
     mean, nats = mean_nats(network.compute, head, batch, batch.num_targets)
     mean.backward()
-    network.hand_over()
+    network.gradients_to_fp32()
     named = network.model.named_parameters()  # in fp32, whatever computed them
     gradients = {name: w.grad.clone() for name, w in named if w.grad is not None}
     return mean.detach(), nats, target_nats(network.compute, head, batch), gradients

@@ -69,8 +69,8 @@ def without_dropout(kind):
 def straight(request):
     """A model, and its losses over 100 steps with whole logits and transformers' own parts."""
     model = without_dropout(request.param)
-    plain = copy.deepcopy(model)
-    return model, losses(Network(plain, plain, head=None))
+    strip_control = copy.deepcopy(model)
+    return model, losses(Network(strip_control, strip_control, head=None))
 
 
 def test_in_fp32_kernels_and_chunks_change_no_loss(straight):
@@ -104,7 +104,7 @@ def test_gradients_of_micro_batches_add_up_in_fp32():
     parts = [1.0, *[2**-9] * 64]  # the small ones are lost where sums are kept in bf16
     for part in parts:
         weight.grad = torch.full_like(weight, part)
-        network.hand_over()
+        network.gradients_to_fp32()
     assert torch.equal(master.grad, torch.full_like(master, math.fsum(parts)))
 
 
@@ -124,9 +124,9 @@ def test_a_step_in_slices_is_that_of_torch(kind, max_grad_norm, monkeypatch):
         network = build_network(without_dropout(kind), hardware(Precision.bf16))
         optimizer, steps = start(network, precision=Precision.bf16, config=config)
         assert all(step.grad_norm > 0 for step in islice(steps, 20))
-        for weight, twin in network.twins.items():
-            assert torch.equal(twin, weight.bfloat16())
-            assert weight.grad is twin.grad is None
+        for weight, low_precision in network.low_precision.items():
+            assert torch.equal(low_precision, weight.bfloat16())
+            assert weight.grad is low_precision.grad is None
         state = [*optimizer.state.values()]
         found.append([*network.model.parameters(), *(v for some in state for v in some.values())])
     assert len(taken) == 19  # the first makes the optimizer's state
@@ -144,7 +144,7 @@ def test_gradients_of_one_pass_stay_narrow_and_their_norm_is_exact():
         assert {gradient.dtype for gradient in gradients} == {dtype}
         exact = torch.cat([gradient.double().flatten() for gradient in gradients]).norm()
         assert norm_of(gradients) == pytest.approx(float(exact), rel=1e-6)
-        network.forget_gradients()
+        network.zero_gradients()
         assert not network.gradients()
 
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from lmft.config.build import read_config
 from lmft.dataset.splits import open_splits
-from lmft.trainer.components import gather
+from lmft.trainer.components import build_components
 from lmft.trainer.evaluate import assess, score
 from tests.conftest import compose
 
@@ -26,9 +26,9 @@ def score_start(text, smollm2, folder):
         )
     )  # fmt: skip
     splits = open_splits(config.dataset)
-    materials = gather(config, splits)
-    scores = score("test", config, materials)
-    return scores, materials, assess(splits["test"], scores, config, values, materials).result
+    components = build_components(config, splits)
+    scores = score("test", config, components)
+    return scores, components, assess(splits["test"], scores, config, values, components).result
 
 
 @pytest.fixture(scope="module")
@@ -37,9 +37,9 @@ def words(smollm2, wikitext, tmp_path_factory):
 
 
 def test_a_pretrained_model_scores_as_plain_transformers_does(words, smollm2):
-    ours, materials, _ = words
+    ours, components, _ = words
     theirs = AutoModelForCausalLM.from_pretrained(smollm2, dtype=torch.float32).eval()
-    blocks = materials.batches["test"].blocks.read(np.array([1]))
+    blocks = components.batches["test"].blocks.read(np.array([1]))
     with torch.no_grad():
         logits = theirs(blocks).logits[:, :-1].double()
     nats = torch.nn.functional.cross_entropy(logits.flatten(0, 1), blocks[:, 1:].flatten())

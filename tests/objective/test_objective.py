@@ -4,7 +4,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmft.dataset.batches import roll
+from lmft.dataset.batches import block_rng
 from lmft.dataset.tokenizer import train_tokenizer
 from lmft.errors import UserError
 from lmft.objective import IGNORED, CausalLM, MaskedLM
@@ -16,7 +16,7 @@ def tokenizer():
 
 
 def dice(rows, seed=0):
-    return [roll(seed, 1, row) for row in range(rows)]
+    return [block_rng(seed, 1, row) for row in range(rows)]
 
 
 def test_causal_targets_are_the_next_tokens():
@@ -60,16 +60,18 @@ def test_masks_follow_from_seed_epoch_and_block_alone(tokenizer):
     blocks = torch.randint(10, 280, (6, 32))
     together = MaskedLM(0.15).batch(blocks, tokenizer, dice(6))
     for row in range(6):
-        alone = MaskedLM(0.15).batch(blocks[row : row + 1], tokenizer, [roll(0, 1, row)])
+        alone = MaskedLM(0.15).batch(blocks[row : row + 1], tokenizer, [block_rng(0, 1, row)])
         assert torch.equal(alone.inputs[0], together.inputs[row])
-    others = MaskedLM(0.15).batch(blocks, tokenizer, [roll(0, 2, row) for row in range(6)])
+    others = MaskedLM(0.15).batch(blocks, tokenizer, [block_rng(0, 2, row) for row in range(6)])
     assert not torch.equal(others.targets, together.targets)
 
 
 def test_streams_of_dice_never_meet():
-    draws = {tuple(roll(s, e, b).random(4)) for s in range(3) for e in range(3) for b in range(9)}
+    draws = {
+        tuple(block_rng(s, e, b).random(4)) for s in range(3) for e in range(3) for b in range(9)
+    }
     assert len(draws) == 81
-    assert np.array_equal(roll(7, 8, 9).random(4), roll(7, 8, 9).random(4))
+    assert np.array_equal(block_rng(7, 8, 9).random(4), block_rng(7, 8, 9).random(4))
 
 
 def test_a_tokenizer_without_a_mask_is_refused(tokenizer):

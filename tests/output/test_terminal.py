@@ -12,7 +12,7 @@ from rich.table import Table
 from lmft.analysis.compare.report import escape_markdown
 from lmft.evaluation.generation import Sample
 from lmft.output.markdown import fence, table
-from lmft.output.sanitize import plain
+from lmft.output.sanitize import strip_control
 from lmft.output.terminal import Screen, Terminal
 
 NASTY = [
@@ -45,15 +45,15 @@ def is_steering(text):
 @settings(max_examples=50)
 @given(st.text() | st.sampled_from(NASTY))
 def test_plain_text_steers_nothing_and_says_the_same(text):
-    shown = plain(text)
+    shown = strip_control(text)
     assert not is_steering(shown) and len(shown) == len(text)
-    assert plain(shown) == shown
-    assert "\n" not in plain(text, lines=False)
+    assert strip_control(shown) == shown
+    assert "\n" not in strip_control(text, lines=False)
 
 
 def test_letters_of_all_languages_stay():
     text = "naïve Ελλάδα می‌خواهم 日本語　字 👩‍🔬 a\u00a0b"
-    assert plain(text) == text
+    assert strip_control(text) == text
 
 
 @pytest.mark.parametrize("text", NASTY)

@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from lmft.dataset.token_stream import open_stream
 from lmft.dataset.tokenizer import open_trained_tokenizer, tokenizer_digest
 from lmft.errors import Fault
-from lmft.storage.cache import make_once
-from lmft.storage.checksums import SEAL, is_whole, seal
+from lmft.storage.cache import build_once
+from lmft.storage.checksums import CHECKSUMS, is_intact, write_checksums
 from tests.conftest import Fit
 from tests.dataset.test_token_stream import PROSE, as_split, train_small
 
@@ -34,47 +34,47 @@ def test_any_flipped_bit_and_any_cut_is_found_in_any_file(tmp_path_factory, file
     (folder / "inner").mkdir()
     for number, content in enumerate(files):
         (folder / ("inner" if number == 2 else ".") / f"{number}.bin").write_bytes(content)
-    seal(folder)
-    assert is_whole(folder)
+    write_checksums(folder)
+    assert is_intact(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     path = data.draw(st.sampled_from(paths))
     place = data.draw(st.integers(0, path.stat().st_size - 1))
     damage(path, place, data.draw(st.none() | st.integers(0, 7)))
-    assert not is_whole(folder)
+    assert not is_intact(folder)
 
 
 def test_no_bit_of_a_seal_can_flip_unseen(tmp_path):
     (tmp_path / "some.bin").write_bytes(b"content")
-    seal(tmp_path)
-    whole = (tmp_path / SEAL).read_bytes()
+    write_checksums(tmp_path)
+    whole = (tmp_path / CHECKSUMS).read_bytes()
     for place in range(len(whole)):
         for bit in (*range(8), None):
-            damage(tmp_path / SEAL, place, bit)
-            assert not is_whole(tmp_path)
-            (tmp_path / SEAL).write_bytes(whole)
-    assert is_whole(tmp_path)
+            damage(tmp_path / CHECKSUMS, place, bit)
+            assert not is_intact(tmp_path)
+            (tmp_path / CHECKSUMS).write_bytes(whole)
+    assert is_intact(tmp_path)
 
 
 def test_a_file_too_many_or_too_few_is_found(tmp_path):
     (tmp_path / "empty").write_bytes(b"")
-    seal(tmp_path)
+    write_checksums(tmp_path)
     (tmp_path / "more").write_bytes(b"")
-    assert not is_whole(tmp_path)
+    assert not is_intact(tmp_path)
     (tmp_path / "more").unlink()
-    assert is_whole(tmp_path)
+    assert is_intact(tmp_path)
     (tmp_path / "empty").unlink()
-    assert not is_whole(tmp_path)
+    assert not is_intact(tmp_path)
 
 
 def test_a_check_takes_a_few_milliseconds_for_10_megabytes(tmp_path):
     (tmp_path / "ids.bin").write_bytes(bytes(range(250)) * 400_000)  # 100 MB
-    seal(tmp_path)
+    write_checksums(tmp_path)
     started = time.perf_counter()
-    assert is_whole(tmp_path)
+    assert is_intact(tmp_path)
     assert (time.perf_counter() - started) / 10 < 0.05  # 3 ms where nothing else is at work
 
 
-@pytest.mark.parametrize("name", ["ids.bin", "ends.bin", "bytes.bin", "about.json", SEAL])
+@pytest.mark.parametrize("name", ["ids.bin", "ends.bin", "bytes.bin", "about.json", CHECKSUMS])
 @pytest.mark.parametrize("bit", [5, None])
 def test_a_damaged_token_cache_is_told_of_and_made_anew(name, bit, tmp_path, caplog):
     tokenizer = train_small()
@@ -90,7 +90,7 @@ def test_a_damaged_token_cache_is_told_of_and_made_anew(name, bit, tmp_path, cap
     assert open_ids() == expected
     (record,) = caplog.records
     assert record.getMessage() == f"{folder} is not as it was written; it is made anew."
-    assert is_whole(folder) and open_ids() == expected and len(caplog.records) == 1
+    assert is_intact(folder) and open_ids() == expected and len(caplog.records) == 1
 
 
 def test_a_damaged_tokenizer_in_the_cache_is_trained_again(tmp_path, caplog):
@@ -114,10 +114,10 @@ def test_what_fails_while_it_is_made_leaves_the_damaged_one_to_be_found_again(tm
     folder = tmp_path / "some" / "folder"
     for _ in range(2):
         with pytest.raises(Fault, match=f"no room left on the disk for {folder}"):
-            make_once(folder, fail)
+            build_once(folder, fail)
         assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == []
-    make_once(folder, lambda place: (place / "whole").write_text("whole"))
-    assert is_whole(folder)
+    build_once(folder, lambda place: (place / "whole").write_text("whole"))
+    assert is_intact(folder)
 
 
 def test_best_weights_that_were_damaged_do_not_become_the_result(corpus, tmp_path):
@@ -145,4 +145,4 @@ def test_best_weights_that_were_damaged_do_not_become_the_result(corpus, tmp_pat
     weights = (again / "checkpoint" / "model.safetensors").read_bytes()
     whole = Fit(tmp_path / "straight")(*overrides)
     assert weights == (whole / "checkpoint" / "model.safetensors").read_bytes()
-    assert not (again / "checkpoint" / SEAL).exists()
+    assert not (again / "checkpoint" / CHECKSUMS).exists()

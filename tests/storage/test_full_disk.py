@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lmft.storage.checksums import SEAL
+from lmft.storage.checksums import CHECKSUMS
 from lmft.tracker.run_log import read_points
 from tests.conftest import Store, enter, start, warm_up, write_corpus
 from tests.trainer.test_resume import EXEMPT
@@ -128,7 +128,7 @@ def test_after_a_full_disk_the_same_command_goes_on_to_the_same_bits(where, expe
 def test_whichever_write_it_is_that_fails(expected, tmp_path):
     writes = {Path(some).name for some in expected[2]}
     assert {".state.json-new", ".best-2-new", "ids.bin", ".result.json-new", ".card.md-new",
-            ".run.json-new", ".samples.json-new", "metrics.jsonl", SEAL} <= writes  # fmt: skip
+            ".run.json-new", ".samples.json-new", "metrics.jsonl", CHECKSUMS} <= writes  # fmt: skip
     print(f"{len(expected[2])} moments of writing")
     for number in range(1, len(expected[2]) + 1):
         check_filling(number, expected, tmp_path / str(number))

@@ -12,7 +12,7 @@ import optuna
 import pytest
 from optuna.trial import TrialState
 
-from lmft.storage.lock import held
+from lmft.storage.lock import run_lock
 from lmft.tracker.run_log import read_facts, read_points
 from tests.conftest import kill, start, wait_for, warm_up
 from tests.sweep.test_sweep import tracked
@@ -50,7 +50,7 @@ def test_without_optuna_the_way_out_is_told(command, monkeypatch):
 
 
 def test_a_second_process_at_the_study_is_refused(command, tmp_path):
-    with held(tmp_path / "runs" / "study-mine"):
+    with run_lock(tmp_path / "runs" / "study-mine"):
         code, _, complaint = command(f"{SEARCH} seed=0,1 hydra.sweeper.study_name=mine")
     assert code == 3 and f"study-mine is at work already, in process {os.getpid()}" in complaint
 

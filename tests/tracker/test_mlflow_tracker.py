@@ -8,7 +8,7 @@ from contextlib import closing
 import pytest
 from mlflow import MlflowClient
 
-from lmft.errors import Stopped, UserError
+from lmft.errors import Interrupted, UserError
 from lmft.tracker.mlflow_query import open_history
 from lmft.tracker.mlflow_store import open_client
 from lmft.tracker.mlflow_sweep import end_stale
@@ -55,7 +55,7 @@ def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
 
 @pytest.mark.parametrize(
     ("ending", "status"),
-    [(None, "FINISHED"), (RuntimeError("no"), "FAILED"), (Stopped(signal.SIGTERM), "KILLED")],
+    [(None, "FINISHED"), (RuntimeError("no"), "FAILED"), (Interrupted(signal.SIGTERM), "KILLED")],
 )
 def test_however_a_run_ends_its_status_and_its_points_are_kept(store, record, ending, status):
     tracker = MlflowTracker(store.uri, "ends")
@@ -64,7 +64,7 @@ def test_however_a_run_ends_its_status_and_its_points_are_kept(store, record, en
             log.metrics({"loss": 1.5}, 3)
             if ending is not None:
                 raise ending
-    except (RuntimeError, Stopped):
+    except (RuntimeError, Interrupted):
         pass
     run = store.run_of(record.path)
     assert run.info.status == status

@@ -206,8 +206,8 @@ def test_ten_processes_on_one_cache_and_one_store_leave_what_they_should(
                 long_line(corpus, 200, f"-m seed={seeds} optimizer.weight_decay={number}")
             ]
         logs = [tmp_path / f"log-{rounds}-{number}.txt" for number in range(len(lines))]
-        team = [start(line, tmp_path, log) for line, log in zip(lines, logs, strict=True)]
-        for process, log in zip(team, logs, strict=True):
+        process_group = [start(line, tmp_path, log) for line, log in zip(lines, logs, strict=True)]
+        for process, log in zip(process_group, logs, strict=True):
             process.join(600)
             assert process.exitcode == 0, log.read_text()[-3000:]
         rounds += 1

@@ -8,7 +8,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from lmft.storage.lock import held
+from lmft.storage.lock import run_lock
 from lmft.tracker import background as sender
 from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.tracker.run_log import Facts, Record, read_points
@@ -166,7 +166,7 @@ def test_what_a_sync_finds_decides_what_it_sends(store, command, corpus, tmp_pat
     (folder,) = tmp_path.glob("runs/*-*")
     assert "1 without a tracker" in command("sync")[1]
     to = f"tracker=mlflow tracker.uri={store.uri}"
-    with held(folder):
+    with run_lock(folder):
         assert "1 at work" in command(f"sync {to}")[1]
     assert "1 sent" in command(f"sync {to}")[1]
     assert "1 there already" in command(f"sync {folder} {to}")[1]
@@ -183,7 +183,7 @@ def test_who_answers_waits_for_who_still_sends(store, command, corpus, tmp_path,
     holding = threading.Event()
 
     def send():
-        with held(folder):
+        with run_lock(folder):
             holding.set()
             wait_for(lambda: "waiting for it" in caplog.text)
             before.extend(store.runs_of(folder))

@@ -126,8 +126,8 @@ def test_two_processes_stop_at_it_with_one_sentence(ill, tmp_path):
 
 def run_in_two(words, tmp_path):
     """Exit code, output and folder of a run that two processes share."""
-    team = "hardware=ddp hardware.processes=2 hardware.device=cpu hardware.precision=fp32"
-    line = f"{' '.join(words)} {team} tracker=none cache_root=cache run_root=team"
+    process_group = "hardware=ddp hardware.processes=2 hardware.device=cpu hardware.precision=fp32"
+    line = f"{' '.join(words)} {process_group} tracker=none cache_root=cache run_root=team"
     process = start(line, tmp_path, tmp_path / "log")
     process.join(300)
     (folder,) = tmp_path.glob("team/*-*")
@@ -177,13 +177,13 @@ def test_what_no_loss_scale_mends_leaves_the_scale_as_it_was():
 def test_only_what_changes_numbers_changes_the_key(corpus):
     from lmft.config.build import read_config
     from lmft.dataset.splits import open_splits
-    from lmft.runs.run_id import name_folder, recipe
+    from lmft.runs.run_id import key_inputs, name_folder
     from tests.conftest import compose
 
     def key(*overrides):
         config, values = read_config(compose(*corpus, *overrides))
         splits = open_splits(config.dataset)
-        assert ("on_nonfinite" in recipe(config.model, values, splits)["trainer"]) is bool(
+        assert ("on_nonfinite" in key_inputs(config.model, values, splits)["trainer"]) is bool(
             overrides
         )
         return name_folder(config, values, splits).key

@@ -175,12 +175,12 @@ def test_a_run_root_that_is_moved_whole_keeps_its_runs_in_mlflow(
 
 
 def test_a_run_at_work_is_not_started_twice(corpus, command, tmp_path):
-    from lmft.storage.lock import held
+    from lmft.storage.lock import run_lock
 
     line = line_of(corpus, "clm", "trainer.max_steps=3", "tracker=none")
     assert command(line)[0] == 0
     (folder,) = tmp_path.glob("runs/*-*")
-    with held(folder):
+    with run_lock(folder):
         code, _, complaint = command(f"{line} fresh=true")
         assert code == 3 and f"in process {os.getpid()} on" in complaint
         assert complaint.count("\n") == 1

@@ -21,7 +21,7 @@ from lmft.hardware.device import Hardware
 from lmft.model.mixed_precision import build_network
 from lmft.objective import CausalLM, MaskedLM
 from lmft.optimizer import build_optimizer, learning_rate_factor, take_step
-from lmft.trainer.components import gather
+from lmft.trainer.components import build_components
 from lmft.trainer.step import accumulate_gradients, dropout_seed
 from tests.conftest import compose
 
@@ -78,14 +78,14 @@ def test_a_fused_optimizer_clips_as_any_other(make):
         torch.manual_seed(0)
         weight = torch.nn.Parameter(torch.randn(3, 5))
         optimizer = make([weight], lr=0.1, fused=fused)
-        for shrink in (4.0, 1.0):
+        for clip_divisor in (4.0, 1.0):
             weight.grad = torch.randn_like(weight)
-            take_step(optimizer, [weight.grad], shrink)
+            take_step(optimizer, [weight.grad], clip_divisor)
         moved.append(weight.detach().clone())
     assert torch.allclose(*moved, rtol=1e-5)
-    plain = make([weight], lr=0.1)
+    strip_control = make([weight], lr=0.1)
     weight.grad = 4 * torch.ones_like(weight)
-    take_step(plain, [weight.grad], 4.0)
+    take_step(strip_control, [weight.grad], 4.0)
     assert torch.equal(weight.grad, torch.ones_like(weight))
 
 
@@ -135,7 +135,7 @@ def test_losses_are_those_of_transformers_trainer(
     ]  # fmt: skip
     folder = fit(*overrides, *store.overrides)
     config, _ = read_config(compose(*overrides, f"cache_root={tmp_path / 'cache'}"))
-    batches = gather(config, open_splits(config.dataset)).batches
+    batches = build_components(config, open_splits(config.dataset)).batches
     for split, blocks in {"train": 160, "validation": 20}.items():
         np.save(tmp_path / f"{split}.npy", batches[split].blocks.read(np.arange(blocks)))
     words = f"--model {name} --train {tmp_path}/train.npy --eval {tmp_path}/validation.npy "

@@ -9,7 +9,7 @@ from lmft.analysis.compare.plots import curves, forest
 from lmft.analysis.compare.ranking import Comparison, Ranking, letters
 from lmft.analysis.compare.sentences import tell_apart, tell_ranking
 from lmft.analysis.compare.tables import Table, pairs_table, ranking_table, runs_table
-from lmft.output.sanitize import plain
+from lmft.output.sanitize import strip_control
 from lmft.tracker.mlflow_query import Curve, read_curves
 
 SPECIAL = re.compile(r"([\\`*_{}\[\]<>#|~$&])")
@@ -75,7 +75,7 @@ def markdown_table(table: Table) -> str:
 
 def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is."""
-    return SPECIAL.sub(r"\\\1", plain(text))
+    return SPECIAL.sub(r"\\\1", strip_control(text))
 
 
 def as_page(comparison: Comparison, notes: list[str], found: dict[str, dict[str, Curve]]) -> str:

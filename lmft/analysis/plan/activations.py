@@ -14,7 +14,7 @@ from lmft.config.schema import RunConfig
 from lmft.model.loss import CHUNK
 from lmft.model.mixed_precision import Network
 from lmft.objective import Batch
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 from lmft.trainer.step import accumulate_gradients
 
 
@@ -38,49 +38,49 @@ class Passes:
         return Passes(blocks, peak, passing, shared, self.chunk, estimated=True)
 
 
-def measure_passes(config: RunConfig, materials: Materials, size: int, processes: int) -> Passes:
+def measure_passes(config: RunConfig, components: Components, size: int, processes: int) -> Passes:
     """Passes forward and backward with micro-batches of `size` blocks; nothing is learnt.
 
     Args:
         config: the run.
-        materials: of one process.
+        components: of one process.
         size: blocks.
         processes: that share a batch.
     """
-    network, trainer = materials.network, config.trainer
+    network, trainer = components.network, config.trainer
     part = next(
-        materials.batches["train"].training(trainer.batch_size, config.seed, trainer.shuffle)
+        components.batches["train"].training(trainer.batch_size, config.seed, trainer.shuffle)
     )[0]
     micro_batches: list[Batch] = list(part.split(size))
     passes = 1 if len(micro_batches) <= processes else 2  # more take no more memory
-    hardware = replace(materials.hardware, micro_batch_size=size)
+    hardware = replace(components.hardware, micro_batch_size=size)
     network.compute.train()
-    with Meter(
+    with MemoryCounter(
         lambda: finished_gradients(network), lambda: shares_of_gradients(network, processes)
     ) as meter:
         accumulate_gradients(network, micro_batches[:passes], hardware, config.seed, 1)
-    network.forget_gradients()
+    network.zero_gradients()
     chunk = chunk_bytes(network, micro_batches[0])
     return Passes(size, meter.peak, meter.passing, meter.shared, chunk)
 
 
-def find_passes(config: RunConfig, materials: Materials, processes: int, room: int) -> Passes:
+def find_passes(config: RunConfig, components: Components, processes: int, room: int) -> Passes:
     """The passes of a step as configured; estimated where they might need more than `room` bytes.
 
     A micro-batch of n times the blocks takes at most n times as much, so none is tried that
     could be too large.
     """
     trainer = config.trainer
-    batch = min(trainer.batch_size, len(materials.batches["train"]))
-    goal = min(materials.hardware.micro_batch_size, -(-batch // processes))
-    found = measure_passes(config, materials, 1, processes)
+    batch = min(trainer.batch_size, len(components.batches["train"]))
+    goal = min(components.hardware.micro_batch_size, -(-batch // processes))
+    found = measure_passes(config, components, 1, processes)
     while found.blocks < goal:
         sizes = (goal, min(goal, 2 * found.blocks))
         safe = (size for size in sizes if found.peak * size <= room * found.blocks)
         size = next(safe, None)
         if size is None:
             return found.stretched(goal)
-        found = measure_passes(config, materials, size, processes)
+        found = measure_passes(config, components, size, processes)
     return found
 
 
@@ -106,7 +106,7 @@ def chunk_bytes(network: Network, batch: Batch) -> int:
     return min(CHUNK, batch.num_targets * len(weight) * weight.element_size())
 
 
-class Meter(TorchDispatchMode):
+class MemoryCounter(TorchDispatchMode):
     """Counts the bytes of all storages that torch's operations make, while they live.
 
     What was there before is not counted, and what an operation makes and frees within itself is not

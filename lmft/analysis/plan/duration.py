@@ -8,7 +8,7 @@ from lmft.config.schema import RunConfig
 from lmft.hardware.memory import start_count, used_memory
 from lmft.hardware.mfu import find_limit
 from lmft.optimizer import build_optimizer
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 from lmft.trainer.evaluate import score, windows_of
 from lmft.trainer.step import train
 
@@ -38,28 +38,28 @@ class Pace:
         return self.step * work.steps + self.window * work.windows
 
 
-def find_work(config: RunConfig, materials: Materials) -> Work:
+def find_work(config: RunConfig, components: Components) -> Work:
     """What follows from the corpus and the trainer's knobs."""
-    trainer, batches = config.trainer, materials.batches
+    trainer, batches = config.trainer, components.batches
     per_epoch = batches["train"].steps_per_epoch(trainer.batch_size)
     steps = trainer.steps(per_epoch)
     evaluations = 1 + -(-steps // (trainer.evaluate_every or per_epoch))
     windows = {
-        name: len(windows_of(name, config, materials)) for name in batches if name != "train"
+        name: len(windows_of(name, config, components)) for name in batches if name != "train"
     }
     return Work(steps, evaluations, evaluations * windows["validation"] + windows.get("test", 0))
 
 
-def measure_pace(config: RunConfig, materials: Materials, size: int) -> tuple[Pace, int]:
+def measure_pace(config: RunConfig, components: Components, size: int) -> tuple[Pace, int]:
     """Take a few steps with micro-batches of `size` blocks, and score a few windows.
 
     Returns:
         The pace, and the memory used at the highest, in bytes.
     """
-    trainer, network = config.trainer, materials.network
-    batches = materials.batches["train"]
-    hardware = replace(materials.hardware, micro_batch_size=size)
-    limit = find_limit(network.model, hardware, causal=bool(batches.objective.ahead))
+    trainer, network = config.trainer, components.network
+    batches = components.batches["train"]
+    hardware = replace(components.hardware, micro_batch_size=size)
+    limit = find_limit(network.model, hardware, causal=bool(batches.objective.target_shift))
     start_count(hardware.device)  # the limit was measured on large matrices
     steps = train(
         network,
@@ -75,17 +75,17 @@ def measure_pace(config: RunConfig, materials: Materials, size: int) -> tuple[Pa
     for step in steps:
         seconds.append(step.seconds)
         used = max(used, used_memory(hardware.device))
-    window = time_window(config, replace(materials, hardware=hardware))
+    window = time_window(config, replace(components, hardware=hardware))
     used = max(used, used_memory(hardware.device))
     return Pace(statistics.median(seconds[WARM_UP:]), window), used
 
 
-def time_window(config: RunConfig, materials: Materials) -> float:
+def time_window(config: RunConfig, components: Components) -> float:
     """Seconds to score a window of the validation split."""
-    most = 1 if config.evaluation.pseudo else WINDOWS * materials.hardware.micro_batch_size
-    count = min(most, len(windows_of("validation", config, materials)))
+    most = 1 if config.evaluation.pseudo else WINDOWS * components.hardware.micro_batch_size
+    count = min(most, len(windows_of("validation", config, components)))
     few = replace(config, evaluation=replace(config.evaluation, max_blocks=count))
-    score("validation", few, materials)  # the first time, more is done
+    score("validation", few, components)  # the first time, more is done
     started = time.perf_counter()
-    score("validation", few, materials)
+    score("validation", few, components)
     return (time.perf_counter() - started) / count

@@ -16,7 +16,7 @@ from lmft.model.mixed_precision import Network
 from lmft.optimizer import build_optimizer
 from lmft.runs.run_dir import root_of
 from lmft.trainer.checkpoint import KEPT
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 
 ALLOCATOR_SHARE = (
     0.2  # of what steps make: what an allocator keeps beside it on a CPU, where not measured
@@ -45,7 +45,7 @@ class Memory:
 
 def find_memory(
     config: RunConfig,
-    materials: Materials,
+    components: Components,
     processes: int,
     passes: Passes | None,
     process: int,
@@ -55,13 +55,13 @@ def find_memory(
 
     Args:
         config: the run.
-        materials: of a process that works alone.
+        components: of a process that works alone.
         processes: that share the run.
         passes: of a step; None where not even one block would fit.
         process: bytes that it takes without the model.
         optimizer: bytes of its whole state.
     """
-    network, strategy = materials.network, config.hardware.strategy
+    network, strategy = components.network, config.hardware.strategy
     weights, gradients = weight_bytes(network.models), gradient_bytes(network.models)
     gathered, chunk, rest, once = 0, 0, 0, 0
     if passes is not None:
@@ -75,7 +75,7 @@ def find_memory(
         weights, gradients = weight_bytes(wide) // processes, gradient_bytes(wide) // processes
         optimizer //= processes
         once = 0 if passes is None else min(0, passes.shared - gradients - passes.passing)
-        gathered = gathered_bytes(network, materials.hardware.dtype)
+        gathered = gathered_bytes(network, components.hardware.dtype)
     elif processes > 1:
         gradients += tensor_bytes(network.compute.parameters())
     return Memory(process, weights, gradients, gathered, optimizer, rest, chunk, once, 0)
@@ -149,11 +149,11 @@ class Disk:
     free: int  # where runs are kept
 
 
-def find_disk(config: RunConfig, materials: Materials, optimizer: int) -> Disk:
+def find_disk(config: RunConfig, components: Components, optimizer: int) -> Disk:
     """What the run writes, `optimizer` bytes of state among it; texts and tables are small."""
-    weights = weight_bytes([materials.network.model])
+    weights = weight_bytes([components.network.model])
     checkpoint = weights + optimizer
-    streams = [batches.blocks.stream for batches in materials.batches.values()]
+    streams = [batches.blocks.stream for batches in components.batches.values()]
     cache = sum(some.ids.nbytes + some.ends.nbytes + some.bytes.nbytes for some in streams)
     # Each checkpoint may name other best weights, and new ones are written before old ones go.
     most = (KEPT + 1) * (checkpoint + weights)

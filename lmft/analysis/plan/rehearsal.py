@@ -15,7 +15,7 @@ from lmft.analysis.plan.estimate import (
 from lmft.config.schema import RunConfig
 from lmft.hardware.memory import free_memory
 from lmft.tracker.mlflow_tracker import MlflowTracker
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 
 
 def load_libraries(config: RunConfig) -> None:
@@ -28,27 +28,27 @@ def load_libraries(config: RunConfig) -> None:
 
 
 def rehearse(
-    config: RunConfig, materials: Materials, processes: int, process: int, optimizer: int
+    config: RunConfig, components: Components, processes: int, process: int, optimizer: int
 ) -> tuple[Memory, Pace | None]:
     """The memory of one of `processes`, and how fast this one is; None where it has no room.
 
     Args:
         config: the run.
-        materials: of this process.
+        components: of this process.
         processes: that share the run.
         process: bytes that one takes without the model.
         optimizer: bytes of its whole state.
     """
-    network, device = materials.network, materials.hardware.device
+    network, device = components.network, components.hardware.device
     room = free_memory(device) - optimizer
     passes: Passes | None = None
     if 2 * gradient_bytes(network.models) <= room:
-        passes = find_passes(config, materials, processes, room)
-    alone = find_memory(config, materials, 1, passes, process, optimizer)
+        passes = find_passes(config, components, processes, room)
+    alone = find_memory(config, components, 1, passes, process, optimizer)
     if processes > 1:  # it takes their micro-batches one after another, so gradients are there
         alone = replace(alone, never_at_once=0)
     pace, used = None, None
     if passes is not None and not passes.estimated:
-        pace, used = measure_pace(config, materials, passes.blocks)
-    found = find_memory(config, materials, processes, passes, process, optimizer)
+        pace, used = measure_pace(config, components, passes.blocks)
+    found = find_memory(config, components, processes, passes, process, optimizer)
     return with_allocator(found, alone, used, device), pace

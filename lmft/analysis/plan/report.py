@@ -10,18 +10,18 @@ from lmft.config.schema import RunConfig, Strategy
 from lmft.hardware.memory import memory_for_each
 from lmft.output.terminal import readable_size
 from lmft.runs.run_id import model_label
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 
 
 def advise(
-    config: RunConfig, materials: Materials, processes: int, memory: Memory, disk: Disk
+    config: RunConfig, components: Components, processes: int, memory: Memory, disk: Disk
 ) -> list[str]:
     """A sentence for each thing that would not fit."""
     found = []
-    device = materials.hardware.device
+    device = components.hardware.device
     room = memory_for_each(device, processes)
     if memory.total > room:
-        size = min(materials.hardware.micro_batch_size, config.trainer.batch_size)
+        size = min(components.hardware.micro_batch_size, config.trainer.batch_size)
         knobs = " or ".join(find_knobs(config, memory, room, size))
         found.append(
             f"A process would take {readable_size(memory.total)}, but {device} has "
@@ -72,7 +72,7 @@ PARTS = {
 def show(
     console: Console,
     config: RunConfig,
-    materials: Materials,
+    components: Components,
     processes: int,
     memory: Memory,
     work: Work,
@@ -80,7 +80,7 @@ def show(
     disk: Disk,
 ) -> None:
     """What the run does, and what it takes."""
-    for name, fact in materials.describe().items():
+    for name, fact in components.describe().items():
         label = model_label(config.model) + ", " if name == "model" else ""
         _say(console, name, label + fact)
     size = config.trainer.batch_size

@@ -11,28 +11,28 @@ from lmft.hardware.allocator import peak_memory
 from lmft.hardware.mfu import Limit
 from lmft.objective import Batch
 from lmft.optimizer import build_optimizer
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 from lmft.trainer.step import Step, train
 
 WARM_UP, WATCHED = 2, 3  # steps before the measured ones, and after them, under the profiler
 
 
 def measure(
-    config: RunConfig, materials: Materials, limit: Limit, count: int
+    config: RunConfig, components: Components, limit: Limit, count: int
 ) -> tuple[list[Step], int, list[Operation]]:
     """Steps that nobody watches, the peak memory up to them in bytes, and operations of others.
 
     Watching makes small operations slower, so times are taken without it.
     """
-    trainer, device = config.trainer, materials.hardware.device
-    batches, on_device = materials.batches["train"], device.type == "cuda"
+    trainer, device = config.trainer, components.hardware.device
+    batches, on_device = components.batches["train"], device.type == "cuda"
     if on_device:
         torch.cuda.reset_peak_memory_stats(device)  # the limit was measured on large matrices
     steps = train(
-        materials.network,
+        components.network,
         marked(batches.training(trainer.batch_size, config.seed, trainer.shuffle)),
-        build_optimizer(config.optimizer, materials.network.model),
-        materials.hardware,
+        build_optimizer(config.optimizer, components.network.model),
+        components.hardware,
         trainer,
         range(1, WARM_UP + count + WATCHED + 1),
         config.seed,

@@ -17,7 +17,7 @@ from lmft.config.schema import Precision, RunConfig
 from lmft.hardware.device import Hardware, has_bf16
 from lmft.hardware.mfu import Limit
 from lmft.output.terminal import Screen
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 from lmft.trainer.step import Step
 
 SMALLEST = 0.005  # shares below it are not named
@@ -119,14 +119,14 @@ def show_speed(
     console: Console,
     label: str,
     config: RunConfig,
-    materials: Materials,
+    components: Components,
     measured: list[Step],
     limit: Limit,
     memory: int,
 ) -> None:
     """What was measured, and how long a step took; `memory` in bytes."""
-    weights = sum(weight.numel() for weight in materials.network.model.parameters())
-    hardware, size = materials.hardware, config.trainer.batch_size
+    weights = sum(weight.numel() for weight in components.network.model.parameters())
+    hardware, size = components.hardware, config.trainer.batch_size
     rest = f", {weights:,} weights, {hardware.describe()}"
     console.print(Text.assemble((label, "bold"), rest))
     console.print(
@@ -175,12 +175,12 @@ def report(
     operations: list[Operation],
     measured: list[Step],
     config: RunConfig,
-    materials: Materials,
+    components: Components,
 ) -> None:
     """Where the time goes: in words, by operation, and what could be done about it."""
     families, phases = shares(operations, "family"), shares(operations, "phase")
     idle = 0.0
-    if materials.hardware.device.type == "cuda":
+    if components.hardware.device.type == "cuda":
         busy = sum(one.seconds for one in operations) / WATCHED
         idle = max(0.0, 1 - busy / statistics.median(step.seconds for step in measured))
         console.print(f"The device has nothing to do for {100 * idle:.0f} % of a step.")
@@ -188,5 +188,5 @@ def report(
     console.print(f"by family: {tell_shares(families)}", soft_wrap=True)
     console.print(f"by phase: {tell_shares(phases)}", soft_wrap=True)
     show_operations(console, operations, WATCHED)
-    for sentence in advise(families, idle, config, materials.hardware):
+    for sentence in advise(families, idle, config, components.hardware):
         console.print(sentence, style="green", soft_wrap=True)

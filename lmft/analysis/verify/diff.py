@@ -11,7 +11,7 @@ from rich.text import Text
 
 from lmft.config.knobs import flatten
 from lmft.storage.hashing import digest_files
-from lmft.tracker.mlflow_store import find_mirror, open_client
+from lmft.tracker.mlflow_store import find_run_of_folder, open_client
 from lmft.tracker.run_log import read_points
 
 READ_BY_PEOPLE = (".md", ".svg")  # a card, which tells the time
@@ -104,7 +104,7 @@ def read_points_of(folder: Path) -> Values:
 def read_store(folder: Path, uri: str) -> Values:
     """All metric points of the folder's run in MLflow; none where it has no such run."""
     client = open_client(uri)
-    run = find_mirror(client, str(folder))
+    run = find_run_of_folder(client, str(folder))
     noted = defaultdict(list)
     if run is not None:
         for key in run.data.metrics:

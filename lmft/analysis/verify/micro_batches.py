@@ -12,10 +12,10 @@ from lmft.config.build import read_config
 from lmft.config.compose import compose
 from lmft.config.schema import Precision, RunConfig
 from lmft.dataset.splits import Split, open_splits
-from lmft.errors import Differs, UserError
+from lmft.errors import UserError, VerificationError
 from lmft.hardware.mfu import find_limit
 from lmft.optimizer import build_optimizer
-from lmft.trainer.components import gather
+from lmft.trainer.components import build_components
 from lmft.trainer.step import train
 
 STEPS = 5  # unless trainer.max_steps is given
@@ -54,7 +54,7 @@ def verify_batch(words: list[str], conf: Path, console: Console) -> None:
     for size, found in apart.items():
         if not found.max() <= bound:
             step, number = np.argwhere(~(found <= bound))[0]
-            raise Differs(
+            raise VerificationError(
                 f"{told} and of {size} differ from step {step + 1} on: the {MEASURES[number]} by "
                 f"{found[step, number]:.1e} of its size, where {precision.value} explains "
                 f"{bound:.0e}."
@@ -88,20 +88,22 @@ def measure(
     """Loss and gradient norm of each step (steps, 2), and in which precision."""
     config = replace(config, hardware=replace(config.hardware, micro_batch_size=size))
     with console.status(f"hardware.micro_batch_size={size}"):
-        materials = gather(config, splits)
-        batches, trainer = materials.batches["train"], config.trainer
+        components = build_components(config, splits)
+        batches, trainer = components.batches["train"], config.trainer
         steps = train(
-            materials.network,
+            components.network,
             batches.training(trainer.batch_size, config.seed, trainer.shuffle),
-            build_optimizer(config.optimizer, materials.network.model),
-            materials.hardware,
+            build_optimizer(config.optimizer, components.network.model),
+            components.hardware,
             trainer,
             range(1, trainer.steps(batches.steps_per_epoch(trainer.batch_size)) + 1),
             config.seed,
-            find_limit(materials.network.model, materials.hardware, bool(batches.objective.ahead)),
+            find_limit(
+                components.network.model, components.hardware, bool(batches.objective.target_shift)
+            ),
         )
         measured = np.array([(step.loss.mean, step.grad_norm) for step in steps])
-    return measured, materials.hardware.precision
+    return measured, components.hardware.precision
 
 
 def relative_difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from lmft.analysis.verify.diff import compare_runs, compare_store, show_findings
 from lmft.analysis.verify.trial import Trial
-from lmft.errors import Differs, UserError
+from lmft.errors import UserError, VerificationError
 
 STEPS = 20  # unless trainer.max_steps is given
 
@@ -51,11 +51,13 @@ def verify_resume(words: list[str], console: Console) -> None:
     show_findings(findings, console)
     told = f"interrupted at step {reached:,} of {steps:,}"
     if resumed is None:
-        raise Differs(f"The run that was {told} began anew, so going on was not put to the test.")
+        raise VerificationError(
+            f"The run that was {told} began anew, so going on was not put to the test."
+        )
     told += f" and gone on from step {resumed:,}, the run ends"
     different = [finding.what for finding in findings if finding.difference]
     if different:
-        raise Differs(f"Not identical: {told} differently in {', '.join(different)}.")
+        raise VerificationError(f"Not identical: {told} differently in {', '.join(different)}.")
     text = f"Identical: {told} as if nothing had happened."
     console.print(Text(text, "bold"), soft_wrap=True)
 

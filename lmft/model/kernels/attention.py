@@ -30,7 +30,7 @@ QUERIES = 128  # done at once in longer ones
 
 
 @dataclass(frozen=True)
-class Terms:
+class AttentionSpec:
     """What attention there is to be, beside its tensors."""
 
     causal: bool  # no query sees a later key
@@ -66,7 +66,7 @@ def attend(
         key, value = (some.repeat_interleave(groups, dim=1) for some in (key, value))
     scale = 1 / math.sqrt(query.shape[-1]) if scaling is None else scaling
     kernel = ShortAttention if whole and key.shape[2] <= SHORT else ChunkedAttention
-    terms = Terms(causal, scale, dropout, new_seed() if dropout else 0)
+    terms = AttentionSpec(causal, scale, dropout, new_seed() if dropout else 0)
     out: Tensor = kernel.apply(query, key, value, attention_mask, terms)  # type: ignore[no-untyped-call]
     return out.transpose(1, 2).contiguous(), None
 
@@ -81,7 +81,12 @@ class ShortAttention(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, terms: Terms
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        terms: AttentionSpec,
     ) -> Tensor:
         """The attended values (B, A, T, D)."""
         size = key.shape[2]
@@ -89,14 +94,14 @@ class ShortAttention(Function):
         kept = Dice(terms.dropout, terms.seed).throw(weights) if terms.dropout else None
         ctx.save_for_backward(query, key, value, weights, kept)
         ctx.scale = terms.scale
-        return thin_out(weights, kept) @ value
+        return apply_dropout(weights, kept) @ value
 
     @staticmethod
     def backward(ctx: Any, into_out: Tensor) -> tuple[Tensor | None, ...]:
         """From what was kept."""
         query, key, value, weights, kept = ctx.saved_tensors
         into_scores = gradient_of_scores(into_out, value, weights, kept)
-        into_value = thin_out(weights, kept).transpose(2, 3) @ into_out
+        into_value = apply_dropout(weights, kept).transpose(2, 3) @ into_out
         into_query = (into_scores @ key).mul_(ctx.scale)
         into_key = (into_scores.transpose(2, 3) @ query).mul_(ctx.scale)
         return into_query, into_key, into_value, None, None
@@ -107,7 +112,12 @@ class ChunkedAttention(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, terms: Terms
+        ctx: Any,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        mask: Tensor | None,
+        terms: AttentionSpec,
     ) -> Tensor:
         """The attended values (B, A, T, D)."""
         # Once, and not for each product: heads often come side by side, as a slice of each token.
@@ -117,7 +127,7 @@ class ChunkedAttention(Function):
         for rows, keys in chunks(query.shape[2], key.shape[2], terms.causal):
             weights = attention(query, key, mask, rows, keys, terms)
             kept = dice.throw(weights) if terms.dropout else None
-            torch.matmul(thin_out(weights, kept), value[:, :, :keys], out=out[:, :, rows])
+            torch.matmul(apply_dropout(weights, kept), value[:, :, :keys], out=out[:, :, rows])
         ctx.save_for_backward(query, key, value, mask)
         ctx.terms = terms
         return out
@@ -126,7 +136,7 @@ class ChunkedAttention(Function):
     def backward(ctx: Any, into_out: Tensor) -> tuple[Tensor | None, ...]:
         """The same weights and dice once more."""
         query, key, value, mask = ctx.saved_tensors
-        terms: Terms = ctx.terms
+        terms: AttentionSpec = ctx.terms
         into_query = torch.empty_like(query)
         into_key, into_value = torch.zeros_like(key), torch.zeros_like(value)
         dice = Dice(terms.dropout, terms.seed)
@@ -135,14 +145,14 @@ class ChunkedAttention(Function):
             weights = attention(query, key, mask, rows, keys, terms)
             kept = dice.throw(weights) if terms.dropout else None
             into_scores = gradient_of_scores(into_rows, value[:, :, :keys], weights, kept)
-            into_value[:, :, :keys] += thin_out(weights, kept).transpose(2, 3) @ into_rows
+            into_value[:, :, :keys] += apply_dropout(weights, kept).transpose(2, 3) @ into_rows
             into_query[:, :, rows] = into_scores @ key[:, :, :keys]
             into_key[:, :, :keys] += into_scores.transpose(2, 3) @ query[:, :, rows]
         scaled = into_query.mul_(terms.scale), into_key.mul_(terms.scale)
         return *scaled, into_value, None, None
 
 
-def thin_out(weights: Tensor, kept: Tensor | None) -> Tensor:
+def apply_dropout(weights: Tensor, kept: Tensor | None) -> Tensor:
     """The weights after dropout."""
     return weights if kept is None else weights * kept
 
@@ -171,7 +181,7 @@ def attention(
     mask: Tensor | None,
     rows: slice,
     keys: int,
-    terms: Terms,
+    terms: AttentionSpec,
 ) -> Tensor:
     """The weights (B, A, q, k) of some queries on the first `keys` keys."""
     scores = (query[:, :, rows] * terms.scale) @ key[:, :, :keys].transpose(2, 3)

@@ -39,11 +39,11 @@ class SeededDropout(nn.Dropout):
         """Values of which a share `p` is dropped and the others are scaled up; any shape."""
         if not (self.training and self.p) or input.device.type != "cpu":
             return super().forward(input)
-        thinned: Tensor = ThinOut.apply(input, self.p, new_seed())  # type: ignore[no-untyped-call]
+        thinned: Tensor = DropoutFunction.apply(input, self.p, new_seed())  # type: ignore[no-untyped-call]
         return thinned
 
 
-class ThinOut(Function):
+class DropoutFunction(Function):
     """Dropout from a seed."""
 
     @staticmethod

@@ -17,7 +17,7 @@ CHEAP = (nn.LayerNorm, nn.GELU, nn.SiLU)
 OF_TRANSFORMERS = ("GELUActivation", "GELUTanh", "SiLUActivation")  # how such classes' names end
 
 
-class Remake(saved_tensors_hooks):
+class Recompute(saved_tensors_hooks):
     """While entered, for a forward pass through `model`; the backward pass may come later.
 
     torch then no longer looks whether what is kept was changed in place before it is used.
@@ -42,14 +42,18 @@ class Remake(saved_tensors_hooks):
         self._recipes.clear()
 
     def _note(self, part: nn.Module, given: tuple[Any, ...], more: Any, made: Any) -> None:
-        plain = self._open and len(given) == 1 and not more and isinstance(made, Tensor)
-        if plain and made.is_contiguous() and _place(made) != _place(given[0]):
+        strip_control = self._open and len(given) == 1 and not more and isinstance(made, Tensor)
+        if strip_control and made.is_contiguous() and _place(made) != _place(given[0]):
             self._recipes[_place(made)] = Recipe(part, given[0].detach(), made)
 
     def _pack(self, tensor: Tensor) -> "Tensor | Use":
-        recipe = self._recipes.get(_place(tensor))
+        key_inputs = self._recipes.get(_place(tensor))
         # An output that its own operation keeps would hold the operation, were it not detached.
-        return Use(recipe, tensor.shape) if recipe and recipe.makes(tensor) else tensor.detach()
+        return (
+            Use(key_inputs, tensor.shape)
+            if key_inputs and key_inputs.makes(tensor)
+            else tensor.detach()
+        )
 
 
 class Recipe:
@@ -83,9 +87,9 @@ class Recipe:
 class Use:
     """One tensor that is to be made again."""
 
-    def __init__(self, recipe: Recipe, shape: torch.Size):
-        self.recipe, self.shape = recipe, shape
-        recipe.uses += 1
+    def __init__(self, key_inputs: Recipe, shape: torch.Size):
+        self.key_inputs, self.shape = key_inputs, shape
+        key_inputs.uses += 1
 
 
 def _traits(tensor: Tensor) -> tuple[Any, ...]:
@@ -97,4 +101,4 @@ def _place(tensor: Tensor) -> int:
 
 
 def _unpack(kept: "Tensor | Use") -> Tensor:
-    return kept if isinstance(kept, Tensor) else kept.recipe.follow().view(kept.shape)
+    return kept if isinstance(kept, Tensor) else kept.key_inputs.follow().view(kept.shape)

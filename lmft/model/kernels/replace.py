@@ -8,7 +8,7 @@ from lmft.model.kernels.attention import NAME
 from lmft.model.kernels.dropout import SeededDropout
 
 
-def speed_up(model: PreTrainedModel) -> None:
+def replace_layers(model: PreTrainedModel) -> None:
     """Exchange what can be done quicker: GELU in one kernel, dropout and attention from seeds."""
     for module in list(model.modules()):
         for name, part in module.named_children():

@@ -12,13 +12,13 @@ from lmft.dataset.splits import Split
 from lmft.evaluation.generation import Sample
 from lmft.evaluation.scoring import Scores
 from lmft.metrics import TokenLoss
-from lmft.output.sanitize import plain
+from lmft.output.sanitize import strip_control
 from lmft.output.terminal import Bars, Terminal
 from lmft.runs.provenance import Origin
 from lmft.runs.run_dir import RunFolder
 from lmft.tracker.protocol import RunLog
 from lmft.trainer.checkpoint import Checkpoints
-from lmft.trainer.components import Materials
+from lmft.trainer.components import Components
 from lmft.trainer.engine import Engine
 from lmft.trainer.evaluate import windows_of
 from lmft.trainer.progress import Progress
@@ -48,9 +48,9 @@ class Session:
         return progress.seconds + time.monotonic() - self.started
 
     @property
-    def materials(self) -> Materials:
+    def components(self) -> Components:
         """What the engine works with."""
-        return self.engine.materials
+        return self.engine.components
 
     @property
     def checkpoints(self) -> Checkpoints:
@@ -60,8 +60,8 @@ class Session:
 
 def score_split(split: str, session: Session, bars: Bars) -> Scores:
     """The scores on a split, which must be finite."""
-    config, materials = session.config, session.materials
-    with bars.evaluation(split, len(windows_of(split, config, materials))) as advance:
+    config, components = session.config, session.components
+    with bars.evaluation(split, len(windows_of(split, config, components))) as advance:
         scores = session.engine.score(split, advance=advance)
     if not math.isfinite(scores.loss.nats):
         raise FloatingPointError(f"The {split} loss is {scores.loss.nats}; lower optimizer.lr.")
@@ -80,7 +80,7 @@ def show_samples(when: str, session: Session) -> None:
     samples = session.engine.draw_samples()
     session.terminal.show_samples(f"{when} training", samples)
     text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
-    session.log.text(plain(text) + "\n", f"samples_{when}.txt")
+    session.log.text(strip_control(text) + "\n", f"samples_{when}.txt")
     known = session.folder.read_json(SAMPLES)
     session.folder.write_json(SAMPLES, {**known, when: [asdict(sample) for sample in samples]})
 
@@ -94,16 +94,16 @@ def read_samples(session: Session) -> dict[str, list[Sample]]:
 SIZES = "micro_batch.json"  # in the run's folder: the first step of each size, and the size
 
 
-def recall_size(session: Session, step: int) -> None:
+def restore_micro_batch_size(session: Session, step: int) -> None:
     """Let `step`, and an evaluation just before it, have the size that was in force there."""
-    hardware = session.materials.hardware
+    hardware = session.components.hardware
     if hardware.adapts:
         hardware.micro_batch_size = _known_size(session, step)
 
 
-def keep_size(session: Session, step: int) -> None:
+def save_micro_batch_size(session: Session, step: int) -> None:
     """Remember the size in force from `step` on, if it is a new one."""
-    hardware = session.materials.hardware
+    hardware = session.components.hardware
     if hardware.adapts and hardware.micro_batch_size < _known_size(session, step):
         known = session.folder.read_json(SIZES)
         session.folder.write_json(SIZES, {**known, str(step): hardware.micro_batch_size})
