@@ -15,7 +15,6 @@ import numpy as np
 
 from benchmarks.turns import Job, Turns
 from lmft.commands.console import prepare
-from lmft.config import CONF
 
 if TYPE_CHECKING:
     from lmft.trainer.components import Components
@@ -58,7 +57,7 @@ def train(turns: Turns) -> None:
         for _ in range(turns.job.turns):
             step = session.engine.step()
             before = time.perf_counter()
-            session.log.metrics(step.as_metrics(), step.number)
+            session.log.log_metrics(step.as_metrics(), step.number)
             turns.done(loss=step.loss.mean, tracking=time.perf_counter() - before)
 
 
@@ -70,7 +69,7 @@ def evaluate(turns: Turns) -> None:
     from lmft.trainer.components import build_components
     from lmft.trainer.evaluate import score
 
-    config, _ = read_config(compose(CONF, words_of(turns.job)))
+    config, _ = read_config(compose(words_of(turns.job)))
     components = build_components(config, open_splits(config.dataset, only=("validation",)))
     save_blocks(components, "validation", turns.job)
     turns.begin(**size_of(components))
@@ -89,7 +88,7 @@ def open_run(words: list[str]) -> Iterator["Session"]:
     from lmft.runs.run_id import name_folder
     from lmft.trainer.run import open_session
 
-    composed = compose(CONF, words)
+    composed = compose(words)
     config, values = read_config(composed)
     files = {
         "config.yaml": OmegaConf.to_yaml(composed),

@@ -1,13 +1,15 @@
-"""The `lmft` command: which story to tell. Nothing heavy is imported until one is chosen."""
+"""The `lmft` command. Nothing heavy is imported before it is known what to run."""
 
 import gc
 import os
 import re
 import sys
 import warnings
+from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmft.commands.arguments import VERBS, parse_words, verb_parser
 from lmft.commands.console import (
     DONE,
     FAILED,
@@ -17,108 +19,105 @@ from lmft.commands.console import (
     redacted_output,
     report,
 )
-from lmft.commands.preload import load_torch_ahead
+from lmft.commands.preload import preload_torch
 from lmft.config import CONF
-from lmft.errors import Interrupted, Refused, RunLocked, UserError, did_you_mean
+from lmft.errors import Interrupted, Refused, RunLocked
 from lmft.hardware.ranks import is_distributed, is_rank_zero
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
-VERBS = {  # each with the module that tells its story
-    "evaluate": "evaluate",
-    "compare": "compare",
-    "verify": "verify",
-    "profile": "profiling",
-    "plan": "plan",
-    "generate": "generate",
-    "runs": "runs",
-    "clean": "clean",
-    "sync": "sync",
-}
-
 
 def main() -> int:
-    """Run the command line; returns the exit code."""
+    """Run the command line; return the exit code."""
     words = sys.argv[1:]
-    if {"--help", "-h"} & set(words):
-        from lmft.commands.help import help_text
-
-        print(help_text(CONF))
-        return DONE
+    verb = words[0] if words and words[0].isidentifier() else None
     prepare()
-    verb = bool(words) and words[0].isidentifier()
     try:
-        if verb:
-            tell(words[0], words[1:])
-            return DONE
-        return lead() if is_rank_zero() else follow()
-    except Interrupted as stopped:
-        print(f"lmft: stopped{'' if verb else '; the same command goes on'}.", file=sys.stderr)
-        return 128 + stopped.signal_number
+        if {"--help", "-h"} & set(words):
+            print(help_of(verb))
+        elif "--version" in words:
+            print(f"lmft {installed_version()}")
+        elif verb:
+            run_verb(verb, words[1:])
+        else:
+            return train_on_rank_zero() if is_rank_zero() else follow_rank_zero()
+        return DONE
+    except Interrupted as interrupted:
+        way_out = "" if verb else "; the same command resumes"
+        print(f"lmft: stopped{way_out}.", file=sys.stderr)
+        return 128 + interrupted.signal_number
     except Exception as error:
         return report(error)
 
 
-def tell(verb: str, words: list[str]) -> None:
-    """Run the story of a verb."""
-    if verb not in VERBS:
-        raise UserError(
-            f"There is no verb {verb!r}; lmft KNOB=VALUE ... trains, see lmft --help."
-            + did_you_mean(verb, VERBS)
-        )
-    from importlib import import_module
+def help_of(verb: str | None) -> str:
+    """Return the help of a verb; of the whole command without one."""
+    from lmft.commands.help import help_text
 
-    import_module(f"lmft.commands.{VERBS[verb]}").tell(words, CONF)
+    return help_text() if verb is None else verb_parser(verb).format_help().rstrip()
 
 
-def lead() -> int:
-    """Train, and let the processes beside this one end with it; returns the exit code."""
+def installed_version() -> str:
+    """Return the version of the installed package."""
+    from importlib.metadata import version
+
+    return version("lmft")
+
+
+def run_verb(verb: str, words: list[str]) -> None:
+    """Run a verb of the command line."""
+    arguments = parse_words(verb, words)
+    import_module(f"lmft.commands.{VERBS[verb].module}").main(arguments)
+
+
+def train_on_rank_zero() -> int:
+    """Train, and let the processes beside this one end with it; return the exit code."""
     try:
         return train()
     except Exception as error:
         if is_distributed():
-            from lmft.hardware.process_group import join
+            from lmft.hardware.process_group import join_process_group
 
-            join().say(describe(error))
+            join_process_group().say(describe(error))
         raise
     finally:
         if is_distributed():
-            from lmft.hardware.process_group import join
+            from lmft.hardware.process_group import join_process_group
 
-            join().end()
+            join_process_group().end()
 
 
-def follow() -> int:
-    """Do what the leader does; returns the exit code."""
-    from lmft.hardware.process_group import join
-    from lmft.trainer import worker as crew
+def follow_rank_zero() -> int:
+    """Make the calls that rank 0 makes; return the exit code."""
+    from lmft.hardware.process_group import join_process_group
+    from lmft.trainer import worker
 
     try:
-        crew.follow()
+        worker.run_worker()
     except Exception as error:
-        if not join().is_said(str(error)):
+        if not join_process_group().is_said(str(error)):
             raise
         return exit_code(error)
     finally:
-        join().leave()
+        join_process_group().leave()
     return DONE
 
 
 def train() -> int:
-    """Let Hydra compose a config, or several, and train on each; returns the exit code."""
-    gc.disable()  # until all is imported: that leaves no rubbish, and the search takes a tenth
+    """Let Hydra compose a config, or several, and train on each; return the exit code."""
+    gc.disable()  # until all is imported: that leaves no garbage, and collecting takes a tenth
     import hydra
 
     from lmft.commands.train import run_job
-    from lmft.config.compose import check_flags, register_resolvers
-    from lmft.sweep import callback as sweep
+    from lmft.config.compose import check_flags, guarded_hydra, register_resolvers
+    from lmft.sweep import callback
 
-    os.environ["HYDRA_FULL_ERROR"] = "1"  # errors come to us as they are
-    # Our ray.yaml stands beside the plug-in's own config of that name; nothing is wrong with it.
+    os.environ["HYDRA_FULL_ERROR"] = "1"  # Hydra raises errors as they are
+    # Our ray.yaml is beside the plug-in's own config of that name; that is intended.
     warnings.filterwarnings("ignore", "(?s).*validated against ConfigStore schema")
     register_resolvers()
-    # Wherever a person wrote a flag: argparse wants it before or after all overrides.
+    # argparse accepts flags only before or after all overrides.
     sys.argv[1:] = sorted(sys.argv[1:], key=lambda word: re.match(r"-m$|--\w", word) is None)
     check_flags(sys.argv[1:])
     failures: list[Exception | None] = []  # of each job that was started in this process
@@ -131,32 +130,32 @@ def train() -> int:
             failures[-1] = error
             return None
 
-    whole = False
-    load_torch_ahead()
+    complete = False
+    preload_torch()
     try:
-        with redacted_output():
+        with redacted_output(), guarded_hydra():
             hydra.main(version_base="1.3", config_path=str(CONF), config_name="config")(job)()
-        whole = True
+        complete = True
     except Refused as refused:
         if isinstance(refused.error, RunLocked):
-            sweep.leave()
+            callback.release_current()
         raise refused.error from None
     except Exception as error:
         if failures:
             raise
-        raise as_refusal(error) from error
+        raise explain(error) from error
     finally:
-        succeeded = sweep.close(whole)
+        succeeded = callback.close_current(complete)
     if failures and failures[-1] is not None:
         raise failures[-1]
     return DONE if succeeded else FAILED
 
 
-def as_refusal(error: Exception) -> Exception:
-    """What Hydra met before any job began, in our words."""
-    from lmft.config.error_messages import as_mistake
-    from lmft.errors import refused_place
+def explain(error: Exception) -> Exception:
+    """Return what Hydra raised before any job began as an error with the way out."""
+    from lmft.config.error_messages import as_user_error
+    from lmft.errors import unwritable_path_error
 
-    if isinstance(error, OSError) and error.filename:  # Hydra makes a folder there
-        return refused_place("run_root", error, Path())
-    return as_mistake(error, CONF, composing=True) or error
+    if isinstance(error, OSError) and error.filename:  # Hydra creates a folder there
+        return unwritable_path_error("run_root", error, Path())
+    return as_user_error(error, composing=True) or error

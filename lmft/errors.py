@@ -1,6 +1,7 @@
-"""Exceptions that end a command, and what libraries raise when the machine runs out of something.
+"""Exceptions that end a command, and the translation of library errors into them.
 
-A `UserError` is the user's to fix, a `Fault` the machine's; each is one sentence with the way out.
+A `UserError` is for the user to fix, a `Fault` is a problem of the machine. The message of either
+is one sentence that names the way out.
 """
 
 import difflib
@@ -11,11 +12,16 @@ from pathlib import Path
 
 
 class UserError(ValueError):
-    """Something the user can mend: one sentence that names the knob, its value and the way out."""
+    """A mistake that the user can fix: one sentence that names the knob, its value and a fix."""
 
 
 class StoreUnavailable(UserError):
-    """A store that does not answer now; it may do so later."""
+    """A tracking store that does not respond now, but may respond later.
+
+    Args:
+        what: the problem, as the first half of a sentence; kept for callers that retry.
+        way_out: what the user can do, as its second half.
+    """
 
     def __init__(self, what: str, way_out: str):
         super().__init__(f"{what}; {way_out}.")
@@ -23,23 +29,23 @@ class StoreUnavailable(UserError):
 
 
 class RunLocked(RuntimeError):
-    """Another process is at the same work."""
+    """Another process holds the lock of this run or study."""
 
 
 class VerificationError(RuntimeError):
-    """A promise does not hold; its text says where."""
+    """A check of `lmft verify` failed; the message names what differs."""
 
 
 class Fault(RuntimeError):
-    """The machine's, not the user's: one sentence that names what is wrong and the way out."""
+    """A problem of the machine: one sentence that names it and the way out."""
 
 
 class WorkerFailed(RuntimeError):
-    """Another process of the run ended; its text says which and why."""
+    """Another process of the process group failed; the message says which and why."""
 
 
 class Interrupted(BaseException):
-    """A signal asked the run to end; not an Exception, so nothing swallows it on its way up."""
+    """SIGINT or SIGTERM arrived. Not an `Exception`, so that no library catches it."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal_number)
@@ -50,7 +56,7 @@ class Interrupted(BaseException):
 
 
 class Refused(BaseException):
-    """Carries an error through a library that would swallow it and go on."""
+    """Wraps an error to pass it through a library that catches every `Exception`."""
 
     def __init__(self, error: Exception):
         super().__init__(error)
@@ -58,111 +64,112 @@ class Refused(BaseException):
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """` Did you mean 'train'?` for a near miss, else nothing."""
+    """Return ` Did you mean 'train'?` if `word` is close to a known one, else an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f" Did you mean {close[0]!r}?" if close else ""
 
 
-FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+DISK_FULL_ERRNOS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
-FULL_WORDS = (  # of libraries that keep the number to themselves, in Rust, C++ and SQL
+DISK_FULL_MESSAGES = (  # of libraries in Rust, C++ and SQL that do not pass on the errno
     "no space left on device",
     "disk quota exceeded",
     "file too large",
     "database or disk is full",
 )
 
-MEMORY_WORDS = ("out of memory", "not enough memory", "allocate memory", "bad_alloc")
+OUT_OF_MEMORY_MESSAGES = ("out of memory", "not enough memory", "allocate memory", "bad_alloc")
 
-LESS_MEMORY = "dataset.block_size, or add hardware.checkpoint_activations=true."
+# Continues a sentence that ends in "lower".
+LESS_MEMORY = "dataset.block_size, or add hardware.checkpoint_activations=true"
 
 
 @contextmanager
-def room_for(path: Path) -> Iterator[None]:
-    """Inside, `path` is written.
+def disk_full_as_fault(path: Path) -> Iterator[None]:
+    """Raise a `Fault` if the disk is full while the body writes `path`.
 
     Raises:
-        Fault: there is no room for it on its disk.
+        Fault: the disk, its quota or the largest allowed file size is used up.
     """
     try:
         yield
     except Exception as error:
         if isinstance(error, Fault) or not is_disk_full(error):
             raise
-        raise disk_fault(path) from error
+        raise disk_full_fault(path) from error
 
 
 @contextmanager
 def writable(knob: str, path: Path) -> Iterator[None]:
-    """Inside, folders are made at `path`, where `knob` leads.
+    """Explain in one sentence why the body cannot create a folder at `path`, the value of `knob`.
 
     Raises:
-        UserError: something else is there.
-        Fault: the machine does not allow it.
+        UserError: a file is in the way.
+        Fault: the operating system denies it.
     """
     try:
         yield
     except OSError as error:
         if is_disk_full(error):
             raise
-        raise refused_place(knob, error, path) from error
+        raise unwritable_path_error(knob, error, path) from error
 
 
-def refused_place(knob: str, error: OSError, path: Path) -> UserError | Fault:
-    """`path`, where `knob` leads, can't be written to: by whose fault, and the way out."""
-    place = Path(error.filename or path)
+def unwritable_path_error(knob: str, error: OSError, path: Path) -> UserError | Fault:
+    """Return the error to raise where `path`, the value of `knob`, cannot be written to."""
+    path = Path(error.filename or path)
     if isinstance(error, NotADirectoryError | FileExistsError):
-        file = next((some for some in [place, *place.parents] if some.exists()), place)
+        file = next((parent for parent in [path, *path.parents] if parent.exists()), path)
         return UserError(f"{knob} leads to {file}, which is a file, not a folder; choose another.")
     return Fault(
-        f"{knob} leads to {place}, which can't be written to ({error.strerror}); let it be, or "
-        f"choose another {knob}."
+        f"{knob} leads to {path}, which can't be written to ({error.strerror}); fix its "
+        f"permissions, or choose another {knob}."
     )
 
 
-def disk_fault(path: Path | str) -> Fault:
-    """There is no room for `path`."""
+def disk_full_fault(path: Path | str) -> Fault:
+    """Return the fault that the disk has no space for `path`."""
     return Fault(
-        f"There is no room left on the disk for {Path(path).absolute()}; make some, then give the "
-        "same command again, which goes on from there."
+        f"No space left on the disk for {Path(path).absolute()}; free some, then run the same "
+        "command again to resume."
     )
 
 
 def is_disk_full(error: BaseException) -> bool:
-    """Whether a library says so, in its own way."""
-    numbered = isinstance(error, OSError) and error.errno in FULL
-    return numbered or any(words in str(error).lower() for words in FULL_WORDS)
+    """Check whether `error` means a full disk, by its errno or by its text."""
+    has_errno = isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS
+    return has_errno or any(text in str(error).lower() for text in DISK_FULL_MESSAGES)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether a library says so: torch of any device, NumPy, or the kernel."""
+    """Check whether `error` means out of memory, raised by torch (any device), NumPy or the OS."""
     return isinstance(error, MemoryError) or (
         isinstance(error, RuntimeError | OSError)
-        and any(words in str(error).lower() for words in MEMORY_WORDS)
+        and any(text in str(error).lower() for text in OUT_OF_MEMORY_MESSAGES)
     )
 
 
 def as_fault(error: BaseException) -> Fault | None:
-    """`error`, or what it came of, as a fault of the machine; None if it is none."""
-    chain, links = [error], {id(error)}
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) and id(cause) not in links:
+    """Return the `Fault` behind `error`, searching its causes too; None if there is none."""
+    chain, seen = [error], {id(error)}
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) and id(cause) not in seen:
         chain.append(cause)
-        links.add(id(cause))
-    known = next((link for link in chain if isinstance(link, Fault)), None)
-    if known is not None:
-        return known
-    full = next((link for link in chain if is_disk_full(link)), None)
-    if full is not None:
-        return disk_fault(getattr(full, "filename", None) or Path.cwd())
+        seen.add(id(cause))
+    fault = next((link for link in chain if isinstance(link, Fault)), None)
+    if fault is not None:
+        return fault
+    disk_full = next((link for link in chain if is_disk_full(link)), None)
+    if disk_full is not None:
+        return disk_full_fault(getattr(disk_full, "filename", None) or Path.cwd())
     if any(is_out_of_memory(link) for link in chain):
         return Fault(
-            f"Memory ran out; lower hardware.micro_batch_size or {LESS_MEMORY[:-1]}; lmft plan "
-            "tells what a run takes."
+            f"Memory ran out; lower hardware.micro_batch_size or {LESS_MEMORY}; lmft plan "
+            "estimates what a run needs."
         )
-    lost = next((link for link in chain if isinstance(link, OSError) and link.filename), None)
-    if lost is not None:
+    file_error = next((link for link in chain if isinstance(link, OSError) and link.filename), None)
+    if file_error is not None:
         return Fault(
-            f"{lost.filename} can't be used ({lost.strerror}); see that it is there, and can be "
-            "read and written."
+            f"{file_error.filename} can't be used ({file_error.strerror}); check that it exists "
+            "and that you may read and write it."
         )
     return None

@@ -1,4 +1,4 @@
-"""Loss and perplexity: summed over targets before anything is divided."""
+"""Loss and perplexity: sum over targets first, divide once."""
 
 import math
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class TokenLoss:
-    """Cross-entropy summed over targets. Sums of unequal batches add up; their means do not."""
+    """Cross-entropy summed over targets. Sums of unequal batches can be added; means cannot."""
 
     nats: float = 0.0
     targets: int = 0
@@ -16,21 +16,25 @@ class TokenLoss:
 
     @property
     def mean(self) -> float:
-        """Nats per target."""
+        """Nats per target.
+
+        Raises:
+            ValueError: there is no target.
+        """
         if self.targets == 0:
-            raise ValueError("No target was seen, so there is no mean loss.")
+            raise ValueError("There is no target, so there is no mean loss.")
         return self.nats / self.targets
 
     @property
     def perplexity(self) -> float:
-        """exp(mean): among how many equally likely tokens the model wavers."""
+        """exp(mean): the number of equally likely tokens that would give the same loss."""
         try:
             return math.exp(self.mean)
         except OverflowError:
             return math.inf
 
     def as_dict(self) -> dict[str, float]:
-        """Loss (nats per target), perplexity, and the sums they come from."""
+        """Return the loss (nats per target), the perplexity, and the sums they come from."""
         return {
             "loss": self.mean,
             "perplexity": self.perplexity,

@@ -1,7 +1,7 @@
-"""What a model learns from a block of tokens.
+"""Training objectives: causal and masked language modeling.
 
-Causal and masked language modelling differ in this file and nowhere else: each turns blocks into
-inputs and targets of equal shape, and names the head it trains.
+An objective turns blocks of token ids into inputs and targets of the same shape and names the model
+head to train. Causal and masked training differ in this file and nowhere else.
 """
 
 from collections.abc import Iterator
@@ -15,53 +15,77 @@ from transformers import AutoModelForCausalLM, AutoModelForMaskedLM, PreTrainedT
 
 from lmft.errors import UserError
 
-IGNORED = -100  # a target that carries no loss
+IGNORED = -100  # marks a target that is not scored, as torch's ignore_index does
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Blocks of equal length, and what is asked of them."""
+    """Inputs and targets of B blocks of T tokens each."""
 
-    inputs: Tensor  # (B, T) token ids the model reads
-    targets: Tensor  # (B, T) token ids it should predict there, or IGNORED
+    inputs: Tensor  # (B, T) token ids that the model reads
+    targets: Tensor  # (B, T) token ids to predict at each position, or IGNORED
 
     @property
     def num_targets(self) -> int:
-        """The targets that count."""
+        """Number of targets that are not IGNORED."""
         return int((self.targets != IGNORED).sum())
 
     def split(self, size: int) -> Iterator["Batch"]:
-        """The same batch in parts of at most `size` blocks."""
+        """Split into batches of at most `size` blocks."""
         return map(Batch, self.inputs.split(size), self.targets.split(size))
 
     def blank(self) -> "Batch":
-        """A block of this length of which nothing is asked."""
+        """Return one block of the same length without targets, as padding between ranks."""
         return Batch(self.inputs[:1], torch.full_like(self.targets[:1], IGNORED))
 
     def to(self, device: torch.device) -> "Batch":
-        """The same batch on `device`."""
+        """Copy to `device`."""
         return Batch(self.inputs.to(device), self.targets.to(device))
 
 
 class Objective(Protocol):
-    """What the trainer and the evaluation ask of an objective."""
+    """Interface between an objective and the code that trains and evaluates.
 
-    name: ClassVar[str]  # as labels and folders show it
-    auto_model: ClassVar[Any]  # the transformers.AutoModelFor... with the head to train
-    target_shift: ClassVar[
-        int
-    ]  # the target at t is the token at t + ahead: 1 for causal, 0 for masked
+    To write your own objective, add a frozen dataclass with these members to this file and a file
+    `conf/objective/NAME.yaml` whose `_target_` is the class. The fields of the dataclass are the
+    knobs `objective.*`; check their values in `__post_init__` and raise a `UserError`.
+
+    The trainer calls `check` once and `batch` for each training batch. The evaluation calls `batch`
+    too, always with the same generators, or `one_by_one` with `evaluation.pseudo=true`. The loss is
+    the cross-entropy between the logits at position t and `targets[:, t]`, over the positions
+    whose target is not `IGNORED`: a causal objective shifts its targets itself.
+    """
+
+    name: ClassVar[str]  # short name in labels and run folders, such as clm
+    auto_model: ClassVar[Any]  # the transformers.AutoModelFor... class with the head to train
+    target_shift: ClassVar[int]  # the target at t is the token at t + target_shift
 
     def batch(
-        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, dice: list[np.random.Generator]
+        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]
     ) -> Batch:
-        """Ask something of `blocks` (B, T), with one source of randomness for each of them."""
+        """Return inputs and targets (B, T) for `blocks`.
+
+        Args:
+            blocks: (B, T) token ids, int64 on the CPU; do not change them in place.
+            tokenizer: gives the ids of special tokens.
+            rngs: a random generator for each block, seeded by (seed, epoch, block). Draw random
+                numbers from these alone, so that the result does not depend on how blocks are
+                batched, and a resumed run repeats it.
+        """
 
     def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
-        """Ask for each token of `block` (T,) alone."""
+        """Return a batch (B, T) that has each token of `block` (T,) as a target at most once.
+
+        Each target may be predicted from all other tokens that the objective lets the model see:
+        a masked model needs one row per target, a causal model a single row.
+        """
 
     def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Refuse a tokenizer that can't serve this objective."""
+        """Check that the tokenizer has what the objective needs.
+
+        Raises:
+            UserError: it lacks a token; the message names the knob to change.
+        """
 
 
 @dataclass(frozen=True)
@@ -73,65 +97,72 @@ class CausalLM:
     target_shift: ClassVar[int] = 1
 
     def batch(
-        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, dice: list[np.random.Generator]
+        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]
     ) -> Batch:
-        """The target at t is the token at t + 1."""
+        """Return the blocks themselves, with the token at t + 1 as the target at t."""
         targets = blocks.roll(-1, dims=1)
-        targets[:, -1] = IGNORED  # the last token has nothing after it
+        targets[:, -1] = IGNORED  # no token follows the last one
         return Batch(blocks, targets)
 
     def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
-        """Every token is asked for at once anyway."""
+        """Return `block` as a batch of one row: a causal model predicts all tokens in one pass."""
         return self.batch(block[None], tokenizer, [])
 
     def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """Any tokenizer will do."""
+        """Accept any tokenizer."""
 
 
 @dataclass(frozen=True)
 class MaskedLM:
-    """Predict hidden tokens from all the others (Devlin et al. 2019, section 3.1)."""
+    """Predict masked tokens from all the others (Devlin et al. 2019, section 3.1)."""
 
-    mask_fraction: float  # of a block's ordinary tokens; special ones are never hidden
+    mask_fraction: float  # of a block's ordinary tokens; special tokens are never masked
 
     name: ClassVar[str] = "mlm"
     auto_model: ClassVar[Any] = AutoModelForMaskedLM
     target_shift: ClassVar[int] = 0
 
     def batch(
-        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, dice: list[np.random.Generator]
+        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]
     ) -> Batch:
-        """Of the hidden tokens 80 % become the mask, 10 % any token, 10 % stay as they are."""
+        """Select `mask_fraction` of each block as targets and corrupt them in the inputs.
+
+        80 % of the selected tokens become the mask token, 10 % a random token, 10 % stay unchanged.
+        """
         inputs, targets = blocks.clone(), torch.full_like(blocks, IGNORED)
         special = np.isin(blocks.numpy(), tokenizer.all_special_ids)  # (B, T)
-        for row, die in enumerate(dice):
-            # One draw a token and purpose, so that the dice never depend on the text.
-            order, fate, anything = die.random((3, blocks.shape[1]))
+        for row, rng in enumerate(rngs):
+            # Draw three numbers for every token, so that the draws do not depend on the text.
+            order, corruption, replacement = rng.random((3, blocks.shape[1]))
             ordinary = np.flatnonzero(~special[row])
             count = min(len(ordinary), max(1, round(self.mask_fraction * len(ordinary))))
-            hidden = ordinary[np.argsort(order[ordinary], kind="stable")[:count]]
-            targets[row, hidden] = blocks[row, hidden]
-            masked = hidden[fate[hidden] < 0.8]
-            noised = hidden[(fate[hidden] >= 0.8) & (fate[hidden] < 0.9)]
+            selected = ordinary[np.argsort(order[ordinary], kind="stable")[:count]]
+            targets[row, selected] = blocks[row, selected]
+            masked = selected[corruption[selected] < 0.8]
+            replaced = selected[(corruption[selected] >= 0.8) & (corruption[selected] < 0.9)]
             inputs[row, masked] = tokenizer.mask_token_id
-            drawn = (anything[noised] * len(tokenizer)).astype(np.int64)
-            inputs[row, noised] = torch.from_numpy(drawn)
+            random_ids = (replacement[replaced] * len(tokenizer)).astype(np.int64)
+            inputs[row, replaced] = torch.from_numpy(random_ids)
         return Batch(inputs, targets)
 
     def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
-        """Each ordinary token of `block` (T,) hidden once, all others seen; (B, T), B of them.
+        """Mask each ordinary token of `block` (T,) in a row of its own; (B, T) for B such tokens.
 
-        The sum of its nats is the pseudo-log-likelihood of Salazar et al. 2020.
+        The negative sum of its nats is the pseudo-log-likelihood of Salazar et al. 2020.
         """
         special = torch.from_numpy(np.isin(block.numpy(), tokenizer.all_special_ids))
-        hidden = torch.eye(len(block), dtype=torch.bool)[~special]  # (B, T)
+        masked = torch.eye(len(block), dtype=torch.bool)[~special]  # (B, T)
         return Batch(
-            inputs=torch.where(hidden, int(tokenizer.mask_token_id), block),
-            targets=torch.where(hidden, block, IGNORED),
+            inputs=torch.where(masked, int(tokenizer.mask_token_id), block),
+            targets=torch.where(masked, block, IGNORED),
         )
 
     def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
-        """The tokenizer must have a token that hides others."""
+        """Check that the tokenizer has a mask token.
+
+        Raises:
+            UserError: it has none.
+        """
         if tokenizer.mask_token_id is None:
             raise UserError(
                 "objective=mlm needs a tokenizer with a mask token, and this model's has none; "

@@ -1,4 +1,4 @@
-"""How the weights move: which of them decay, and how fast they go at each step."""
+"""The optimizer: parameter groups, learning-rate schedules, and the step itself."""
 
 import math
 from collections.abc import Callable, Iterable
@@ -10,14 +10,20 @@ from torch.optim import AdamW, Optimizer
 
 from lmft.errors import UserError
 
-SLICE = 2**18  # values
+SLICE = 2**18  # elements; a slice of weights and optimizer state fits in the processor's cache
 
 
 def build_optimizer(make: Callable[..., Optimizer], model: nn.Module) -> Optimizer:
-    """An optimizer in which matrices and embeddings decay, biases and norms (one dimension) not.
+    """Return the optimizer, with weight decay for matrices and embeddings only.
+
+    Biases and norm weights, which have one dimension, do not decay.
+
+    Args:
+        make: creates the optimizer from parameter groups; a partial that holds the knobs.
+        model: whose trainable parameters are optimized.
 
     Raises:
-        UserError: the optimizer refuses a value.
+        UserError: the optimizer rejects a value.
     """
     weights = [weight for weight in model.parameters() if weight.requires_grad]
     groups: list[dict[str, Any]] = [
@@ -25,30 +31,34 @@ def build_optimizer(make: Callable[..., Optimizer], model: nn.Module) -> Optimiz
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
     ]
     for name, value in getattr(make, "keywords", {}).items():
-        if isinstance(value, str) and name != "adjust_lr_fn":  # Muon's, the only one that is a text
-            raise UserError(f"optimizer.{name} is {value!r}, but takes no text; see optimizer.*.")
+        if isinstance(value, str) and name != "adjust_lr_fn":  # of Muon; the only string
+            raise UserError(
+                f"optimizer.{name} is {value!r}, but must not be a string; set it to a number, a "
+                "list or a boolean."
+            )
     try:
         optimizer = make([group for group in groups if group["params"]])
     except (IndexError, TypeError, ValueError) as error:
-        raise UserError(f"The optimizer refuses its settings: {error}; see optimizer.*.") from error
+        raise UserError(f"The optimizer rejects its settings: {error}; fix optimizer.*.") from error
     for group in optimizer.param_groups:
         group["base_lr"] = group["lr"]
     return optimizer
 
 
-# What is left of the learning rate, by the share of the way from warm-up's end to the last step.
+# Factor of the learning rate by progress, which is 0 at the end of the warm-up and 1 after the last
+# step.
 SCHEDULES: dict[str, Callable[[float], float]] = {
-    "linear": lambda way: 1 - way,
-    "cosine": lambda way: (1 + math.cos(math.pi * way)) / 2,
-    "constant": lambda way: 1.0,
+    "linear": lambda progress: 1 - progress,
+    "cosine": lambda progress: (1 + math.cos(math.pi * progress)) / 2,
+    "constant": lambda progress: 1.0,
 }
 
 
 def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int) -> float:
-    """What the learning rate is multiplied with at `step` (1 for the first) of `steps`.
+    """Return the factor of the learning rate at `step` (1 is the first) of `steps`.
 
-    It rises in equal parts over `warmup_steps`, then falls so that nothing would be left after the
-    last step.
+    It rises linearly over `warmup_steps`; then linear and cosine schedules fall so that they would
+    reach 0 one step after the last.
     """
     if step <= warmup_steps:
         return step / (warmup_steps + 1)
@@ -56,9 +66,10 @@ def learning_rate_factor(schedule: str, warmup_steps: int, step: int, steps: int
 
 
 def take_step(optimizer: Optimizer, gradients: list[Tensor], clip_divisor: float) -> None:
-    """Let the weights move, by gradients that are divided by `shrink` before.
+    """Apply the optimizer step with gradients divided by `clip_divisor`.
 
-    What torch's GradScaler asks of fused optimizers is asked of them here: they divide on the way.
+    Fused optimizers divide within their kernel, through the attribute that torch's GradScaler sets.
+    Other gradients are divided in place.
     """
     if clip_divisor == 1.0:
         optimizer.step()
@@ -72,8 +83,11 @@ def take_step(optimizer: Optimizer, gradients: list[Tensor], clip_divisor: float
         optimizer.step()
 
 
-def moves_in_slices(optimizer: Optimizer, weights: Iterable[Tensor]) -> bool:
-    """Whether `take_step_in_slices` can move them: from the second step of a fused AdamW on."""
+def can_step_in_slices(optimizer: Optimizer, weights: Iterable[Tensor]) -> bool:
+    """Check whether `take_step_in_slices` supports these weights on the CPU.
+
+    It needs fused AdamW and optimizer state, so it works from the second step on.
+    """
     return (
         type(optimizer) is AdamW
         and all(group["fused"] and not group["amsgrad"] for group in optimizer.param_groups)
@@ -88,26 +102,27 @@ def moves_in_slices(optimizer: Optimizer, weights: Iterable[Tensor]) -> bool:
 def take_step_in_slices(
     optimizer: Optimizer, low_precision: dict[Tensor, Tensor], clip_divisor: float
 ) -> None:
-    """What torch's fused AdamW does, slice by slice, so that memory is passed through once.
+    """Apply fused AdamW slice by slice and round the new weights to the low-precision copy.
 
-    A slice's gradient is made wide, its weights moved and rounded for the twin while all are in the
-    processor's cache; no more than one slice of wide gradients is there at a time.
+    For each slice the gradient is converted to fp32, the weights are updated and rounded while all
+    of them are in the processor's cache. Memory is read once, and at most one slice of fp32
+    gradients exists at a time.
 
     Args:
-        optimizer: as `moves_in_slices` wants it.
-        low_precision: narrow weights with their gradients, for each weight.
-        clip_divisor: what gradients are divided by before.
+        optimizer: one that `can_step_in_slices` accepts.
+        low_precision: for each fp32 weight its bf16 or fp16 copy, which has the gradient.
+        clip_divisor: divides the gradients.
     """
     scale = None if clip_divisor == 1.0 else torch.tensor(clip_divisor)
     for group in optimizer.param_groups:
         for weight in group["params"]:
             if (gradient := low_precision[weight].grad) is not None:
-                _move(
+                _step_weight(
                     weight, gradient, low_precision[weight], optimizer.state[weight], group, scale
                 )
 
 
-def _move(
+def _step_weight(
     weight: Tensor,
     gradient: Tensor,
     low_precision: Tensor,
@@ -119,22 +134,29 @@ def _move(
     beta1, beta2 = group["betas"]
     names = ("lr", "weight_decay", "eps", "amsgrad", "maximize")
     settings = {name: group[name] for name in names} | {"beta1": beta1, "beta2": beta2}
-    whole = weight, gradient, state["exp_avg"], state["exp_avg_sq"], low_precision
-    for own, narrow, mean, square, rounded in zip(*map(slices, whole), strict=True):
+    tensors = weight, gradient, state["exp_avg"], state["exp_avg_sq"], low_precision
+    for master, grad, exp_avg, exp_avg_sq, rounded in zip(*map(slices, tensors), strict=True):
         torch._fused_adamw_(
-            [own], [narrow.float()], [mean], [square], [], [step], grad_scale=scale, **settings
+            [master],
+            [grad.float()],
+            [exp_avg],
+            [exp_avg_sq],
+            [],
+            [step],
+            grad_scale=scale,
+            **settings,
         )
-        rounded.copy_(own)
+        rounded.copy_(master)
 
 
 def slices(tensor: Tensor) -> tuple[Tensor, ...]:
-    """Its values, in order, in parts that a processor's cache holds; views, if it is contiguous."""
-    parts: tuple[Tensor, ...] = tensor.reshape(-1).split(SLICE)
-    return parts
+    """Split a tensor into flat slices of `SLICE` elements; views, if it is contiguous."""
+    flat_slices: tuple[Tensor, ...] = tensor.reshape(-1).split(SLICE)
+    return flat_slices
 
 
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
-    """Give every group its share; returns the learning rate that now holds for the first."""
+    """Multiply each group's base learning rate by `factor`; return that of the first group."""
     for group in optimizer.param_groups:
         group["lr"] = group["base_lr"] * factor
     return float(optimizer.param_groups[0]["lr"])

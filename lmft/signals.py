@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: they unwind the stack, but let a piece of work be finished first."""
+"""SIGINT and SIGTERM raise `Interrupted`, except inside `defer_signals`, which delays them."""
 
 import signal
 import threading
@@ -8,35 +8,39 @@ from types import FrameType
 
 from lmft.errors import Interrupted
 
-_waiting = 0  # how many `finish_first` we are inside of
+_depth = 0  # of nested `defer_signals`
 
-_asked: int | None = None  # the signal that came meanwhile
+_pending: int | None = None  # the signal that arrived inside them
 
 
-def listen() -> None:
-    """From now on both raise Stopped in the main thread, so that what is open is closed."""
+def install_signal_handlers() -> None:
+    """Raise `Interrupted` in the main thread on either signal, so that `finally` blocks run."""
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGINT, signal.SIGTERM):
-            signal.signal(number, _stop)
+            signal.signal(number, _handle)
 
 
 @contextmanager
-def finish_first() -> Iterator[None]:
-    """A signal that comes inside is heeded at the end of it."""
-    global _waiting, _asked
-    _waiting += 1
+def defer_signals() -> Iterator[None]:
+    """Delay a signal that arrives inside until the block has ended.
+
+    Raises:
+        Interrupted: at the end of the outermost block, if a signal arrived.
+    """
+    global _depth, _pending
+    _depth += 1
     try:
         yield
     finally:
-        _waiting -= 1
-        if _waiting == 0 and _asked is not None:
-            number, _asked = _asked, None
+        _depth -= 1
+        if _depth == 0 and _pending is not None:
+            number, _pending = _pending, None
             raise Interrupted(number)
 
 
-def _stop(number: int, frame: FrameType | None) -> None:
-    global _asked
-    if _waiting:
-        _asked = number
+def _handle(number: int, frame: FrameType | None) -> None:
+    global _pending
+    if _depth:
+        _pending = number
     else:
         raise Interrupted(number)

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "SECURITY.md", *sorted((ROOT / "docs").glob("*.md"))]
 PROMISES = ROOT / "docs" / "promises.md"
-NAMED = re.compile(r"`(tests/\w+\.py)::(\w+)`( \(soak\))?")
+NAMED = re.compile(r"`(tests/[\w/]+\.py)::(\w+)`( \(soak\))?")
 
 
 @cache
@@ -24,13 +25,14 @@ def find_tests(path):
     }
 
 
-@pytest.mark.parametrize("page", ["promises.md", "faults.md"])
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_test_that_is_named_is_there(page):
-    named = NAMED.findall((ROOT / "docs" / page).read_text())
-    assert named
-    for path, name, marked in named:
+    text = page.read_text()
+    for path in re.findall(r"`(tests/[\w/]+\.py)\b", text):
+        assert (ROOT / path).is_file(), path
+    for path, name, marked in NAMED.findall(text):
         assert name in find_tests(path), f"{path} has no {name}"
-        if page == PROMISES.name:
+        if page == PROMISES:
             assert find_tests(path)[name] == bool(marked), f"{name}: is it run by make soak alone?"
 
 
@@ -43,6 +45,6 @@ def test_every_promise_is_held_by_a_test():
 
 
 def test_pages_that_are_linked_are_there():
-    for page in [ROOT / "README.md", ROOT / "SECURITY.md", *(ROOT / "docs").glob("*.md")]:
-        for place in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
-            assert "://" in place or (page.parent / place).exists(), f"{page.name}: {place}"
+    for page in PAGES:
+        for target in re.findall(r"\]\(([^)#]+)[^)]*\)", page.read_text()):
+            assert "://" in target or (page.parent / target).exists(), f"{page.name}: {target}"

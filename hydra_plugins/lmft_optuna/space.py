@@ -1,4 +1,4 @@
-"""The search space, read from words of Hydra's command line, and its values as such words."""
+"""Turn Hydra's sweep overrides into Optuna distributions, and drawn values into overrides."""
 
 import math
 import re
@@ -19,20 +19,20 @@ from hydra.core.override_parser.types import (
 from lmft.errors import UserError
 
 Space = dict[str, Any]  # an Optuna distribution of each knob
-Value = float | int | str  # a choice is kept as the text that Hydra reads
+Value = float | int | str  # choices are text in Hydra's syntax
 
 
-def read_space(words: list[str], loader: ConfigLoader | None = None) -> tuple[Space, list[str]]:
-    """What is to be searched, and the words that all jobs share.
+def read_space(overrides: list[str], loader: ConfigLoader | None = None) -> tuple[Space, list[str]]:
+    """Return the search space, and the overrides that all jobs have in common.
 
     Args:
-        words: overrides; of those of one knob the last counts.
-        loader: knows the choices of each group, for glob(*).
+        overrides: of one knob, the last one counts.
+        loader: provides the choices of each group, for glob(*).
 
     Raises:
-        UserError: nothing is to be searched, or a sweep can't be.
+        UserError: there is nothing to search, or a sweep can't be searched.
     """
-    parsed = OverridesParser.create(config_loader=loader).parse_overrides(words)
+    parsed = OverridesParser.create(config_loader=loader).parse_overrides(overrides)
     last = {override.get_key_element().lstrip("+~"): override for override in parsed}
     swept = [override for override in last.values() if override.is_sweep_override()]
     if not swept:
@@ -45,12 +45,12 @@ def read_space(words: list[str], loader: ConfigLoader | None = None) -> tuple[Sp
 
 
 def as_distribution(override: Override) -> Any:
-    """Where the values of one knob are drawn from.
+    """Return the distribution from which the values of one knob are drawn.
 
-    Choices are sorted: in another order they are the same to a study.
+    Choices are sorted, so that their order on the command line does not matter.
 
     Raises:
-        UserError: an empty range, bounds that a logarithm does not allow, an unknown tag.
+        UserError: the range is empty, its bounds don't allow a logarithm, or a tag is unknown.
     """
     from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
@@ -59,9 +59,11 @@ def as_distribution(override: Override) -> Any:
     try:
         unknown: set[str] = getattr(sweep, "tags", set()) - ({"log"} if numeric else set())
         if unknown:
-            raise ValueError(f"the tag {min(unknown)!r} means nothing there")
+            raise ValueError(f"the tag {min(unknown)!r} is not known there")
         if not numeric:
-            return CategoricalDistribution(sorted({*map(str, override.sweep_iterator(write))}))
+            return CategoricalDistribution(
+                sorted({*map(str, override.sweep_iterator(quote_choice))})
+            )
         if isinstance(sweep, RangeSweep):
             low, high, step = bounds(sweep)
         else:
@@ -75,9 +77,9 @@ def as_distribution(override: Override) -> Any:
 
 
 def bounds(sweep: RangeSweep) -> tuple[Any, Any, Any]:
-    """The lowest and the highest value of a range, and the step between values.
+    """Return the lowest and highest value of a range, and the step between values.
 
-    Computed as written, in decimals: 0.1 and two steps of 0.1 are 0.3.
+    Computed in decimals, as they are written: 0.1 and two steps of 0.1 are 0.3.
     """
     ends = (sweep.start, sweep.stop, sweep.step)
     start, stop, step = (Decimal(str(end)) for end in ends)
@@ -89,24 +91,26 @@ def bounds(sweep: RangeSweep) -> tuple[Any, Any, Any]:
     return kind(low), kind(high), kind(abs(step))
 
 
-def write(value: Any) -> str:
-    """A choice as Hydra reads it; Hydra's own writer loses the quotes of choice('1')."""
-    strip_control = r"(?!(true|false|null|inf|nan)$)[a-z_][a-z0-9_./-]*"
-    if isinstance(value, str) and not re.fullmatch(strip_control, value, re.IGNORECASE | re.ASCII):
+def quote_choice(value: Any) -> str:
+    """Return a choice in Hydra's syntax; Hydra's own writer loses the quotes of choice('1')."""
+    unquoted = r"(?!(true|false|null|inf|nan)$)[a-z_][a-z0-9_./-]*"
+    if isinstance(value, str) and not re.fullmatch(unquoted, value, re.IGNORECASE | re.ASCII):
         return QuotedString(value, Quote.single).with_quotes()
     return str(Transformer.str(value))
 
 
-def as_words(values: dict[str, Value]) -> list[str]:
-    """A point of the space as overrides, which Hydra reads as exactly these values."""
+def as_overrides(values: dict[str, Value]) -> list[str]:
+    """Return a point of the space as overrides, which Hydra parses to exactly these values."""
     return [
         f"{knob}={float(value)!r}" if isinstance(value, float) else f"{knob}={value}"
         for knob, value in values.items()
     ]
 
 
-def corners(space: Space) -> list[dict[str, Value]]:
-    """Points in which each choice comes up, to be composed before anything is begun."""
-    edges = {knob: getattr(drawn, "choices", ()) or (drawn.low,) for knob, drawn in space.items()}
-    count = max(len(edge) for edge in edges.values())
-    return [{knob: edge[i % len(edge)] for knob, edge in edges.items()} for i in range(count)]
+def corner_points(space: Space) -> list[dict[str, Value]]:
+    """Return points in which each choice occurs, to check that they compose before a job starts."""
+    values = {knob: getattr(drawn, "choices", ()) or (drawn.low,) for knob, drawn in space.items()}
+    count = max(map(len, values.values()))
+    return [
+        {knob: of_knob[i % len(of_knob)] for knob, of_knob in values.items()} for i in range(count)
+    ]

@@ -1,4 +1,4 @@
-"""Questions about runs: compare them, plan one, profile one, verify one.
+"""Analyses of runs: compare several, plan, profile or verify one.
 
-Each package answers one verb of the command line.
+Each package implements one verb of the command line.
 """

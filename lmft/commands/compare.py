@@ -1,126 +1,112 @@
-"""The story of `lmft compare`: which of these runs is better, and is that more than chance?"""
+"""`lmft compare`: which of several runs is better, and whether that is more than chance."""
 
+from argparse import Namespace
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from rich.text import Text
 
 from lmft.analysis.compare.ranking import compare_runs
-from lmft.analysis.compare.report import as_texts
-from lmft.analysis.compare.run_results import SPLITS
+from lmft.analysis.compare.report import report_files
 from lmft.analysis.compare.show import show
+from lmft.commands.arguments import VERBS
 from lmft.errors import UserError, did_you_mean
 from lmft.output.terminal import Screen
-from lmft.tracker.mlflow_query import History, open_history
-from lmft.tracker.mlflow_store import folder_of, store_uri
+from lmft.tracker.mlflow_query import ExistingStore, open_existing_store
+from lmft.tracker.mlflow_store import find_folder_of_run, store_uri
 
-KNOBS = ("evaluation.split", "tracker.uri", "tracker.experiment_name", "out")
-
-
-@dataclass
-class Question:
-    """What the command line asks."""
-
-    places: list[str] = field(default_factory=list)  # folders, MLflow ids, ids of sweeps
-    knobs: dict[str, str] = field(default_factory=dict)
-
-    @property
-    def uri(self) -> str | None:
-        """The MLflow store; None: mlflow.db in the working directory."""
-        return self.knobs.get("tracker.uri")
+KNOBS = [knob.name for knob in VERBS["compare"].knobs]
 
 
 @dataclass
-class Answer:
-    """The runs that were meant."""
+class Selection:
+    """The runs to compare."""
 
     folders: list[Path] = field(default_factory=list)
     parent: str | None = None  # the MLflow id of their sweep
     notes: list[str] = field(default_factory=list)
 
 
-def tell(words: list[str], conf: Path) -> None:
-    """The command: `lmft compare WORDS...`."""
-    question = read_words(words)
-    history = open_history(question.uri)
-    answer = find_runs(question, history)
-    comparison = compare_runs(answer.folders, question.knobs.get("evaluation.split"))
-    console = Screen()
-    show(comparison, answer.notes, console)
-    texts = as_texts(comparison, answer.notes)
-    place = Path(question.knobs.get("out", answer.folders[0])).expanduser().absolute()
-    place.mkdir(parents=True, exist_ok=True)
-    for name, text in texts.items():
-        (place / name).write_text(text)
-    kept = history is not None and history.keep(answer.parent, str(answer.folders[0]), texts)
-    where = f"Look    {place / 'compare.html'}{', also in MLflow' if kept else ''}"
-    console.print(Text(where), soft_wrap=True)
-
-
-def read_words(words: list[str]) -> Question:
-    """Runs, and the few knobs that comparing has.
+def main(arguments: Namespace) -> None:
+    """Run the command.
 
     Raises:
-        UserError: one is not a knob of lmft compare.
+        UserError: a word names no run, or the runs can't be compared.
     """
-    question = Question()
+    check_words(arguments.words)
+    store = open_existing_store(arguments.tracker_uri)
+    selection = find_runs(arguments, store)
+    comparison = compare_runs(selection.folders, arguments.evaluation_split)
+    console = Screen()
+    show(comparison, selection.notes, console)
+    texts = report_files(comparison, selection.notes)
+    folder = Path(arguments.out or selection.folders[0]).expanduser().absolute()
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, text in texts.items():
+        (folder / name).write_text(text)
+    first = str(selection.folders[0])
+    logged = store is not None and store.log_texts(selection.parent, first, texts)
+    look = f"Look    {folder / 'compare.html'}{', also in MLflow' if logged else ''}"
+    console.print(Text(look), soft_wrap=True)
+
+
+def check_words(words: list[str]) -> None:
+    """Refuse knobs that comparing does not have; a folder's name may have a `=` in it.
+
+    Raises:
+        UserError: there is one.
+    """
     for word in words:
-        name, equals, value = word.partition("=")
-        if not equals or Path(word).is_dir():
-            question.places.append(word)
-        elif name in KNOBS:
-            question.knobs[name] = value
-        else:
+        name, equals, _ = word.partition("=")
+        if equals and not Path(word).is_dir():
             raise UserError(
                 f"lmft compare has no knob {name!r}, but {', '.join(KNOBS)}."
                 + did_you_mean(name, KNOBS)
             )
-    split = question.knobs.get("evaluation.split")
-    if split not in (None, *SPLITS, "train"):
-        raise UserError(f"evaluation.split is {split!r}; choose test, validation or train.")
-    return question
 
 
-def find_runs(question: Question, history: History | None) -> Answer:
-    """The folders of all that was named.
+def find_runs(arguments: Namespace, store: ExistingStore | None) -> Selection:
+    """Return the folders of all runs, sweeps and experiments that the words name.
 
     Raises:
         UserError: a word names no run.
     """
-    answer = Answer()
-    name = question.knobs.get("tracker.experiment_name")
+    selection = Selection()
+    uri, name = arguments.tracker_uri, arguments.tracker_experiment_name
     if name is not None:
-        if history is None:
+        if store is None:
             raise UserError(
-                f"tracker.experiment_name is {name!r}, but there is no {store_uri(question.uri)}; "
+                f"tracker.experiment_name is {name!r}, but there is no {store_uri(uri)}; "
                 "set tracker.uri."
             )
-        known = history.of_experiment(name)
-        add(answer, known.folders, known.unfinished)
-    for place in question.places:
-        path = Path(place).expanduser().absolute()
+        experiment = store.find_experiment_runs(name)
+        add_runs(selection, experiment.folders, experiment.unfinished)
+    for word in arguments.words:
+        path = Path(word).expanduser().absolute()
         if path.is_dir():
-            answer.folders.append(path)
+            selection.folders.append(path)
             continue
-        sweep = history.of_sweep(place) if history is not None else None
+        sweep = store.find_sweep_runs(word) if store is not None else None
         if sweep is not None and (sweep.folders or sweep.unfinished):
-            answer.parent = answer.parent or place
-            add(answer, sweep.folders, sweep.unfinished)
+            selection.parent = selection.parent or word
+            add_runs(selection, sweep.folders, sweep.unfinished)
             continue
-        folder = folder_of(place, question.uri)
+        folder = find_folder_of_run(word, uri)
         if folder is None:
             raise UserError(
-                f"{place} is neither a run's folder nor a run or a sweep of "
-                f"{store_uri(question.uri)}; set tracker.uri, or lmft runs lists those there are."
+                f"{word} is neither a run's folder nor a run or a sweep of "
+                f"{store_uri(uri)}; set tracker.uri, or lmft runs lists those there are."
             )
-        answer.folders.append(Path(folder))
-    return answer
+        selection.folders.append(Path(folder))
+    return selection
 
 
-def add(answer: Answer, folders: list[str], unfinished: int) -> None:
-    """Take in the runs of a sweep or an experiment; those that can't be compared get a note."""
-    there = [Path(folder) for folder in folders if Path(folder).is_dir()]
-    answer.folders += there
-    for count, what in ((unfinished, "not finished"), (len(folders) - len(there), "lost a folder")):
+def add_runs(selection: Selection, folders: list[str], unfinished: int) -> None:
+    """Add the runs of a sweep or an experiment, and a note of those that can't be compared."""
+    existing = [Path(folder) for folder in folders if Path(folder).is_dir()]
+    selection.folders += existing
+    lost = len(folders) - len(existing)
+    for count, what in ((unfinished, "not finished"), (lost, "lost a folder")):
         if count:
-            answer.notes.append(f"Left out: {count} that {'have' if count > 1 else 'has'} {what}.")
+            verb = "have" if count > 1 else "has"
+            selection.notes.append(f"Left out: {count} that {verb} {what}.")

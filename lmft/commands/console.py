@@ -1,4 +1,4 @@
-"""What a person reads on stderr, and what every process of lmft does first."""
+"""What every process of lmft sets up first, and how errors are reported on stderr."""
 
 import io
 import logging
@@ -9,65 +9,66 @@ from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
-from lmft.config import CONF
 from lmft.errors import RunLocked, VerificationError, WorkerFailed, as_fault
 from lmft.output.sanitize import RedactingFormatter, redact, strip_control
-from lmft.signals import listen
+from lmft.signals import install_signal_handlers
 
 DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
 
 
 class Console(logging.StreamHandler[TextIO]):
-    """What a person reads on stderr."""
+    """Warnings and errors on stderr."""
 
 
 def report(error: Exception) -> int:
-    """Say in one sentence what went wrong; returns the exit code."""
-    if "debug=true" in sys.argv:
-        show_traceback(error)
+    """Print in one sentence what went wrong; return the exit code."""
+    from lmft.config.compose import debug_is_on
+
+    if debug_is_on():
+        print_traceback(error)
     print(f"lmft: {describe(error)}", file=sys.stderr)
     return exit_code(error)
 
 
 def exit_code(error: Exception) -> int:
-    """What the process tells the one that started it."""
-    from lmft.config.error_messages import as_mistake
+    """Return the exit code of a process that ends by `error`."""
+    from lmft.config.error_messages import as_user_error
 
-    if as_mistake(error, CONF) is not None:
+    if as_user_error(error) is not None:
         return MISTAKE
     return BUSY if isinstance(error, RunLocked) else FAILED
 
 
 @contextmanager
 def redacted_output() -> Iterator[None]:
-    """What Hydra itself prints of a config (`-c job` and its like), without credentials."""
+    """Redact what Hydra itself prints of a config (`-c job` and its like)."""
     if not {"-c", "--cfg", "-i", "--info", "--hydra-help"} & {
         word.partition("=")[0] for word in sys.argv
     }:
         yield
         return
-    shown = io.StringIO()
+    printed = io.StringIO()
     try:
-        with redirect_stdout(shown):
+        with redirect_stdout(printed):
             yield
     finally:
-        sys.stdout.write(strip_control(redact(shown.getvalue())))
+        sys.stdout.write(strip_control(redact(printed.getvalue())))
 
 
-def show_traceback(error: BaseException) -> None:
-    """Where it went wrong."""
+def print_traceback(error: BaseException) -> None:
+    """Print where `error` was raised."""
     print(strip_control(redact("".join(traceback.format_exception(error)))), file=sys.stderr)
 
 
 def describe(error: Exception) -> str:
-    """What went wrong, in one sentence that gives away no secret."""
+    """Return what went wrong in one sentence, without secrets."""
     return strip_control(redact(_describe(error)))
 
 
 def _describe(error: Exception) -> str:
-    from lmft.config.error_messages import as_mistake
+    from lmft.config.error_messages import as_user_error
 
-    mistake = as_mistake(error, CONF)
+    mistake = as_user_error(error)
     if mistake is not None or isinstance(error, RunLocked):
         return str(mistake or error)
     fault = as_fault(error)
@@ -80,16 +81,16 @@ def _describe(error: Exception) -> str:
 
 
 def prepare() -> None:
-    """Heed signals; only our own voice, and warnings; no library counts its users."""
-    listen()
+    """Install signal handlers, report warnings on stderr, and turn off telemetry of libraries."""
+    install_signal_handlers()
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",
-        "DISABLE_SAFETENSORS_CONVERSION": "1",  # else the hub is asked to unpickle for us
+        "DISABLE_SAFETENSORS_CONVERSION": "1",  # else the hub is asked to convert pickles
         "TOKENIZERS_PARALLELISM": "true",
     }
-    # Threads that wait must not spin: beside another busy process that made steps ten times slower.
+    # Waiting threads must not spin: beside another busy process that made steps ten times slower.
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
-    if any(isinstance(known, Console) for known in logging.getLogger().handlers):
+    if any(isinstance(handler, Console) for handler in logging.getLogger().handlers):
         return
     console = Console(sys.stderr)
     console.setLevel(logging.WARNING)

@@ -1,7 +1,7 @@
-"""The story of `lmft evaluate`: score a finished run's best weights, or any model as it is."""
+"""`lmft evaluate`: score a finished run's best weights, or any model as it is."""
 
+from argparse import Namespace
 from contextlib import closing
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,14 +25,15 @@ from lmft.tracker.run_log import Facts, Record, read_facts
 from lmft.trainer.components import Components, build_components, compose_model, find_tokenizer
 from lmft.trainer.evaluate import assess, find_conditions, score, windows_of
 
-MEMORY = "evaluations.json"  # in the run's folder: every result so far, by what it depends on
+RESULTS = "evaluations.json"  # in the run's folder: every result, by a hash of what it depends on
 
 
-def tell(words: list[str], conf: Path) -> None:
-    """The command: `lmft evaluate WORDS...`."""
+def main(arguments: Namespace) -> None:
+    """Run the command; it scores in fp32 unless told otherwise."""
+    words = arguments.words
     if not any(word.startswith("hardware.precision=") for word in words):
         words = [*words, "hardware.precision=fp32"]
-    composed, run = compose_model(conf, words)
+    composed, run = compose_model(arguments.run, words)
     config, values = read_config(composed)
     files = {"config.yaml": OmegaConf.to_yaml(composed)}
     evaluate_model(config, values, files, run, Terminal())
@@ -47,14 +48,14 @@ def evaluate_model(
 ) -> dict[str, Any]:
     """Score one split, keep the result beside the run and in MLflow, and return it.
 
-    A result that is there already, of the same weights under the same conditions, is only shown.
+    A stored result of the same weights under the same conditions is only printed.
 
     Args:
         config: what to score; where there is a run, its model is the run's best checkpoint.
         values: the same as plain values.
         composed: Hydra's files about it, for the folder of a model that has none.
-        run: whose weights these are; None: a model as it is, in a run of its own.
-        terminal: where a person looks on.
+        run: the run whose weights these are; None: a model as it is, in a run of its own.
+        terminal: where results are printed.
 
     Raises:
         UserError: something in the config can't be done.
@@ -66,12 +67,12 @@ def evaluate_model(
     folder = run or name_folder(config, {**values, "trainer": {}}, {split.name: split})
     weights = content_digest(str(config.model.name), config.model.revision)
     key = digest([weights, conditions.fingerprint, values["hardware"]["precision"]])[:16]
-    known = folder.read_json(MEMORY)
+    stored = folder.read_json(RESULTS)
     trained = folder.read_json("result.json").get(split.name) or {}
     wanted = (conditions.fingerprint, values["hardware"]["precision"])
-    for found in (known.get(key, {}), trained):
+    for found in (stored.get(key, {}), trained):
         if (found.get("fingerprint"), found.get("precision")) == wanted:
-            terminal.say(f"{found['label']}  (known already)")
+            terminal.print(f"{found['label']}  (known already)")
             terminal.show_facts(found)
             return dict(found)
     components = build_components(config, {split.name: split})
@@ -80,24 +81,24 @@ def evaluate_model(
     create_run_folder(folder, composed)
     result = assessed.result.as_dict() | spread
     write_sums(folder.path, assessed)
-    folder.write_json(MEMORY, known | {key: result})
+    folder.write_json(RESULTS, stored | {key: result})
     track(config, values, folder, split, assessed, spread)
-    terminal.say(assessed.result.label)
+    terminal.print(assessed.result.label)
     terminal.show_facts(result)
     return result
 
 
 def choose_split(config: RunConfig) -> Split:
-    """The split to score: the one named, else test, else validation; no other one is opened."""
+    """Return the split to score: the one named, else test, else validation; no other is opened."""
     dataset = config.dataset
     held_out = dataset.validation is None and dataset.train is not None
-    there = {
+    exists = {
         "test": dataset.test is not None,
         "validation": dataset.validation is not None or held_out,
         "train": dataset.train is not None,
     }
-    name = config.evaluation.split or next((name for name in there if there[name]), "test")
-    if not there[name]:
+    name = config.evaluation.split or next((name for name in exists if exists[name]), "test")
+    if not exists[name]:
         raise UserError(f"dataset.{name} has no value; set it, or choose another evaluation.split.")
     return open_splits(dataset, only=(name,))[name]
 
@@ -109,24 +110,24 @@ def score_draws(
     components: Components,
     terminal: Terminal,
 ) -> tuple[Assessment, dict[str, float]]:
-    """The assessment over all draws of masks, and how much the loss differs between them."""
-    once = config.objective.target_shift or config.evaluation.pseudo
-    draws = 1 if once else config.evaluation.mask_draws
+    """Return the assessment over all draws of masks, and how much the loss differs between them."""
+    one_draw = config.objective.target_shift or config.evaluation.pseudo
+    draws = 1 if one_draw else config.evaluation.mask_draws
     windows = len(windows_of(split.name, config, components))
     with terminal.progress(0) as bars, bars.evaluation(split.name, windows * draws) as advance:
         scores = [score(split.name, config, components, draw, advance) for draw in range(draws)]
-    together = Scores(
+    all_draws = Scores(
         *(np.concatenate([getattr(s, name) for s in scores]) for name in vars(scores[0]))
     )
-    found = assess(split, together, config, values, components)
+    assessed = assess(split, all_draws, config, values, components)
     if draws == 1:
-        return found, {}
-    losses = [some.loss.mean for some in scores]
-    return found, {"mask_draws": float(draws), "loss_deviation": float(np.std(losses, ddof=1))}
+        return assessed, {}
+    losses = [draw.loss.mean for draw in scores]
+    return assessed, {"mask_draws": float(draws), "loss_deviation": float(np.std(losses, ddof=1))}
 
 
 def is_own(folder: RunFolder, result: dict[str, Any]) -> bool:
-    """Whether the run scored this split in the same way, or is itself only an evaluation."""
+    """Return whether the run scored this split in the same way, or is itself only an evaluation."""
     trained = folder.read_json("result.json")
     if not trained:
         return True
@@ -139,26 +140,26 @@ def track(
     values: dict[str, Any],
     folder: RunFolder,
     split: Split,
-    found: Assessment,
+    assessed: Assessment,
     spread: dict[str, float],
 ) -> None:
     """Log to the run that trained the weights, at their step; else to a run of its own."""
     name = split.name
-    if not is_own(folder, found.result.as_dict()):
-        name = f"{config.dataset.name}-{found.result.conditions.fingerprint[:8]}/{name}"
+    if not is_own(folder, assessed.result.as_dict()):
+        name = f"{config.dataset.name}-{assessed.result.conditions.fingerprint[:8]}/{name}"
     metrics = {
-        f"{name}/{key}": value for key, value in (found.result.as_metrics() | spread).items()
+        f"{name}/{key}": value for key, value in (assessed.result.as_metrics() | spread).items()
     }
-    tags = {f"{name}/{key}": value for key, value in found.result.as_tags().items()}
+    tags = {f"{name}/{key}": value for key, value in assessed.result.as_tags().items()}
     step = int(folder.read_json("result.json").get("best_step", 0))
     with run_lock(folder.path, wait=True), closing(Record(folder.path)) as record:
         if not read_facts(folder.path):
             corpus = config.dataset.name, split.digest()
             facts = Facts(
-                folder.path.name, folder.key, flatten(values), *corpus, found.result.precision
+                folder.path.name, folder.key, flatten(values), *corpus, assessed.result.precision
             )
-            place = {"lmft.key": folder.key, "lmft.folder": str(folder.path)}
-            record.start(facts, describe_source("lmft evaluate") | place)
-        with config.tracker.amend(record) as log:
-            log.metrics(metrics, step)
-            log.tags(tags)
+            tags_of_run = {"lmft.key": folder.key, "lmft.folder": str(folder.path)}
+            record.start(facts, describe_source("lmft evaluate") | tags_of_run)
+        with config.tracker.update_run(record) as log:
+            log.log_metrics(metrics, step)
+            log.set_tags(tags)

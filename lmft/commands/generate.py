@@ -1,7 +1,6 @@
-"""The story of `lmft generate`: continue a text, or fill the masks in it."""
+"""`lmft generate`: continue a text, or fill the masks in it."""
 
-import math
-from pathlib import Path
+from argparse import Namespace
 from typing import Any
 
 import numpy as np
@@ -19,69 +18,34 @@ from lmft.model.mixed_precision import build_network
 from lmft.output.sanitize import strip_control
 from lmft.trainer.components import compose_model, find_tokenizer
 
-KNOBS = {"prompt": "", "tokens": "50", "temperature": "0.8", "top_p": "0.95", "seed": "0"}
-
 GUESSES = 3  # for a mask
 
 
-def tell(words: list[str], conf: Path) -> None:
-    """The command: `lmft generate run=RUN | model=... prompt=TEXT [KNOB=VALUE ...]`."""
-    given = dict(word.partition("=")[::2] for word in words if word.partition("=")[0] in KNOBS)
-    rest = [word for word in words if word.partition("=")[0] not in KNOBS]
-    sampling = read_sampling(KNOBS | given)
-    prompt = given.get("prompt", "")
-    composed, run = compose_model(conf, rest)
+def main(arguments: Namespace) -> None:
+    """Run the command."""
+    prompt = arguments.prompt
+    composed, run = compose_model(arguments.run, arguments.words)
     config, _ = read_config(composed)
     if config.model.from_scratch:
         raise UserError("lmft generate needs trained weights; add run=FOLDER, or model=gpt2.")
     tokenizer = find_tokenizer(config, {})
-    # A run read documents as its separator had them; any other model as its tokenizer wraps them.
+    # A run read documents with its separator around them; any other model, as its tokenizer does.
     ids = tokenize_prompt(prompt, config, tokenizer, config.dataset.separator if run else "model")
     hardware = find_hardware(config.hardware, config.trainer.batch_size)
     model = load_model(config.model, config.objective, tokenizer, config.seed)
+    sampling = Sampling(arguments.tokens, arguments.temperature, arguments.top_p, arguments.seed)
     check_length(len(ids), sampling.tokens if config.objective.target_shift else 0, model)
-    compute = build_network(model, hardware).compute.eval()
+    compute = build_network(model, hardware).compute_model.eval()
     print(answer(prompt, ids, config, sampling, compute, tokenizer))
-
-
-def read_sampling(values: dict[str, str]) -> Sampling:
-    """How to draw, from the command's words."""
-    return Sampling(
-        tokens=int(read_number(values, "tokens", 1, 1_000_000, int)),
-        temperature=read_number(values, "temperature", 0, 100),
-        top_p=read_number(values, "top_p", 1e-6, 1),
-        seed=int(read_number(values, "seed", 0, 2**63 - 1, int)),
-    )
-
-
-def read_number(
-    values: dict[str, str],
-    knob: str,
-    low: float,
-    high: float,
-    kind: type[int] | type[float] = float,
-) -> float:
-    """The number that `knob` was set to.
-
-    Raises:
-        UserError: it is none, or out of range.
-    """
-    try:
-        number = kind(values[knob])
-    except ValueError:
-        number = math.nan
-    if not low <= number <= high:
-        raise UserError(f"{knob} must be a number from {low:g} to {high:g}, not {values[knob]!r}.")
-    return number
 
 
 def tokenize_prompt(
     prompt: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase, separator: str
 ) -> np.ndarray:
-    """The prompt's ids (T,), with what stood around documents.
+    """Return the prompt's ids (T,), with what surrounds documents.
 
     Raises:
-        UserError: there is nothing to begin with, or no mask to fill.
+        UserError: there is nothing to continue, or no mask to fill.
     """
     around = find_separator(separator, tokenizer)
     bare = tokenizer(prompt, add_special_tokens=False)["input_ids"]
@@ -100,7 +64,11 @@ def tokenize_prompt(
 
 
 def check_length(prompt: int, new: int, model: PreTrainedModel) -> None:
-    """Refuse what does not fit into the model's context."""
+    """Check that prompt and new tokens fit into the model's context.
+
+    Raises:
+        UserError: they do not.
+    """
     context = context_size(model)
     if context is None or prompt + new <= context:
         return
@@ -120,7 +88,7 @@ def answer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> str:
-    """The prompt and its continuation, or a line for each mask."""
+    """Return the prompt and its continuation, or a line for each mask."""
     with torch.random.fork_rng(devices=[]):
         if config.objective.target_shift:
             return strip_control(prompt + continue_text(model, tokenizer, ids, sampling))

@@ -1,10 +1,9 @@
-"""Starting the processes of a team on this machine, by torch's own launcher: what torchrun does."""
+"""Start the processes of a run on this machine by torch's own launcher, as torchrun does."""
 
 import json
 import logging
 import os
 import socket
-import sys
 import uuid
 from collections.abc import Callable
 from dataclasses import asdict
@@ -21,39 +20,39 @@ from lmft.commands.console import (
     describe,
     exit_code,
     prepare,
+    print_traceback,
     report,
-    show_traceback,
 )
 from lmft.errors import Interrupted, RunLocked, UserError, WorkerFailed
-from lmft.hardware.ranks import LOCAL, STORE, is_rank_zero, share_cores
+from lmft.hardware.ranks import LOCALHOST, STORE_PORT, is_rank_zero, share_cores
 
 if TYPE_CHECKING:
-    from lmft.sweep.job import OpenJob
+    from lmft.sweep.job import SweepJob
 
-# Trains on a composed config, with Hydra's files about it and the sweep's job, if it is one's.
-Run = Callable[[DictConfig, dict[str, str], "OpenJob | None"], float]
+# A function that trains on a composed config, given Hydra's files about it and the sweep's job.
+Train = Callable[[DictConfig, dict[str, str], "SweepJob | None"], float]
 
 
-def run_together(
-    go: Run, count: int, composed: DictConfig, files: dict[str, str], job: "OpenJob | None"
+def launch_processes(
+    train: Train, count: int, composed: DictConfig, files: dict[str, str], job: "SweepJob | None"
 ) -> float:
-    """Let `go` run a composed config in `count` processes; returns its lowest validation loss.
+    """Run `train` on a composed config in `count` processes; return the lowest validation loss.
 
     Raises:
         UserError: something in the config can't be done.
-        Busy: another process is at the same run.
-        Stopped: by a signal.
-        TeamFailed: anything else ended it.
+        RunLocked: another process is at the same run.
+        Interrupted: by a signal.
+        WorkerFailed: anything else ended it.
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
-        logging.getLogger(name).setLevel(logging.CRITICAL)  # we say it ourselves
+        logging.getLogger(name).setLevel(logging.CRITICAL)  # lmft reports it itself
     share_cores(count)
     store = open_store()
-    os.environ |= {STORE: str(store.port), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    os.environ |= {STORE_PORT: str(store.port), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -64,39 +63,40 @@ def run_together(
         rdzv_configs={"is_host": "false"},
         max_restarts=0,
     )
-    note = None if job is None else asdict(job.note)
-    told: dict[str, Any]
+    record = None if job is None else asdict(job.record)
+    outcome: dict[str, Any]
     with TemporaryDirectory() as folder:
-        last_words = Path(folder) / "error.json"
+        error_file = Path(folder) / "error.json"
         try:
-            told = elastic_launch(settings, work)(go, composed, files, note, str(last_words))[0]
+            launched = elastic_launch(settings, run_process)
+            outcome = launched(train, composed, files, record, str(error_file))[0]
         except SignalException as signal:
             raise Interrupted(int(signal.sigval)) from None
         except ChildFailedError:
-            raise read_error(last_words) from None
+            raise read_error(error_file) from None
     if job is not None:
-        vars(job.note).update(told["note"])
-    return float(told["loss"])
+        vars(job.record).update(outcome["record"])
+    return float(outcome["loss"])
 
 
 def open_store() -> Any:
-    """The meeting place of the processes, which only this machine can reach.
+    """Open the key-value store of the processes on the loopback interface.
 
-    torch would let its own listen to all the world; nothing there asks who is speaking.
+    torch's own would listen on all interfaces, without authentication.
     """
     import psutil
     from torch.distributed import TCPStore  # type: ignore[attr-defined]
 
-    listener = socket.create_server((LOCAL, 0))
+    listener = socket.create_server((LOCALHOST, 0))
     port = listener.getsockname()[1]
     loopback = next(
         name
         for name, addresses in psutil.net_if_addrs().items()
-        if any(address.address == LOCAL for address in addresses)
+        if any(address.address == LOCALHOST for address in addresses)
     )
     os.environ |= {"GLOO_SOCKET_IFNAME": loopback, "NCCL_SOCKET_IFNAME": loopback}
     return TCPStore(
-        LOCAL,
+        LOCALHOST,
         port,
         is_master=True,
         wait_for_workers=False,
@@ -104,70 +104,70 @@ def open_store() -> Any:
     )
 
 
-def work(
-    go: Run,
+def run_process(
+    train: Train,
     composed: DictConfig,
     files: dict[str, str],
-    note: dict[str, Any] | None,
-    last_words: str,
+    record: dict[str, Any] | None,
+    error_file: str,
 ) -> dict[str, Any]:
-    """One of the processes; returns the loss, and what became of the sweep's job."""
+    """Run one of the processes; return the loss and the record of the sweep's job."""
     from lmft.config.compose import register_resolvers
-    from lmft.hardware.process_group import join
+    from lmft.hardware.process_group import join_process_group
 
     prepare()
     register_resolvers()
     if not is_rank_zero():
-        from lmft.trainer.worker import follow
+        from lmft.trainer.worker import run_worker
 
         try:
-            follow()
+            run_worker()
         except Exception as error:
-            said = join().is_said(str(error))
+            said = join_process_group().is_said(str(error))
             raise SystemExit(exit_code(error) if said else report(error)) from None
         finally:
-            join().leave()
+            join_process_group().leave()
         return {}
     try:
-        job = None if note is None else open_again(note, files)
-        return {"loss": go(composed, files, job), "note": job and asdict(job.note)}
+        job = None if record is None else open_again(record, files)
+        return {"loss": train(composed, files, job), "record": job and asdict(job.record)}
     except BaseException as error:
-        write_error(error, Path(last_words))
+        write_error(error, Path(error_file), composed.debug)
         raise SystemExit(FAILED) from None
     finally:
-        join().end()
+        join_process_group().end()
 
 
-def open_again(note: dict[str, Any], files: dict[str, str]) -> "OpenJob":
-    """The sweep's job, as the process that started this one opened it."""
-    from lmft.sweep.job import Note, OpenJob, read_plan
+def open_again(record: dict[str, Any], files: dict[str, str]) -> "SweepJob":
+    """Return the sweep's job as the parent process opened it."""
+    from lmft.sweep.job import JobRecord, SweepJob, read_plan
 
     launch = Path(OmegaConf.create(files["hydra.yaml"]).sweep.dir)
-    return OpenJob(Note(**note), read_plan(launch.expanduser().absolute()))
+    return SweepJob(JobRecord(**record), read_plan(launch.expanduser().absolute()))
 
 
-def write_error(error: BaseException, path: Path) -> None:
-    """What ended a process, for the one that started it."""
-    from lmft.hardware.process_group import join
+def write_error(error: BaseException, path: Path, debug: bool) -> None:
+    """Write what ended this process for the one that started it."""
+    from lmft.hardware.process_group import join_process_group
 
     if isinstance(error, Interrupted):
-        told: dict[str, Any] = {"signal": error.signal_number}
+        content: dict[str, Any] = {"signal": error.signal_number}
     elif isinstance(error, Exception):
-        if "debug=true" in sys.argv:
-            show_traceback(error)
-        told = {"text": describe(error), "code": exit_code(error)}
-        join().say(told["text"])
+        if debug:
+            print_traceback(error)
+        content = {"text": describe(error), "code": exit_code(error)}
+        join_process_group().say(content["text"])
     else:
-        told = {"text": repr(error), "code": FAILED}
-    path.write_text(json.dumps(told))
+        content = {"text": repr(error), "code": FAILED}
+    path.write_text(json.dumps(content))
 
 
 def read_error(path: Path) -> BaseException:
-    """What `write_error` wrote, as an error."""
+    """Return what `write_error` wrote, as an error."""
     if not path.exists():
-        return WorkerFailed("A process ended without a word; was it short of memory?")
-    told = json.loads(path.read_text())
-    if "signal" in told:
-        return Interrupted(told["signal"])
+        return WorkerFailed("A process ended without an error message; was it short of memory?")
+    content = json.loads(path.read_text())
+    if "signal" in content:
+        return Interrupted(content["signal"])
     kinds: dict[int, type[Exception]] = {MISTAKE: UserError, BUSY: RunLocked}
-    return kinds.get(told["code"], WorkerFailed)(told["text"])
+    return kinds.get(content["code"], WorkerFailed)(content["text"])

@@ -1,8 +1,8 @@
-"""torch's largest library is loaded while Hydra composes: a quarter of what `import torch` takes.
+"""Load torch's largest library in a thread while Hydra composes.
 
-Python loads an extension with the interpreter locked; a thread that asks the C library for it does
-so beside all Python code, and `import torch` then finds it loaded. Other libraries wait meanwhile,
-so it begins when those of Hydra and NumPy are there.
+That saves a quarter of `import torch`. Python loads an extension with the interpreter locked; a
+thread that calls dlopen through ctypes does not, and `import torch` then finds the library loaded.
+Other libraries wait for the loader meanwhile, so it starts after those of Hydra and NumPy.
 """
 
 import importlib.util
@@ -13,11 +13,10 @@ from threading import Thread
 from lmft.hardware.allocator import glibc
 
 
-def load_torch_ahead() -> None:
-    """Begin; where the library is not found or does not load, `import torch` will tell.
+def preload_torch() -> None:
+    """Start loading; where the library is missing or broken, `import torch` will report it.
 
-    The process does not end before the thread has: what the library sets up and what the end tears
-    down must not meet.
+    The thread is not a daemon: the process must not exit while the library initializes.
     """
     libc, torch = glibc(), importlib.util.find_spec("torch")
     if libc is None or torch is None or torch.origin is None:

@@ -1,7 +1,8 @@
-"""The story of `lmft runs`: the runs there are, and what tells them apart."""
+"""`lmft runs`: list the runs under run_root, with the knobs in which they differ."""
 
 import sys
 import time
+from argparse import Namespace
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -14,15 +15,13 @@ from lmft.output.terminal import Screen, readable_size
 from lmft.runs.listing import ListedRun, list_runs
 
 COLUMNS = ("run", "state", "size", "perplexity", "differs in", "started")
-
 STYLES = {"finished": "green", "running": "cyan", "evaluated": "blue"}  # others: yellow
+PIPE_WIDTH = 1000  # columns where stdout is no terminal: no line is folded
 
-PIPE_WIDTH = 1000  # columns where nobody looks on: no line is folded
 
-
-def tell(words: list[str], conf: Path) -> None:
-    """The command: `lmft runs [run_root=PATH]`."""
-    root = Path(compose(conf, words).run_root).expanduser().absolute()
+def main(arguments: Namespace) -> None:
+    """Run the command."""
+    root = Path(compose(arguments.words).run_root).expanduser().absolute()
     console = Screen(width=None if sys.stdout.isatty() else PIPE_WIDTH)
     entries = list_runs(root)
     if not entries:
@@ -38,7 +37,7 @@ def tell(words: list[str], conf: Path) -> None:
 
 
 def as_table(entries: list[ListedRun]) -> Table:
-    """A row for each run."""
+    """Return a table with a row for each run."""
     table = Table(box=None, header_style="bold", pad_edge=False)
     for column in COLUMNS:
         numeric = column in ("size", "perplexity")
@@ -62,13 +61,13 @@ def as_table(entries: list[ListedRun]) -> Table:
 
 
 def show_value(value: Any) -> str:
-    """A knob's value, on one line."""
+    """Return a knob's value on one line."""
     text = "null" if value is None else str(value)
     return text if text.isprintable() else repr(text)
 
 
 def label_knobs(configs: list[dict[str, Any]]) -> dict[str, str]:
-    """The knobs whose values differ, each with the shortest name that is its own."""
+    """Return the knobs whose values differ, each with its shortest unambiguous name."""
     names = dict.fromkeys(name for knobs in configs for name in knobs)
     differ = [name for name in names if len({repr(knobs.get(name)) for knobs in configs}) > 1]
     last = {name: name.rpartition(".")[2] for name in differ}
@@ -77,12 +76,12 @@ def label_knobs(configs: list[dict[str, Any]]) -> dict[str, str]:
 
 
 def main_result(entry: ListedRun) -> dict[str, Any] | None:
-    """The result on the test split, else on validation, else on any."""
+    """Return the result on the test split, else on validation, else on any."""
     ordered = [entry.results.get(split) for split in ("test", "validation", *entry.results)]
     return next((result for result in ordered if result), None)
 
 
 def perplexity(entry: ListedRun) -> str:
-    """The perplexity and the split it is of."""
+    """Return the perplexity and its split."""
     result = main_result(entry)
     return "" if result is None else f"{result['perplexity']:,.2f} {result['conditions']['split']}"

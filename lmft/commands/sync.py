@@ -1,5 +1,6 @@
-"""The story of `lmft sync`: send to MLflow what it lacks of runs, from their folders."""
+"""`lmft sync`: send to MLflow what it lacks of runs, from their folders."""
 
+from argparse import Namespace
 from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
@@ -14,20 +15,20 @@ from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.tracker.protocol import Tracker
 from lmft.tracker.run_log import read_facts
 
-OWN = ("run_root", "tracker")  # the knobs that sync heeds, and those of the group
+OWN = ("run_root", "tracker")  # the knobs and groups that may be set
 
 
-def tell(words: list[str], conf: Path) -> None:
-    """The command: `lmft sync [RUN ...] [tracker=CHOICE] [tracker.KNOB=VALUE ...] [run_root=PATH]`.
+def main(arguments: Namespace) -> None:
+    """Run the command.
 
     Each run goes to the store that it was started with, unless the words name another one.
     """
-    names = [word for word in words if "=" not in word]
-    knobs = [word for word in words if "=" in word]
+    names = [word for word in arguments.words if "=" not in word]
+    knobs = [word for word in arguments.words if "=" in word]
     for knob in knobs:
         if knob.partition("=")[0].partition(".")[0] not in OWN:
             raise UserError(f"lmft sync takes run_root and tracker knobs, not {knob!r}.")
-    composed = compose(conf, knobs)
+    composed = compose(knobs)
     root = Path(composed.run_root).expanduser().absolute()
     entries = [read_entry(find(name, root)) for name in names] or list_runs(root)
     changed = [knob.partition("=")[0] for knob in knobs if knob.startswith("tracker")]
@@ -35,7 +36,7 @@ def tell(words: list[str], conf: Path) -> None:
     failures: dict[str, UserError] = {}  # by store
     for entry in entries:
         tracker = tracker_of(entry.path, composed, changed)
-        if tracker.where() in failures or not (facts := read_facts(entry.path)):
+        if tracker.how_to_view() in failures or not (facts := read_facts(entry.path)):
             continue
         finished = entry.state in (State.finished, State.evaluated)
         status = "FINISHED" if finished else facts.get("status", "KILLED")
@@ -44,15 +45,15 @@ def tell(words: list[str], conf: Path) -> None:
         except RunLocked:
             counts["at work"] += 1
         except UserError as error:
-            failures[tracker.where()] = error
-    told = [f"{count} {what}" for what, count in counts.items() if count]
-    print(f"Runs in {root}: {', '.join(told) or 'none'}.")
+            failures[tracker.how_to_view()] = error
+    nonzero = [f"{count} {what}" for what, count in counts.items() if count]
+    print(f"Runs in {root}: {', '.join(nonzero) or 'none'}.")
     if failures:
         raise next(iter(failures.values()))
 
 
 def tracker_of(path: Path, composed: DictConfig, changed: list[str]) -> Tracker:
-    """The tracker that the run in the folder `path` was started with, less what was changed."""
+    """Return the tracker that the run in `path` was started with, with the changed knobs set."""
     tree = load_composed(path / ".hydra" / "config.yaml")
     for knob in changed:
         OmegaConf.update(tree, knob, OmegaConf.select(composed, knob), merge=False)
@@ -61,20 +62,20 @@ def tracker_of(path: Path, composed: DictConfig, changed: list[str]) -> Tracker:
 
 
 def send(path: Path, tracker: Tracker, status: str) -> str:
-    """Let the store have all of one run; returns what was done.
+    """Send the store all of one run that it lacks; return what was done.
 
     Raises:
-        UserError: the store does not take it; Silent if it does not answer.
-        Busy: the run is at work, and sends by itself.
+        UserError: the store refuses it; StoreUnavailable if it does not answer.
+        RunLocked: the run is running, and sends by itself.
     """
     if not isinstance(tracker, MlflowTracker):
         return "without a tracker"
     with run_lock(path):
-        if tracker.holds(path, status):
+        if tracker.is_up_to_date(path, status):
             return "there already"
         try:
-            points = tracker.fill(path, status)
-        except StoreUnavailable as silent:
-            raise StoreUnavailable(silent.what, "lmft sync again once it does") from silent
+            points = tracker.upload(path, status)
+        except StoreUnavailable as error:
+            raise StoreUnavailable(error.what, "lmft sync again once it does") from error
     print(f"{path.name}: {points:,} points, {status}")
     return "sent"

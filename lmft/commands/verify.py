@@ -1,6 +1,6 @@
-"""The story of `lmft verify`: does what is promised of every run hold for this one, here?"""
+"""`lmft verify`: prove on the user's own run what lmft promises of every run."""
 
-from pathlib import Path
+from argparse import Namespace
 
 from lmft.errors import UserError, did_you_mean
 from lmft.output.terminal import Screen
@@ -8,14 +8,14 @@ from lmft.output.terminal import Screen
 PROOFS = ("resume", "batch")
 
 
-def tell(words: list[str], conf: Path) -> None:
-    """The command: `lmft verify resume|batch [GROUP=CHOICE ...] [KNOB=VALUE ...]`.
+def main(arguments: Namespace) -> None:
+    """Run the command.
 
     Raises:
         UserError: the words can't be used.
-        Differs: the promise does not hold.
+        VerificationError: the promise does not hold.
     """
-    proof, knobs = check_words(words)
+    proof, knobs = check_words(arguments.words)
     console = Screen()
     if proof == "resume":
         from lmft.analysis.verify.resume import verify_resume
@@ -24,24 +24,22 @@ def tell(words: list[str], conf: Path) -> None:
     else:
         from lmft.analysis.verify.micro_batches import verify_batch
 
-        verify_batch(knobs, conf, console)
+        verify_batch(knobs, console)
 
 
 def check_words(words: list[str]) -> tuple[str, list[str]]:
-    """Which proof, and the knobs of the run.
+    """Return which proof is asked for, and the knobs of the run.
 
     Raises:
-        UserError: it is no proof, or not one run's knobs.
+        UserError: there is no such proof, or a word is not a knob.
     """
     proof, knobs = (words[0], words[1:]) if words else ("", [])
     if proof not in PROOFS:
         raise UserError(
             f"lmft verify proves resume or batch, not {proof!r}; "
-            "say lmft verify resume [KNOB=VALUE ...]." + did_you_mean(proof, PROOFS)
+            "run lmft verify resume [KNOB=VALUE ...]." + did_you_mean(proof, PROOFS)
         )
-    if {"-m", "--multirun"} & set(knobs):
-        raise UserError("lmft verify takes one run, not -m; give it the knobs of one of them.")
     for word in knobs:
-        if word.startswith("-") or "=" not in word:
+        if "=" not in word:
             raise UserError(f"{word!r} is not KNOB=VALUE; lmft verify takes nothing else.")
     return proof, knobs

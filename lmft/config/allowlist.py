@@ -1,11 +1,16 @@
-"""What a config may say, looked at before anything that it names is imported or resolved.
+"""What a config may say, checked before anything that it names is imported or resolved.
 
-A config file or an override may come from a stranger: it must not run code, read a file or learn a
-secret. Objects go by exact names, each in its own place; interpolations by a few functions.
+A config file or an override may come from a stranger: it must not run code, read files or reveal
+secrets. A `_target_` is allowed only by its exact name and only at its own node: lmft's classes,
+torch's optimizers, and what installed packages declare (`lmft.config.plugins`). Interpolations are
+limited to a few functions.
 """
 
+import ast
 import re
 from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
@@ -15,7 +20,29 @@ from omegaconf.grammar_parser import parse
 
 from lmft.config.hydra_settings import check_hydra
 from lmft.config.knobs import walk
+from lmft.config.plugins import plugin_targets
 from lmft.errors import UserError
+
+LMFT = Path(__file__).parents[1]
+
+
+@cache
+def own_classes(module: str, method: str) -> frozenset[str]:
+    """Return the class paths of an lmft module that a config may name: those with this method.
+
+    The source is parsed, not imported: that would load torch. A class counts as well if it inherits
+    the method from one of the same module; protocols do not.
+    """
+    path = LMFT.joinpath(*module.split(".")[1:]).with_suffix(".py")
+    names: set[str] = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.ClassDef):
+            bases = {base.id for base in node.bases if isinstance(base, ast.Name)}
+            methods = {part.name for part in node.body if isinstance(part, ast.FunctionDef)}
+            if "Protocol" not in bases and (method in methods or bases & names):
+                names.add(node.name)
+    return frozenset(f"{module}.{name}" for name in names)
+
 
 OPTIMIZERS = frozenset(
     f"torch.optim.{name}"
@@ -24,7 +51,6 @@ OPTIMIZERS = frozenset(
         "SGD SparseAdam"
     ).split()
 )
-
 SEARCHES = frozenset(
     [
         f"optuna.samplers.{name}Sampler"
@@ -36,14 +62,11 @@ SEARCHES = frozenset(
         "Wilcoxon".split()
     ]
 )
-
-TARGETS = {  # all that may be named in `_target_`, by the place where it may stand
-    "objective": frozenset({"lmft.objective.CausalLM", "lmft.objective.MaskedLM"}),
-    "optimizer": OPTIMIZERS,
+TARGETS = {  # what lmft itself allows as `_target_`, by config node
+    "objective": own_classes("lmft.objective", "batch"),
+    "optimizer": OPTIMIZERS | own_classes("lmft.optimizer", "step"),
     "tracker": frozenset({"lmft.tracker.MlflowTracker", "lmft.tracker.NoTracker"}),
-    "dataset.source": frozenset(
-        f"lmft.dataset.sources.{name}" for name in ("HubDataset", "PythonDocs", "TextFiles")
-    ),
+    "dataset.source": own_classes("lmft.dataset.sources", "parts"),
     "hydra.callbacks.sweep": frozenset({"lmft.sweep.OpenSweep"}),
     "hydra.launcher": frozenset(
         {
@@ -66,12 +89,9 @@ TARGETS = {  # all that may be named in `_target_`, by the place where it may st
     "hydra.sweeper.pruner": SEARCHES,
     "hydra.sweeper.pruner.wrapped_pruner": SEARCHES,
 }
-
 RESOLVERS = frozenset({"either", "now", "oc.select"})
-
-# Variables that say where things lie or who is at work: what a shared config has a use for.
+# Environment variables that name paths or the user: what a shared config has a use for.
 VARIABLE = re.compile(r"HOME|USER|LOGNAME|PWD|TMPDIR|SCRATCH|WORK|\w+_(DIR|HOME|ROOT|PATH)")
-
 SECRET = re.compile(r"TOKEN|PASS|SECRET|KEY|CREDENTIAL|AUTH", re.IGNORECASE)
 
 
@@ -100,7 +120,7 @@ def check_config(config: DictConfig | dict[str, Any]) -> None:
 
 
 def check_search(search: dict[str, Any]) -> None:
-    """The same of a study's sampler and pruner, by these names.
+    """Check an Optuna study's sampler and pruner, given by these names, in the same way.
 
     Raises:
         UserError: with the knob, and the way out.
@@ -113,33 +133,36 @@ def check_search(search: dict[str, Any]) -> None:
 
 
 def check_target(path: str, target: Any) -> None:
-    """Refuse a `_target_` that does not stand, to the letter, among those of its place.
+    """Refuse a `_target_` that is not, to the letter, among those of its node.
 
     Raises:
-        UserError: it does not.
+        UserError: it is not.
     """
-    place = path.removesuffix("_target_").rstrip(".")
-    allowed = TARGETS.get(place)
-    if allowed is None:
+    node = path.removesuffix("_target_").rstrip(".")
+    if node not in TARGETS:
         raise UserError(
-            f"{path} is {target!r}, but nothing may be named there; _target_ stands only in "
-            f"{', '.join(place for place in TARGETS if not place.startswith('hydra.'))}."
+            f"{path} is {target!r}, but no class may be named there; _target_ belongs only in "
+            f"{', '.join(node for node in TARGETS if not node.startswith('hydra.'))}."
         )
-    if not isinstance(target, str) or target not in allowed:
-        raise UserError(f"{path} is {target!r}; choose {', '.join(sorted(allowed))}.")
+    allowed = TARGETS[node]
+    if isinstance(target, str) and target in allowed:
+        return
+    declared = frozenset() if node.startswith("hydra.") else plugin_targets(node)
+    if not isinstance(target, str) or target not in declared:
+        raise UserError(f"{path} is {target!r}; choose {', '.join(sorted(allowed | declared))}.")
 
 
 def check_interpolations(path: str, text: str) -> None:
-    """Refuse functions that could make a `_target_`, or tell what a config has no need to know.
+    """Refuse resolvers that could make a `_target_`, or reveal what a config need not know.
 
     Raises:
         UserError: there is one.
     """
     try:
-        found = list(functions(parse(text)))
+        calls = list(resolver_calls(parse(text)))
     except GrammarParseError:
-        raise UserError(f"{path} is {text!r}, which is no ${{...}} that can be read.") from None
-    for name, first in found:
+        raise UserError(f"{path} is {text!r}, which is not a valid ${{...}}.") from None
+    for name, first in calls:
         if name == "oc.env":
             check_variable(path, first)
         elif name not in RESOLVERS and not (name == "hydra" and path.startswith("hydra.")):
@@ -150,19 +173,19 @@ def check_interpolations(path: str, text: str) -> None:
             )
 
 
-def functions(node: Any) -> Iterator[tuple[str, str]]:
-    """The name and the first argument of each function in a parsed value, as they are written."""
+def resolver_calls(node: Any) -> Iterator[tuple[str, str]]:
+    """Yield name and first argument, as written, of each resolver in a parsed value."""
     if isinstance(node, OmegaConfGrammarParser.InterpolationResolverContext):
         arguments = node.sequence()  # type: ignore[no-untyped-call]
         first = arguments.element(0) if arguments is not None else None
         name = node.resolverName().getText()  # type: ignore[no-untyped-call]
         yield name, "" if first is None else first.getText()
     for child in getattr(node, "children", None) or ():
-        yield from functions(child)
+        yield from resolver_calls(child)
 
 
 def check_variable(path: str, name: str) -> None:
-    """Refuse to read a variable that says anything but where things lie.
+    """Refuse to read an environment variable that names anything but a path or the user.
 
     Raises:
         UserError: it does.

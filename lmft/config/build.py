@@ -8,22 +8,20 @@ from omegaconf import DictConfig, OmegaConf
 from lmft.config.allowlist import check_config
 from lmft.config.knobs import flatten
 from lmft.config.ranges import check_ranges
-from lmft.config.schema import (
-    RunConfig,
-)
+from lmft.config.schema import RunConfig, knobs
 from lmft.errors import UserError
 
-MAY_BE_EMPTY = ("dataset.separator",)
+MAY_BE_EMPTY = {name for name, declared in knobs() if declared.get("may_be_empty")}
 
 
 def check_types(composed: DictConfig) -> DictConfig:
-    """The composed config, typed and sealed; nothing that it names is imported yet.
+    """Return the composed config, typed and read-only; nothing that it names is imported yet.
 
-    Types are checked here, at the door, and not while Hydra composes: so `--help`, `-c job` and
-    tab completion stay quick.
+    Types are checked here and not while Hydra composes, so that `--help`, `-c job` and tab
+    completion stay quick.
 
     Raises:
-        UserError: a value is missing or out of range, or a `_target_` is not one of ours.
+        UserError: a value is missing or out of range, or a `_target_` is not allowed.
     """
     check_config(composed)
     typed: DictConfig = OmegaConf.merge(OmegaConf.structured(RunConfig), composed)  # type: ignore[assignment]
@@ -32,22 +30,22 @@ def check_types(composed: DictConfig) -> DictConfig:
     if missing:
         raise UserError(f"{missing[0]} has no value; set {missing[0]}=...")
     values = as_values(typed)
-    check_config(values)  # what interpolations came to as well
+    check_config(values)  # once more, with interpolations resolved
     check_ranges(values)
-    for knob, value in flatten(values).items():
-        if value == "" and knob not in MAY_BE_EMPTY:
-            raise UserError(f"{knob} has no value; set {knob}=..., or leave it out.")
+    for name, value in flatten(values).items():
+        if value == "" and name not in MAY_BE_EMPTY:
+            raise UserError(f"{name} has no value; set {name}=..., or leave it out.")
     return typed
 
 
 def as_values(typed: DictConfig) -> dict[str, Any]:
-    """A typed config as plain values, to be logged and hashed."""
+    """Return a typed config as plain values, to be logged and hashed."""
     values: dict[str, Any] = OmegaConf.to_container(typed, resolve=True, enum_to_str=True)  # type: ignore[assignment]
     return values
 
 
 def build(typed: DictConfig | dict[str, Any]) -> Any:
-    """The real object that a typed config, or one group of it, describes.
+    """Return the real object that a typed config, or one group of it, describes.
 
     Raises:
         UserError: a value is refused.
@@ -56,10 +54,10 @@ def build(typed: DictConfig | dict[str, Any]) -> Any:
 
 
 def read_config(composed: DictConfig) -> tuple[RunConfig, dict[str, Any]]:
-    """The composed config as real objects, and as plain values.
+    """Return the composed config as real objects, and as plain values.
 
     Raises:
-        UserError: a value is missing or refused, or a `_target_` is not one of ours.
+        UserError: a value is missing or refused, or a `_target_` is not allowed.
     """
     typed = check_types(composed)
     return build(typed), as_values(typed)

@@ -1,6 +1,7 @@
-"""Composing a config: every one is looked at by lmft.guard before Hydra makes anything of it."""
+"""Compose configs with Hydra; each is checked before Hydra makes anything of it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -9,35 +10,48 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra._internal.utils import get_args_parser
+from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
 from omegaconf import DictConfig, OmegaConf
 
+from lmft.config import CONF
 from lmft.config.allowlist import check_config
+from lmft.config.plugins import plugin_conf_folders
 from lmft.config.ranges import RANGES, check_ranges
 from lmft.errors import UserError
-from lmft.output.sanitize import without_hidden
+from lmft.output.sanitize import remove_hidden_userinfo
+
+SCHEMA = SearchPathQuery(provider="schema")  # Hydra wants it last in the search path
+_debug = False  # of the config that was composed last
 
 
 class GuardedLoader(ConfigLoaderImpl):
-    """Hydra's loader, which gives out no config that says what none may.
+    """Hydra's config loader, which checks every config and also searches extending packages.
 
-    A launcher's processes have it too: it goes there by its name.
+    A launcher's processes have it too: they receive it by its name.
     """
 
-    def load_configuration(self, *args: Any, **more: Any) -> DictConfig:
-        """The composed config, before any callback, launcher or logger is made from it.
+    def __init__(self, config_search_path: ConfigSearchPath):
+        for name, folder in plugin_conf_folders().items():
+            config_search_path.prepend(f"lmft-{name}", f"file://{folder}", SCHEMA)
+        super().__init__(config_search_path)
+
+    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+        """Return the composed config, before any callback, launcher or logger is made from it.
 
         Raises:
-            UserError: it says what no config may.
+            UserError: it contains what no config may.
         """
-        composed = super().load_configuration(*args, **more)
+        global _debug
+        composed = super().load_configuration(*args, **kwargs)
         check_config(composed)
         check_hydra_numbers(composed.hydra)
+        _debug = composed.get("debug") is True
         return composed
 
     def _process_config_searchpath(
         self, config_name: str | None, parsed_overrides: list[Any], repo: Any
     ) -> None:
-        """Refuse to search packages, which would be imported by that."""
+        """Refuse to search packages named by a config: that would import them."""
         loaded = repo.load_config(config_path=config_name) if config_name is not None else None
         written = OmegaConf.create({} if loaded is None else loaded.config)
         if isinstance(written, DictConfig):
@@ -49,8 +63,25 @@ class GuardedLoader(ConfigLoaderImpl):
         super()._process_config_searchpath(config_name, parsed_overrides, repo)
 
 
+@contextmanager
+def guarded_hydra() -> Iterator[None]:
+    """Within, Hydra composes with GuardedLoader; it has no public way to choose a loader."""
+    entry: Any = hydra_entry
+    original = entry.ConfigLoaderImpl
+    entry.ConfigLoaderImpl = GuardedLoader
+    try:
+        yield
+    finally:
+        entry.ConfigLoaderImpl = original
+
+
+def debug_is_on() -> bool:
+    """Return whether the config composed last asks for tracebacks, in a file or on the command."""
+    return _debug
+
+
 def check_hydra_numbers(hydra: DictConfig) -> None:
-    """The numbers of a sweep, before anything of it begins.
+    """Check the numbers of a sweep before anything of it starts.
 
     Raises:
         UserError: one is out of range.
@@ -61,11 +92,8 @@ def check_hydra_numbers(hydra: DictConfig) -> None:
                 check_ranges({f"hydra.{group}.{name}": value})
 
 
-vars(hydra_entry)["ConfigLoaderImpl"] = GuardedLoader  # wherever Hydra composes
-
-
 def check_flags(words: list[str]) -> None:
-    """Refuse flags that are none of Hydra's, which would print its usage.
+    """Refuse flags that Hydra does not have, for which it would print its usage.
 
     Raises:
         UserError: there is one.
@@ -79,39 +107,39 @@ def check_flags(words: list[str]) -> None:
     parser.parse_args(words)
 
 
-def check_search_path(places: Any) -> None:
-    """Only folders may be searched for config files.
+def check_search_path(entries: Any) -> None:
+    """Refuse entries of hydra.searchpath that are not folders.
 
     Raises:
-        UserError: there is something else.
+        UserError: there is one.
     """
-    for place in places if isinstance(places, Iterable) and not isinstance(places, str) else ():
-        text = str(place)
-        if "${" in text or ("://" in text and not text.startswith("file://")):
-            raise UserError(f"hydra.searchpath has {text!r}; only folders may be searched.")
+    is_list = isinstance(entries, Iterable) and not isinstance(entries, str)
+    for entry in map(str, entries if is_list else ()):
+        if "${" in entry or ("://" in entry and not entry.startswith("file://")):
+            raise UserError(f"hydra.searchpath has {entry!r}; only folders may be searched.")
 
 
 def register_resolvers() -> None:
-    """What the config files may compute: ${either:CONDITION,YES,NO}."""
+    """Register what the config files may compute: ${either:CONDITION,YES,NO}."""
     OmegaConf.register_new_resolver("either", lambda it, yes, no: yes if it else no, replace=True)
 
 
-def compose(conf: Path, words: list[str]) -> DictConfig:
-    """The config that `lmft WORDS...` would train on.
+def compose(words: list[str]) -> DictConfig:
+    """Return the config that `lmft WORDS...` would train on.
 
     Raises:
-        UserError: it says what no config may.
+        UserError: it contains what no config may.
     """
     register_resolvers()
-    with initialize_config_dir(str(conf), version_base="1.3"):
+    with guarded_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("config", words)
 
 
 def load_composed(path: Path) -> DictConfig:
-    """The config that a run kept; whoever made the folder.
+    """Return the config that a run folder keeps; anyone may have made the folder.
 
     Raises:
-        UserError: it says what no config may.
+        UserError: it contains what no config may.
     """
     register_resolvers()
     saved = OmegaConf.load(path)
@@ -119,13 +147,13 @@ def load_composed(path: Path) -> DictConfig:
         raise UserError(f"{path} holds no config; choose another run.")
     check_config(saved)
     uri = saved.tracker.get("uri") if isinstance(saved.get("tracker"), DictConfig) else None
-    if isinstance(uri, str):  # what was hidden comes from the environment, or the command line
-        saved.tracker.uri = without_hidden(uri)
+    if isinstance(uri, str):  # credentials come from the environment, or the command line
+        saved.tracker.uri = remove_hidden_userinfo(uri)
     return saved
 
 
-def recompose(conf: Path, run: Path, words: list[str]) -> DictConfig:
-    """The config that the run in the folder `run` was made from, with `words` on top.
+def recompose(run: Path, words: list[str]) -> DictConfig:
+    """Return the config that the run in the folder `run` was made from, with `words` on top.
 
     Raises:
         UserError: the folder holds no run.
@@ -136,7 +164,7 @@ def recompose(conf: Path, run: Path, words: list[str]) -> DictConfig:
     base = load_composed(saved)
     before = OmegaConf.load(run / ".hydra" / "overrides.yaml")
     by_key = {_key(word): word for word in [*before, *words]}
-    changed = compose(conf, list(by_key.values()))
+    changed = compose(list(by_key.values()))
     for key in map(_key, words):
         value: Any = OmegaConf.select(changed, key)
         OmegaConf.update(base, key, value, merge=False)

@@ -1,9 +1,9 @@
-"""What a config may say to Hydra, which makes objects and folders of it before lmft begins."""
+"""Check the `hydra` part of a config, from which Hydra makes objects and folders at its start."""
 
 import re
-from collections.abc import Iterator
 from typing import Any
 
+from lmft.config.knobs import walk
 from lmft.errors import UserError
 
 FOLDERS = {  # where Hydra makes folders, and lmft removes them: as conf/config.yaml has it
@@ -11,14 +11,12 @@ FOLDERS = {  # where Hydra makes folders, and lmft removes them: as conf/config.
     ("sweep", "dir"): r"\$\{run_root\}/\.launches/\$\{now:[^/}]*\}",
     ("sweep", "subdir"): r"\$\{hydra\.job\.num\}",
 }
-
 COMMANDS = ("setup", "srun_args")  # of a launcher: they run in a shell
-
 CLUSTERS = (None, "auto", "local")  # that a sweep may be sent to by its config
 
 
 def check_hydra(settings: dict[str, Any]) -> None:
-    """Refuse what would run code, write elsewhere, or keep what was typed as it was typed.
+    """Refuse settings that would run code, write elsewhere, or store the command line unredacted.
 
     Raises:
         UserError: with the knob, and the way out.
@@ -33,9 +31,9 @@ def check_hydra(settings: dict[str, Any]) -> None:
         if not re.fullmatch(pattern, str(value)):
             raise UserError(f"hydra.{group}.{knob} is {value!r}; set run_root=PATH instead.")
     if settings.get("output_subdir") is not None:
-        raise UserError("hydra.output_subdir must stay null; .hydra stands in the run's folder.")
+        raise UserError("hydra.output_subdir must stay null; .hydra is in the run's folder.")
     if (settings.get("job") or {}).get("chdir"):
-        raise UserError("hydra.job.chdir must stay false; paths lead from where lmft starts.")
+        raise UserError("hydra.job.chdir must stay false; relative paths start where lmft starts.")
     if (settings.get("job") or {}).get("env_set"):
         raise UserError("hydra.job.env_set may not be set; set variables before the command.")
     for kind in ("job_logging", "hydra_logging"):
@@ -46,14 +44,15 @@ def check_hydra(settings: dict[str, Any]) -> None:
 
 
 def check_launcher(launcher: dict[str, Any]) -> None:
-    """Refuse commands, and texts that could become some in a job's script.
+    """Refuse shell commands, and texts that could become some in a job's script.
 
     Raises:
         UserError: there are such.
     """
-    for path, value in texts(launcher, "hydra.launcher"):
-        if not value.isprintable():
-            raise UserError(f"{path} is {value!r}; it must be a text on one line.")
+    for path, value in walk(launcher, "hydra.launcher"):
+        for text in (path, value):  # a key may be a text that is not printable, too
+            if isinstance(text, str) and not text.isprintable():
+                raise UserError(f"{path!r} is {value!r}; it must be a text on one line.")
     for knob in COMMANDS:
         if launcher.get(knob):
             raise UserError(
@@ -75,16 +74,3 @@ def check_launcher(launcher: dict[str, Any]) -> None:
         raise UserError(
             f"hydra.launcher.ray.init.address is {address!r}; set the variable RAY_ADDRESS instead."
         )
-
-
-def texts(tree: Any, path: str) -> Iterator[tuple[str, str]]:
-    """Every text in a tree, keys too, with its full name."""
-    if isinstance(tree, str):
-        yield path, tree
-    elif isinstance(tree, dict):
-        for key, value in tree.items():
-            yield path, str(key)
-            yield from texts(value, f"{path}.{key}")
-    elif isinstance(tree, list):
-        for number, value in enumerate(tree):
-            yield from texts(value, f"{path}[{number}]")

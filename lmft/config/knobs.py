@@ -5,7 +5,7 @@ from typing import Any
 
 
 def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Turn {"model": {"name": "gpt2"}} into {"model.name": "gpt2"}."""
+    """Turn {"model": {"name": "gpt2"}} into {"model.name": "gpt2"}; lists and empty dicts stay."""
     flat: dict[str, Any] = {}
     for key, value in tree.items():
         if isinstance(value, Mapping) and value:
@@ -16,13 +16,13 @@ def flatten(tree: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 
 def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Everything in a tree by its full name, branches too: of lists, knob[0]."""
+    """Yield every node of a tree by its full name, inner ones too; items of lists as knob[0]."""
     if isinstance(tree, dict):
-        for key, value in tree.items():
-            name = f"{path}.{key}" if path else str(key)
-            yield name, value
-            yield from walk(value, name)
+        children = ((f"{path}.{key}" if path else str(key), value) for key, value in tree.items())
     elif isinstance(tree, list):
-        for number, value in enumerate(tree):
-            yield f"{path}[{number}]", value
-            yield from walk(value, f"{path}[{number}]")
+        children = ((f"{path}[{number}]", value) for number, value in enumerate(tree))
+    else:
+        return
+    for name, value in children:
+        yield name, value
+        yield from walk(value, name)

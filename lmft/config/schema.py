@@ -1,20 +1,90 @@
-"""The knobs of each group, with their units; their defaults are in `conf/`, once.
+"""The knobs of each group: type, unit, range, and what a knob decides.
 
-The range of each number is in `lmft.config.ranges`. Nothing heavy is imported here, so that a
-finished run can answer before torch is loaded.
+Defaults are in `conf/`, once. Nothing heavy is imported here, so that a finished run can answer
+before torch is loaded.
 """
 
 import math
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
-from typing import Any
+from typing import Any, get_type_hints
 
 from lmft.errors import UserError
-from lmft.storage.hub import locate
+from lmft.storage.hub import find_local_folder
 
 AUTO = "auto"  # hardware.micro_batch_size: the largest that fits
-
 CORPUS = "corpus"  # model.tokenizer: trained on the training split
+Other = int | str | None  # what a knob may be beside the numbers of its range: auto, null
+
+
+@dataclass(frozen=True)
+class Range:
+    """The numbers from `low` to `high`."""
+
+    low: float
+    high: float
+    others: tuple[Other, ...] = ()
+    whole: bool = False
+    above: bool = False  # `low` itself is not among them
+    below: bool = False  # nor is `high`
+
+    def __contains__(self, value: Any) -> bool:
+        kinds = int if self.whole else (int, float)
+        if value in self.others:
+            return True
+        if isinstance(value, bool) or not isinstance(value, kinds):
+            return False
+        over = self.low < value if self.above else self.low <= value
+        return over and (value < self.high if self.below else value <= self.high)
+
+    def __str__(self) -> str:
+        low, high = f"{self.low:,}", f"{self.high:,}"
+        if self.above or self.below:
+            ends = f"{'above' if self.above else 'of at least'} {low} and "
+            ends += f"{'below' if self.below else 'at most'} {high}"
+        else:
+            ends = f"from {low} to {high}"
+        others = ["null" if other is None else str(other) for other in self.others]
+        return ", or ".join([f"a {'whole ' * self.whole}number {ends}", *others])
+
+
+MANY = 10**9
+HUGE = 1e38  # about the largest number of fp32
+
+
+def count(least: int, *others: Other, most: int = MANY) -> Range:
+    """Whole numbers from `least` to `most`, or one of `others`."""
+    return Range(least, most, others, whole=True)
+
+
+def positive(most: float, *others: Other) -> Range:
+    """Numbers above 0 and at most `most`, or one of `others`."""
+    return Range(0, most, others, above=True)
+
+
+class Decides(Enum):
+    """What a knob decides."""
+
+    numbers = "the run's numbers"
+    speed = "how fast it computes"
+    location = "where it reads, writes and reports"
+    scoring = "what lmft evaluate scores"
+
+
+def knob(
+    allowed: Range | None = None,
+    decides: Decides = Decides.numbers,
+    may_be_empty: bool = False,
+) -> dict[str, Any]:
+    """Return the metadata of a knob's field; its default is in `conf/`.
+
+    Args:
+        allowed: the numbers that it may be; None for what is not a number.
+        decides: what follows from it; a group's holds for knobs that the schema does not list.
+        may_be_empty: whether an empty text is a value.
+    """
+    return {"allowed": allowed, "decides": decides, "may_be_empty": may_be_empty}
 
 
 class DocumentRule(Enum):
@@ -40,17 +110,20 @@ class DatasetConfig:
     """The `dataset` group."""
 
     name: str  # as labels show it
-    source: Any  # a lmft.dataset.sources.Source, by _target_
+    # a lmft.dataset.sources.Source, by _target_
+    source: Any = field(metadata=knob(decides=Decides.location))
     train: str | None  # where the source keeps each split: a path, or the hub's name for it
     validation: str | None
     test: str | None
-    validation_fraction: float  # of the training documents, held out if there is no validation
+    # of the training documents, held out if there is no validation
+    validation_fraction: float = field(metadata=knob(Range(0, 1, above=True, below=True)))
     text_column: str  # of records
     errors: TextErrors  # in files
     document: DocumentRule
-    separator: str  # between documents: eos, none, model, or a text
-    block_size: int  # tokens
-    max_documents: int | None  # of each split; null: all
+    # between documents: eos, none, model, or a text
+    separator: str = field(metadata=knob(may_be_empty=True))
+    block_size: int = field(metadata=knob(count(2)))  # tokens
+    max_documents: int | None = field(metadata=knob(count(1, None)))  # of each split; null: all
 
 
 @dataclass
@@ -65,8 +138,10 @@ class ModelConfig:
     from_scratch: bool  # the architecture with new weights
     config: dict[str, Any] | None  # changes to the architecture's config
     tokenizer: str | None  # a hub model or folder, or `corpus`; null: the model's own
-    vocab_size: int  # of a tokenizer trained on the corpus
-    dropout: float | None  # of every kind that the architecture has; null: its own
+    # of a tokenizer trained on the corpus
+    vocab_size: int = field(metadata=knob(count(1, most=1_000_000)))
+    # of every kind that the architecture has; null: its own
+    dropout: float | None = field(metadata=knob(Range(0, 1, (None,), below=True)))
 
     def __post_init__(self) -> None:
         if self.name is None and not (self.from_scratch and self.architecture):
@@ -79,7 +154,7 @@ class ModelConfig:
         if self.tokenizer is None and self.name is None:
             raise UserError("model.tokenizer has no value; set model.tokenizer=corpus.")
         if self.name is not None:
-            locate(self.name, "model.name")
+            find_local_folder(self.name, "model.name")
 
 
 class Schedule(Enum):
@@ -101,18 +176,26 @@ class OnNonfinite(Enum):
 class TrainerConfig:
     """The `trainer` group."""
 
-    epochs: float
-    max_steps: int | None  # optimizer steps; training stops at whichever comes first
-    batch_size: int  # blocks an optimizer step
+    epochs: float = field(metadata=knob(positive(1_000_000)))
+    # optimizer steps; training stops at whichever comes first
+    max_steps: int | None = field(metadata=knob(count(1, None)))
+    batch_size: int = field(metadata=knob(count(1)))  # blocks an optimizer step
     schedule: Schedule
-    warmup_steps: int  # optimizer steps
-    max_grad_norm: float | None  # null: gradients are not clipped
+    warmup_steps: int = field(metadata=knob(count(0, most=10**24)))  # optimizer steps
+    # null: gradients are not clipped
+    max_grad_norm: float | None = field(metadata=knob(positive(HUGE, None)))
     on_nonfinite: OnNonfinite
-    evaluate_every: int | None  # optimizer steps; null: an epoch
-    patience: int | None  # evaluations in a row without a better one; null: no early stop
+    # optimizer steps; null: an epoch
+    evaluate_every: int | None = field(metadata=knob(count(1, None)))
+    # evaluations in a row without a better one; null: no early stop
+    patience: int | None = field(metadata=knob(count(1, None)))
     shuffle: bool  # false: blocks in file order
-    checkpoint_every: int | None  # optimizer steps; null: by the clock alone
-    checkpoint_minutes: float | None  # null: not by the clock
+    # optimizer steps; null: by the clock alone
+    checkpoint_every: int | None = field(metadata=knob(count(1, None), Decides.speed))
+    # null: not by the clock
+    checkpoint_minutes: float | None = field(
+        metadata=knob(positive(1_000_000, None), Decides.speed)
+    )
 
     def steps(self, per_epoch: int) -> int:
         """Optimizer steps to take, with `per_epoch` of them an epoch."""
@@ -124,11 +207,16 @@ class TrainerConfig:
 class EvaluationConfig:
     """The `evaluation` group."""
 
-    split: str | None  # that `lmft evaluate` scores; null: test, else validation
-    context: int | None  # tokens a window; null: the block size
-    stride: int | None  # tokens from one window to the next; null: the context
-    max_blocks: int | None  # only the first so many windows; null: all
-    mask_draws: int  # frozen draws of masks (mlm) that `lmft evaluate` scores
+    # that `lmft evaluate` scores; null: test, else validation
+    split: str | None = field(metadata=knob(decides=Decides.scoring))
+    # tokens a window; null: the block size
+    context: int | None = field(metadata=knob(count(2, None)))
+    # tokens from one window to the next; null: the context
+    stride: int | None = field(metadata=knob(count(1, None)))
+    # only the first so many windows; null: all
+    max_blocks: int | None = field(metadata=knob(count(1, None)))
+    # frozen draws of masks (mlm) that `lmft evaluate` scores
+    mask_draws: int = field(metadata=knob(count(1, most=1_000_000), Decides.scoring))
     pseudo: bool  # mlm: hide each token once, alone, instead
 
     def __post_init__(self) -> None:
@@ -159,13 +247,18 @@ class Strategy(Enum):
 class HardwareConfig:
     """The `hardware` group."""
 
-    device: str  # cpu, cuda, cuda:1, mps; auto: the first found of cuda, mps, cpu
-    strategy: Strategy
-    processes: int | None  # on this machine; null: one for each GPU, or as torchrun started them
+    # cpu, cuda, cuda:1, mps; auto: the first found of cuda, mps, cpu
+    device: str = field(metadata=knob(decides=Decides.speed))
+    strategy: Strategy = field(metadata=knob(decides=Decides.speed))
+    # on this machine; null: one for each GPU, or as torchrun started them
+    processes: int | None = field(metadata=knob(count(1, None, most=1024), Decides.speed))
     precision: Precision
-    micro_batch_size: int | str  # blocks in memory at once; auto: halved until they fit
-    compile: bool  # with torch.compile: a slower start, faster steps
-    checkpoint_activations: bool  # made again in the backward pass: less memory, slower steps
+    # blocks in memory at once; auto: halved until they fit
+    micro_batch_size: int | str = field(metadata=knob(count(1, AUTO), Decides.speed))
+    # with torch.compile: a slower start, faster steps
+    compile: bool = field(metadata=knob(decides=Decides.speed))
+    # recomputed in the backward pass
+    checkpoint_activations: bool = field(metadata=knob(decides=Decides.speed))
 
     def __post_init__(self) -> None:
         if self.micro_batch_size == AUTO and self.strategy is not Strategy.none:
@@ -195,9 +288,35 @@ class RunConfig:
     trainer: TrainerConfig
     evaluation: EvaluationConfig
     hardware: HardwareConfig
-    tracker: Any  # an lmft.tracker.Tracker, by _target_
-    seed: int
-    run_root: str
-    cache_root: str
-    fresh: bool
-    debug: bool
+    # an lmft.tracker.Tracker, by _target_
+    tracker: Any = field(metadata=knob(decides=Decides.location))
+    seed: int = field(metadata=knob(count(0, most=2**63 - 1)))
+    run_root: str = field(metadata=knob(decides=Decides.location))
+    cache_root: str = field(metadata=knob(decides=Decides.location))
+    fresh: bool = field(metadata=knob(decides=Decides.location))
+    debug: bool = field(metadata=knob(decides=Decides.location))
+
+
+def knobs(schema: type = RunConfig, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:
+    """Yield each knob of the schema by its full name, with what `knob` declared of it.
+
+    Groups come as well, before their knobs.
+    """
+    types = get_type_hints(schema)
+    for declared in fields(schema):
+        name = f"{prefix}{declared.name}"
+        yield name, declared.metadata
+        if is_dataclass(group := types[declared.name]) and isinstance(group, type):
+            yield from knobs(group, f"{name}.")
+
+
+def decides(name: str) -> Decides:
+    """Return what a knob decides, by its full name; one not listed decides what its group does."""
+    while name:
+        if "decides" in (declared := _DECLARED.get(name, {})):
+            return Decides(declared["decides"])
+        name = name.rpartition(".")[0]
+    return Decides.numbers
+
+
+_DECLARED = dict(knobs())

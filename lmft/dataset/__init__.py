@@ -1,4 +1,4 @@
-"""From a corpus to batches: sources, documents, the tokenizer, the token stream, blocks.
+"""From a corpus to batches: sources, documents, tokenizer, token stream, blocks, batches.
 
-Everything is streamed, so memory stays flat as the corpus grows.
+Text is streamed, so memory does not grow with the corpus.
 """

@@ -1,4 +1,4 @@
-"""Which blocks meet in a batch, and with which dice: all a function of (seed, epoch, block)."""
+"""Batches of blocks; order and masks are a function of (seed, epoch, block) alone."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -9,13 +9,13 @@ from transformers import PreTrainedTokenizerBase
 from lmft.dataset.token_stream import Blocks
 from lmft.objective import Batch, Objective
 
-ORDER = 2**64 - 1  # in place of a block's number: the dice that shuffle an epoch
+SHUFFLE = 2**64 - 1  # in place of a block number: the generator that shuffles an epoch
 
 
 def block_rng(seed: int, epoch: int, block: int) -> np.random.Generator:
-    """The randomness of one block in one epoch (from 1), from a counter: there is no state to keep.
+    """Return the random generator of one block in one epoch (1 is the first).
 
-    Philox is the counter-based generator of Salmon et al. 2011.
+    It is counter-based (Philox, Salmon et al. 2011), so a resumed run needs no saved state.
     """
     counter = np.array([0, 0, epoch, block], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=seed, counter=counter))
@@ -23,27 +23,33 @@ def block_rng(seed: int, epoch: int, block: int) -> np.random.Generator:
 
 @dataclass(frozen=True)
 class Batches:
-    """The blocks of one split, and what the objective asks of them."""
+    """The blocks of one split, turned into inputs and targets by an objective."""
 
     blocks: Blocks
     objective: Objective
     tokenizer: PreTrainedTokenizerBase
 
     def __len__(self) -> int:
-        """The blocks in which something can be asked: a lone last token has no target in clm."""
+        """Number of blocks with a target: in clm a last block of one token has none."""
         tokens = len(self.blocks.stream.ids)
         return -(-(tokens - self.objective.target_shift) // self.blocks.size)
 
     def steps_per_epoch(self, size: int) -> int:
-        """Batches of `size` blocks in an epoch; the last may be smaller."""
+        """Return the number of batches of `size` blocks in an epoch; the last may be smaller."""
         return -(-len(self) // size)
 
     def training(
         self, size: int, seed: int, shuffle: bool, start: int = 0
     ) -> Iterator[list[Batch]]:
-        """Endless batches of `size` blocks, from batch number `start` on: each block once an epoch.
+        """Yield batches of `size` blocks without end, each block once per epoch.
 
-        A batch comes in parts, one for each length among its blocks.
+        A batch is a list of parts, one for each length among its blocks.
+
+        Args:
+            size: blocks per batch.
+            seed: of the order and the masks.
+            shuffle: draw a new order in each epoch; otherwise keep the order of the corpus.
+            start: number of the first batch, from 0, to resume a run.
         """
         position = start
         while True:
@@ -54,23 +60,23 @@ class Batches:
                 position += 1
 
     def block_numbers(self, size: int, seed: int, shuffle: bool, position: int) -> list[int]:
-        """The blocks of batch number `position`, in the order of its parts."""
+        """Return the block numbers of batch `position` (from 0), in the order of its parts."""
         epoch, number = divmod(position, self.steps_per_epoch(size))
         order = self._order(seed, epoch + 1, shuffle)[number * size : (number + 1) * size]
-        return [int(block) for part in self._by_length(order) for block in part]
+        return [int(block) for group in self._by_length(order) for block in group]
 
     def _order(self, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
         if not shuffle:
             return np.arange(len(self))
-        return np.argsort(block_rng(seed, epoch, ORDER).random(len(self)), kind="stable")
+        return np.argsort(block_rng(seed, epoch, SHUFFLE).random(len(self)), kind="stable")
 
     def _parts(self, numbers: np.ndarray, seed: int, epoch: int) -> list[Batch]:
-        return [self._ask(part, seed, epoch) for part in self._by_length(numbers)]
+        return [self._part(group, seed, epoch) for group in self._by_length(numbers)]
 
     def _by_length(self, numbers: np.ndarray) -> list[np.ndarray]:
         short = np.array([self.blocks.length(int(n)) < self.blocks.size for n in numbers])
-        return [part for part in (numbers[~short], numbers[short]) if len(part)]
+        return [group for group in (numbers[~short], numbers[short]) if len(group)]
 
-    def _ask(self, numbers: np.ndarray, seed: int, epoch: int) -> Batch:
-        dice = [block_rng(seed, epoch, int(number)) for number in numbers]
-        return self.objective.batch(self.blocks.read(numbers), self.tokenizer, dice)
+    def _part(self, numbers: np.ndarray, seed: int, epoch: int) -> Batch:
+        rngs = [block_rng(seed, epoch, int(number)) for number in numbers]
+        return self.objective.batch(self.blocks.read(numbers), self.tokenizer, rngs)

@@ -1,69 +1,65 @@
-"""Tokenizing long text in overlapping pieces, with the same result as in one go.
+"""Tokenize long text in overlapping chunks, with the same result as in one call.
 
-A tokenizer looks only a little way around each token, so two pieces that overlap agree in the
-middle of their overlap. The pieces are joined there: at a token that both have, with the same
-neighbours on either side and at the same offsets.
+A token depends only on the text near it, so two overlapping chunks agree in the middle of their
+overlap. They are stitched there: at a token that both have at the same offset, with the same
+neighbors on both sides.
 """
 
 import itertools
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-STRIDE = 1 << 18  # characters from one piece to the next
-
-OVERLAP = 1 << 12  # characters that a piece shares with the next
-
-AGREEING = 8  # tokens on either side of a joint
-
-AT_ONCE = 4  # pieces tokenized in parallel
+STRIDE = 1 << 18  # characters from the start of one chunk to the next
+OVERLAP = 1 << 12  # characters that a chunk shares with the next
+NEIGHBORS = 8  # tokens on each side of a seam that have to agree
+CHUNKS_AT_ONCE = 4  # tokenized in parallel
 
 
 @dataclass(frozen=True)
-class Encoded:
-    """Tokens of a part of a text."""
+class EncodedChunk:
+    """Tokens of a chunk of a text. Offsets are in characters of the whole text."""
 
     text: str
-    start: int  # of `text` in the whole, in characters
+    start: int  # offset of `text`
     ids: np.ndarray  # (n,) int64
-    starts: np.ndarray  # (n,) int64, where each token starts in the whole, in characters
-    ends: np.ndarray  # (n,) int64
+    starts: np.ndarray  # (n,) int64, offset of each token's first character
+    ends: np.ndarray  # (n,) int64, offset after its last
 
-    def cut(self, first: int, last: int) -> "Encoded":
-        """Only the tokens from `first` up to `last`."""
-        part = slice(first, last)
-        return Encoded(self.text, self.start, self.ids[part], self.starts[part], self.ends[part])
+    def cut(self, first: int, last: int) -> "EncodedChunk":
+        """Return the chunk with only the tokens from `first` up to, not including, `last`."""
+        kept = slice(first, last)
+        return replace(self, ids=self.ids[kept], starts=self.starts[kept], ends=self.ends[kept])
 
 
-def encode_long(texts: Iterator[str], backend: Any) -> Iterator[Encoded]:
-    """The tokens of the texts joined, part by part; memory does not grow with their length."""
-    left: Encoded | None = None
-    done = 0  # tokens of `left` that have been given out
-    for right in _encode_pieces(texts, backend):
+def encode_long(texts: Iterator[str], backend: Any) -> Iterator[EncodedChunk]:
+    """Yield the tokens of the concatenated texts, chunk by chunk, in constant memory."""
+    left: EncodedChunk | None = None
+    done = 0  # tokens of `left` that were yielded with the chunk before it
+    for right in _encode_chunks(texts, backend):
         if left is not None:
-            joint = _find_joint(left, right, done)
-            if joint is None:  # nothing to go by: tokenize both as one piece
+            seam = _find_seam(left, right, done)
+            if seam is None:  # tokenize both chunks as one
                 union = left.text + right.text[left.start + len(left.text) - right.start :]
-                right = _encode(backend, [union], [left.start])[0]
-                left = right
+                left = _encode(backend, [union], [left.start])[0]
                 continue
-            yield left.cut(done, joint[0])
-            done = joint[1]
+            yield left.cut(done, seam[0])
+            done = seam[1]
         left = right
     if left is not None:
         yield left.cut(done, len(left.ids))
 
 
-def _encode_pieces(texts: Iterator[str], backend: Any) -> Iterator[Encoded]:
-    pieces = _overlapping(texts)
-    while group := list(itertools.islice(pieces, AT_ONCE)):
-        starts, parts = zip(*group, strict=True)
-        yield from _encode(backend, list(parts), list(starts))
+def _encode_chunks(texts: Iterator[str], backend: Any) -> Iterator[EncodedChunk]:
+    chunks = _overlapping_chunks(texts)
+    while group := list(itertools.islice(chunks, CHUNKS_AT_ONCE)):
+        starts, chunk_texts = zip(*group, strict=True)
+        yield from _encode(backend, list(chunk_texts), list(starts))
 
 
-def _overlapping(texts: Iterator[str]) -> Iterator[tuple[int, str]]:
+def _overlapping_chunks(texts: Iterator[str]) -> Iterator[tuple[int, str]]:
     buffer, start = "", 0
     for text in texts:
         buffer += text
@@ -74,38 +70,38 @@ def _overlapping(texts: Iterator[str]) -> Iterator[tuple[int, str]]:
         yield start, buffer
 
 
-def _encode(backend: Any, texts: list[str], starts: list[int]) -> list[Encoded]:
+def _encode(backend: Any, texts: list[str], starts: list[int]) -> list[EncodedChunk]:
     encodings = backend.encode_batch(texts, add_special_tokens=False)
-    pieces = []
+    chunks = []
     for text, start, encoding in zip(texts, starts, encodings, strict=True):
         offsets = np.array(encoding.offsets, dtype=np.int64).reshape(-1, 2) + start
         ids = np.array(encoding.ids, dtype=np.int64)
-        pieces.append(Encoded(text, start, ids, offsets[:, 0], offsets[:, 1]))
-    return pieces
+        chunks.append(EncodedChunk(text, start, ids, offsets[:, 0], offsets[:, 1]))
+    return chunks
 
 
-def _find_joint(left: Encoded, right: Encoded, done: int) -> tuple[int, int] | None:
-    """Tokens (of `left`, of `right`) at which the one can go on as the other."""
+def _find_seam(left: EncodedChunk, right: EncodedChunk, done: int) -> tuple[int, int] | None:
+    """Return the index of the same token in `left` and in `right`, near the overlap's middle."""
     first = max(done, int(np.searchsorted(left.starts, right.start)))
     overlap_end = left.start + len(left.text)
     last = int(np.searchsorted(right.starts, overlap_end))
-    places = {int(start): first + i for i, start in enumerate(left.starts[first:])}
+    indices = {int(start): first + i for i, start in enumerate(left.starts[first:])}
     middle = (right.start + overlap_end) / 2
     for j in sorted(range(last), key=lambda j: abs(int(right.starts[j]) - middle)):
-        i = places.get(int(right.starts[j]))
+        i = indices.get(int(right.starts[j]))
         if i is not None and _agree(left, i, right, j):
             return i, j
     return None
 
 
-def _agree(left: Encoded, i: int, right: Encoded, j: int) -> bool:
-    """Whether both have the same tokens, at the same places, around i and j."""
-    if i < AGREEING or j < AGREEING:
+def _agree(left: EncodedChunk, i: int, right: EncodedChunk, j: int) -> bool:
+    """Check that both have the same tokens, at the same offsets, around i and j."""
+    if i < NEIGHBORS or j < NEIGHBORS:
         return False
-    near = slice(i - AGREEING, i + AGREEING), slice(j - AGREEING, j + AGREEING)
-    here, there = left.ids[near[0]], right.ids[near[1]]
+    near_i, near_j = slice(i - NEIGHBORS, i + NEIGHBORS), slice(j - NEIGHBORS, j + NEIGHBORS)
+    left_ids, right_ids = left.ids[near_i], right.ids[near_j]
     return (
-        len(here) == len(there) == 2 * AGREEING
-        and bool((here == there).all())
-        and bool((left.starts[near[0]] == right.starts[near[1]]).all())
+        len(left_ids) == len(right_ids) == 2 * NEIGHBORS
+        and bool((left_ids == right_ids).all())
+        and bool((left.starts[near_i] == right.starts[near_j]).all())
     )

@@ -1,4 +1,4 @@
-"""Text from bytes: UTF-8, checked as it is read; without a BOM, and with lines that end in LF."""
+"""Decode the bytes of files: UTF-8 is checked, a BOM is dropped and CRLF becomes LF."""
 
 import codecs
 import io
@@ -15,31 +15,30 @@ logger = logging.getLogger(__name__)
 
 
 CHUNK = 1 << 20  # bytes read at once
-
-UNKNOWN = "\N{REPLACEMENT CHARACTER}"
+REPLACEMENT = "\N{REPLACEMENT CHARACTER}"
 
 
 class Decoder:
-    """Makes text of the chunks of one file, in their order."""
+    """An incremental decoder of one file: call `decode` with its chunks in order."""
 
     def __init__(self, path: Path, errors: TextErrors):
         self._path, self._strict = path, errors is TextErrors.strict
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors.value)
         self._read = 0  # bytes
-        self._return = ""  # "\r" at the end of a chunk: the next one may begin with "\n"
+        self._return = ""  # "\r" at the end of a chunk: the next may start with "\n"
 
     def decode(self, chunk: bytes, final: bool = False) -> str:
-        """The text of the next chunk.
+        """Return the text of the next chunk.
 
         Raises:
-            UserError: there is a byte in it that is no text; with its place.
+            UserError: a byte is not text and dataset.errors=strict; the message has its offset.
         """
         nul = chunk.find(0) if self._strict else -1
         text = self._return + self._decode(chunk if nul < 0 else chunk[:nul], final)
         if nul >= 0:
             raise UserError(
-                f"{self._path} has a NUL at byte {self._read}, which is no text; remove it, or set "
-                f"dataset.errors=replace to read {UNKNOWN} there."
+                f"{self._path} has a NUL at byte {self._read}, which is not text; remove it, or "
+                f"set dataset.errors=replace to read {REPLACEMENT} there."
             )
         self._return = "\r" if text.endswith("\r") and not final else ""
         return as_text(text.removesuffix(self._return), self._path)
@@ -49,33 +48,33 @@ class Decoder:
         try:
             return self._decoder.decode(chunk, final)
         except UnicodeDecodeError as error:
-            place = self._read - len(error.object) + error.start
+            offset = self._read - len(error.object) + error.start
             raise UserError(
-                f"{self._path} is not UTF-8: byte {place} is {error.object[error.start]:#04x}; "
-                f"convert the file with iconv, or set dataset.errors=replace to read {UNKNOWN} "
+                f"{self._path} is not UTF-8: byte {offset} is {error.object[error.start]:#04x}; "
+                f"convert the file with iconv, or set dataset.errors=replace to read {REPLACEMENT} "
                 "there."
             ) from error
 
 
 def as_text(text: str, path: Path) -> str:
-    """The same text of the file `path`, its lines ended by LF, and nothing in it for NUL."""
+    """Replace CRLF with LF and NUL with U+FFFD in the text of the file `path`."""
     if "\r\n" in text:
-        tell_of_returns(path.parent)
+        warn_of_crlf(path.parent)
         text = text.replace("\r\n", "\n")
-    return text.replace("\0", UNKNOWN)
+    return text.replace("\0", REPLACEMENT)
 
 
 @cache
-def tell_of_returns(folder: Path) -> None:
-    """Say so once."""
+def warn_of_crlf(folder: Path) -> None:
+    """Warn once per folder."""
     logger.warning("Lines in %s end in CRLF, which is read as LF.", folder)
 
 
 def read_texts(file: IO[bytes], path: Path, errors: TextErrors) -> Iterator[str]:
-    """The text of a file in chunks, as they come.
+    """Yield the text of a file in chunks.
 
     Raises:
-        UserError: it is none.
+        UserError: a byte is not text and `errors` is strict.
     """
     decoder = Decoder(path, errors)
     while chunk := file.read(CHUNK):
@@ -84,18 +83,18 @@ def read_texts(file: IO[bytes], path: Path, errors: TextErrors) -> Iterator[str]
 
 
 def read_lines(file: IO[bytes], path: Path, errors: TextErrors) -> Iterator[str]:
-    """The lines of a file, ends kept; nothing but LF ends one.
+    """Yield the lines of a file with their line ends; only LF ends a line.
 
     Raises:
-        UserError: it is no text.
+        UserError: a byte is not text and `errors` is strict.
     """
-    begun: list[str] = []  # parts of a line whose end is still to come
+    incomplete: list[str] = []  # the parts of a line whose end was not read yet
     for text in read_texts(file, path, errors):
         first, end = text.find("\n") + 1, text.rfind("\n") + 1
         if end:
-            yield "".join([*begun, text[:first]])
+            yield "".join([*incomplete, text[:first]])
             yield from io.StringIO(text[first:end], newline="\n")
-            begun = []
-        begun.append(text[end:])
-    if last := "".join(begun):
+            incomplete = []
+        incomplete.append(text[end:])
+    if last := "".join(incomplete):
         yield last

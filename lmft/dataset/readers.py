@@ -1,4 +1,4 @@
-"""Rows of the file formats that people keep text in, compressed or not."""
+"""Read rows from text files: .txt .md .jsonl .json .csv .parquet, compressed or not."""
 
 import csv
 import gzip
@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmft.config.schema import TextErrors
-from lmft.dataset.decoding import UNKNOWN, as_text, read_lines, read_texts
+from lmft.dataset.decoding import REPLACEMENT, as_text, read_lines, read_texts
 from lmft.errors import UserError
 
 
 def _open_zstd(path: Path) -> Any:
-    import pyarrow  # zstandard's own reader takes a file that was cut off for a whole one
+    import pyarrow  # the reader of zstandard does not report a truncated file
 
     return pyarrow.input_stream(str(path), compression="zstd")
 
@@ -33,7 +33,7 @@ OPENERS: dict[str, Callable[[Path], Any]] = {
 
 
 def format_of(path: Path) -> str:
-    """The suffix that tells the format: `.txt` for `notes.txt.gz`."""
+    """Return the suffix of the format, without compression: `.txt` for `notes.txt.gz`."""
     suffixes = [suffix.lower() for suffix in path.suffixes]
     if suffixes and suffixes[-1] in OPENERS:
         suffixes.pop()
@@ -42,27 +42,27 @@ def format_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file, and how it is to be read."""
+    """A file and how to read it."""
 
     path: Path
-    text_column: str  # of records
+    text_column: str  # of records, in formats other than .txt and .md
     errors: TextErrors
 
     def rows(self) -> Iterator[str]:
-        """Its lines (ends kept), or the texts of its records.
+        """Yield the lines with their line ends, or the text of each record.
 
         Raises:
-            UserError: the file is broken, is no text, or lacks the column.
+            UserError: the file is damaged, is not text, or lacks the column.
         """
         opener = OPENERS.get(self.path.suffix.lower())
         with readable(self.path), opener(self.path) if opener else self.path.open("rb") as file:
             yield from READERS[format_of(self.path)](file, self)
 
     def column(self, record: Any, number: int) -> str:
-        """The text of the record of that number (from 1); a null is an empty one."""
+        """Return the text of record `number` (1 is the first)."""
         if not isinstance(record, dict):
             raise UserError(
-                f"{self.path} has {type(record).__name__} as record {number}, which has no "
+                f"{self.path} has {type(record).__name__} as record {number}, not an object with "
                 f"dataset.text_column; write it as {{{self.text_column!r}: ...}}."
             )
         if self.text_column not in record:
@@ -70,7 +70,11 @@ class TextFile:
         return self.text(record[self.text_column], number)
 
     def check_column(self, names: Iterable[str]) -> None:
-        """Refuse records that have only other columns."""
+        """Check that the column is among `names`.
+
+        Raises:
+            UserError: it is not.
+        """
         if self.text_column not in names:
             raise UserError(
                 f"dataset.text_column is {self.text_column!r}, but {self.path} has "
@@ -78,7 +82,7 @@ class TextFile:
             )
 
     def text(self, value: Any, number: int) -> str:
-        """What the record of that number (from 1) has in the column, as text."""
+        """Check the value of the column in record `number` (1 is the first); null becomes ""."""
         if value is None:
             return ""
         if not isinstance(value, str):
@@ -87,35 +91,36 @@ class TextFile:
                 f"{type(value).__name__} there, not text; choose another column."
             )
         if "\0" in value and self.errors is TextErrors.strict:
-            raise self.refusal(number, "a NUL")
+            raise self.not_text_error(number, "a NUL")
         try:
             value.encode()
         except UnicodeEncodeError as error:
             if self.errors is TextErrors.strict:
-                raise self.refusal(number, f"half a character ({value[error.start]!a})") from error
+                code = f"half a character ({value[error.start]!a})"
+                raise self.not_text_error(number, code) from error
             value = value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
         return as_text(value, self.path)
 
-    def refusal(self, number: int, what: str) -> UserError:
-        """The record of that number (from 1) has something in it that is no text."""
+    def not_text_error(self, number: int, what: str) -> UserError:
+        """Return the error that record `number` (1 is the first) contains `what`."""
         return UserError(
-            f"{self.path} has {what} in record {number}, which is no text; mend it, or set "
-            f"dataset.errors=replace to read {UNKNOWN} there."
+            f"{self.path} has {what} in record {number}, which is not text; fix it, or set "
+            f"dataset.errors=replace to read {REPLACEMENT} there."
         )
 
 
 @contextmanager
 def readable(path: Path) -> Iterator[None]:
-    """Inside, `path` is read.
+    """Explain in one sentence why the block could not read `path`.
 
     Raises:
-        UserError: it can't be.
+        UserError: the file is missing, damaged or truncated, or must not be read.
     """
     try:
         yield
     except (OSError, EOFError, lzma.LZMAError, zlib.error) as error:
-        words = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        reason = words.splitlines()[0].rstrip(".")
+        message = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        reason = message.splitlines()[0].rstrip(".")
         raise UserError(f"{path} cannot be read ({reason}); fetch it again.") from error
 
 
@@ -133,7 +138,9 @@ def _read_json(file: IO[bytes], source: TextFile) -> Iterator[str]:
     text = "".join(read_texts(file, source.path, source.errors))
     records = _parsed(text, source.path)
     if not isinstance(records, list):
-        raise UserError(f"{source.path} holds no list of records; one record a line is .jsonl.")
+        raise UserError(
+            f"{source.path} is not a list of records; rename it to .jsonl if it has one per line."
+        )
     for number, record in enumerate(records, start=1):
         yield source.column(record, number)
 
@@ -147,7 +154,7 @@ def _read_csv(file: IO[bytes], source: TextFile) -> Iterator[str]:
     except csv.Error as error:
         reason = str(error).partition(" - ")[0]
         raise UserError(
-            f"{source.path}, line {table.line_num + 1} is not CSV ({reason}); mend or remove it."
+            f"{source.path}, line {table.line_num + 1} is not CSV ({reason}); fix or remove it."
         ) from error
 
 
@@ -155,10 +162,10 @@ def _read_parquet(file: IO[bytes], source: TextFile) -> Iterator[str]:
     import pyarrow
     import pyarrow.parquet
 
-    with tempfile.TemporaryFile() as unpacked:
-        if source.path.suffix.lower() in OPENERS:  # parquet is read here and there
-            shutil.copyfileobj(file, unpacked)
-            file = unpacked
+    with tempfile.TemporaryFile() as decompressed:
+        if source.path.suffix.lower() in OPENERS:  # parquet needs random access
+            shutil.copyfileobj(file, decompressed)
+            file = decompressed
         try:
             table = pyarrow.parquet.ParquetFile(file)
             source.check_column(table.schema_arrow.names)
@@ -175,7 +182,7 @@ def _read_parquet(file: IO[bytes], source: TextFile) -> Iterator[str]:
 
 
 def _texts(column: Any, source: TextFile, first: int) -> list[Any]:
-    """The values of a column of records, whose first is number `first`; they may be no UTF-8."""
+    """Return a column's values, decoding bytes that are not UTF-8; `first` is its first record."""
     try:
         return list(column.to_pylist())
     except UnicodeDecodeError:
@@ -187,16 +194,16 @@ def _texts(column: Any, source: TextFile, first: int) -> list[Any]:
                 texts.append(None if text is None else text.decode(errors=source.errors.value))
             except UnicodeDecodeError as error:
                 byte = f"a byte that is not UTF-8 ({text[error.start]:#04x})"
-                raise source.refusal(number, byte) from error
+                raise source.not_text_error(number, byte) from error
         return texts
 
 
 def _parsed(text: str, path: Path, line: int | None = None) -> Any:
     try:
         return json.loads(text)
-    except (ValueError, RecursionError) as error:  # also a number of too many digits
+    except (ValueError, RecursionError) as error:  # ValueError also for too many digits
         where = f"{path}" if line is None else f"{path}, line {line}"
-        raise UserError(f"{where} is not JSON ({error}); mend or remove it.") from error
+        raise UserError(f"{where} is not JSON ({error}); fix or remove it.") from error
 
 
 READERS: dict[str, Callable[[IO[bytes], TextFile], Iterator[str]]] = {

@@ -1,4 +1,4 @@
-"""Where a corpus comes from: Python's own documentation, files, or the hub."""
+"""Sources of a corpus: Python's documentation, files, or a dataset of the Hugging Face Hub."""
 
 import glob
 from collections.abc import Callable, Iterator
@@ -13,38 +13,47 @@ from lmft.storage.hashing import digest, digest_files
 from lmft.storage.hub import hub_errors, resolve_commit
 
 VALIDATION_TOPICS = 20
-
-READING = 2  # of files; raised with each change of what text is read from the same bytes
+READING = 2  # version of reading files; raise it if the same bytes are read as different text
 
 
 @dataclass(frozen=True)
 class Rows:
-    """Rows that belong together, as those of one file do; read anew by each call of `read`."""
+    """The rows of one file or split.
 
-    read: Callable[[], Iterator[str]]
-    rule: str  # what makes a document of them where dataset.document=auto
+    A row is a line of a text file with its line end, or the text of a record.
+    """
+
+    read: Callable[[], Iterator[str]]  # each call starts from the first row
+    rule: str  # how dataset.document=auto makes documents of them; a key of documents.RULES
 
 
 class Source(Protocol):
-    """A corpus that can say what is in it."""
+    """Interface of the classes that `dataset.source` can name.
+
+    `where` is the value of dataset.train, dataset.validation or dataset.test.
+    """
 
     def parts(self, where: str) -> list[Rows]:
-        """The rows of one split, file by file."""
+        """Return the rows of one split, file by file.
+
+        Raises:
+            UserError: there is no such split.
+        """
 
     def digest(self, where: str) -> str:
-        """A hash of that split's content."""
+        """Return a hash that changes with the text that `parts` yields."""
 
 
 @dataclass(frozen=True)
 class PythonDocs:
-    """The documentation topics that every CPython carries: about 460 kB, one document a topic."""
+    """The documentation topics that CPython includes: about 460 kB, one document per topic."""
 
     def parts(self, where: str) -> list[Rows]:
-        """`train`, or the `validation` topics: those whose titles hash lowest."""
+        """Return the topics of `train`, or of `validation`: those whose titles hash lowest."""
         return [Rows(lambda: iter(self._topics(where)), rule="row")]
 
     def digest(self, where: str) -> str:
-        """A hash of the topics, which change with the Python version."""
+        """Return a hash of the topics, which change with the Python version."""
         return digest(self._topics(where))
 
     def _topics(self, where: str) -> list[str]:
@@ -62,13 +71,13 @@ class PythonDocs:
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Files on disk: a path, a folder or a glob for each split."""
+    """Text files: a file, a folder or a glob for each split."""
 
     text_column: str  # of records (.jsonl .json .csv .parquet)
     errors: TextErrors = TextErrors.strict
 
     def parts(self, where: str) -> list[Rows]:
-        """The files' rows: lines of .txt and .md, records of the others."""
+        """Return the rows of each file: lines of .txt and .md, records of other formats."""
         return [
             Rows(
                 TextFile(path, self.text_column, self.errors).rows,
@@ -78,50 +87,50 @@ class TextFiles:
         ]
 
     def digest(self, where: str) -> str:
-        """A hash of the files' contents, their formats, the column read, and how."""
+        """Return a hash of the files' contents, formats, text column and reading mode."""
         paths = self._paths(where)
         with readable(Path(where)):
             contents = digest_files(paths)
-        # Strict reading refuses, and never changes, a text; so it need not be told apart.
+        # errors=strict never changes the text, so it does not enter the hash.
         lenient = [self.errors.value] if self.errors is not TextErrors.strict else []
         return digest(
             [contents, [format_of(p) for p in paths], self.text_column, READING, *lenient]
         )
 
     def _paths(self, where: str) -> list[Path]:
-        place = Path(where).expanduser()
-        if place.is_file():
-            paths = [place]
-        elif place.is_dir():
-            paths = [path for path in sorted(place.rglob("*")) if format_of(path) in READERS]
+        root = Path(where).expanduser()
+        if root.is_file():
+            paths = [root]
+        elif root.is_dir():
+            paths = [path for path in sorted(root.rglob("*")) if format_of(path) in READERS]
         else:
-            paths = [Path(path) for path in sorted(glob.glob(str(place), recursive=True))]
-        readable = [path for path in paths if path.is_file() and format_of(path) in READERS]
-        if not readable:
-            known = " ".join([*READERS, *OPENERS])
+            paths = [Path(path) for path in sorted(glob.glob(str(root), recursive=True))]
+        files = [path for path in paths if path.is_file() and format_of(path) in READERS]
+        if not files:
+            suffixes = " ".join([*READERS, *OPENERS])
             reason = (
-                f"holds nothing to read ({known})" if paths or place.exists() else "is not there"
+                f"has no file to read ({suffixes})" if paths or root.exists() else "is not there"
             )
             raise UserError(f"{where!r} {reason}; give a file, a folder or a glob.")
-        return readable
+        return files
 
 
 @dataclass(frozen=True)
 class HubDataset:
-    """A dataset of the Hugging Face hub, pinned to the commit that `revision` names now."""
+    """A dataset of the Hugging Face Hub, pinned to the commit that `revision` points to now."""
 
     name: str  # owner/name
     config: str | None
     revision: str
     text_column: str
-    rule: str  # what dataset.document=auto stands for
+    rule: str  # what dataset.document=auto means
 
     def parts(self, where: str) -> list[Rows]:
-        """The rows of the hub's split `where`."""
+        """Return the rows of the hub's split `where`."""
         return [Rows(lambda: self._rows(where), self.rule)]
 
     def digest(self, where: str) -> str:
-        """A hash of the commit and the names, so that nothing need be read."""
+        """Return a hash of the commit and the names, without reading the data."""
         commit = resolve_commit(self.name, self.revision, "dataset")
         return digest([self.name, self.config, commit, where, self.text_column])
 

@@ -1,7 +1,7 @@
-"""From a corpus to documents, split by split.
+"""The train, validation and test split of a corpus, as streams of documents.
 
-A source knows where rows come from (Python's documentation, the hub, files); a rule says which
-rows make a document. All is read as a stream, so that memory stays flat as the corpus grows.
+A source yields rows, and a rule joins them to documents. Validation documents are held out of the
+training split if the dataset has no validation split.
 """
 
 import logging
@@ -21,8 +21,7 @@ logger = logging.getLogger(__name__)
 
 
 SPLITS = ("train", "validation", "test")
-
-HELD_OUT_SEED = 0  # which documents are held out never depends on a run's seed
+HELD_OUT_SEED = 0  # constant, so that all runs hold out the same documents
 
 
 @dataclass(frozen=True)
@@ -32,76 +31,80 @@ class Split:
     name: str
     corpus: str  # the dataset's name
     source: Source
-    where: str
+    where: str  # what to read from the source: a path, or a split's name
     rule: DocumentRule
-    held_out: bool | None  # True: those held out of `where`; False: the others; None: all
-    fraction: float  # held out
+    held_out: bool | None  # True: only held-out documents of `where`; False: the others; None: all
+    fraction: float  # of documents, held out
     max_documents: int | None
 
     def pieces(self) -> Iterator[Piece]:
-        """The documents as a stream: parts of their text, each with whether it is the last."""
-        pieces = self._all()
+        """Yield the documents in pieces, in order."""
+        pieces = self._all_pieces()
         if self.held_out is not None:
-            pieces = self._chosen(pieces)
+            pieces = self._select(pieces)
         return pieces if self.max_documents is None else _first(pieces, self.max_documents)
 
     def digest(self) -> str:
-        """A hash of the content (never of file times) and of what makes documents of it."""
+        """Return a hash of the text and of the knobs that split it into documents."""
         return self._digest
 
     @cached_property
-    def _digest(self) -> str:  # is asked for half a dozen times, and reads the whole corpus
+    def _digest(self) -> str:  # cached, since it reads the whole corpus
         content = self.source.digest(self.where)
         held_out = None if self.held_out is None else [self.held_out, self.fraction]
         return digest([content, self.rule.value, held_out, self.max_documents])
 
     def units(self) -> np.ndarray:
-        """For each document (D,), which independent text it is part of, from 0.
+        """Return the number of the independent text that each document belongs to, (D,) from 0.
 
-        That is the document itself, but for WikiText cut into rows, lines or paragraphs: there it
-        is the article.
+        This is the document itself; but for WikiText split into rows, lines or paragraphs it is
+        the article, since its parts are not independent samples.
         """
         rules = {part.rule for part in self.source.parts(self.where)}
-        finer = self.rule in (DocumentRule.row, DocumentRule.line, DocumentRule.blank_line)
-        if rules != {"article"} or not finer:
+        is_finer = self.rule in (DocumentRule.row, DocumentRule.line, DocumentRule.blank_line)
+        if rules != {"article"} or not is_finer:
             return np.arange(sum(ends for _, ends in self.pieces()))
         starts = article_starts(text for text, ends in self.pieces() if ends)
         return np.cumsum(list(starts), dtype=np.int64)
 
-    def _all(self) -> Iterator[Piece]:
+    def _all_pieces(self) -> Iterator[Piece]:
         for part in self.source.parts(self.where):
             rule = part.rule if self.rule is DocumentRule.auto else self.rule.value
             yield from split_documents(part.read(), rule)
 
-    def _chosen(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
-        count = sum(ends for _, ends in self._all())
+    def _select(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+        """Yield the held-out documents, or all others."""
+        count = sum(ends for _, ends in self._all_pieces())
         if count < 2:
             raise UserError(
                 f"dataset.train has {count} document, so none can be held out for validation; "
                 "set dataset.validation=PATH, or dataset.document=line or blank_line to have more."
             )
         size = min(count - 1, max(1, round(self.fraction * count)))
-        chosen = np.full(count, not self.held_out)
-        chosen[np.random.default_rng(HELD_OUT_SEED).permutation(count)[:size]] = self.held_out
+        selected = np.full(count, not self.held_out)
+        selected[np.random.default_rng(HELD_OUT_SEED).permutation(count)[:size]] = self.held_out
         number = 0
         for text, ends in pieces:
-            if chosen[number]:
+            if selected[number]:
                 yield text, ends
             number += ends
 
 
 def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[str, Split]:
-    """The splits of `only` that `config` names, in the order train, validation, test.
+    """Return the splits that `config` has, in the order train, validation, test.
 
-    Raises:
-        UserError: a split is not where it should be.
+    Without dataset.validation, validation documents are held out of dataset.train.
+
+    Args:
+        config: the knobs.
+        only: the names of the splits to return.
     """
-    places = {name: getattr(config, name) for name in SPLITS}
+    locations = {name: getattr(config, name) for name in SPLITS}
     held_out: dict[str, bool | None] = dict.fromkeys(SPLITS)
-    if places["train"] is not None and places["validation"] is None:
-        places["validation"] = places["train"]
+    if locations["train"] is not None and locations["validation"] is None:
+        locations["validation"] = locations["train"]
         held_out |= {"train": False, "validation": True}
-    splits = {
+    return {
         name: Split(
             name,
             config.name,
@@ -112,20 +115,19 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
             config.validation_fraction,
             config.max_documents,
         )
-        for name, where in places.items()
+        for name, where in locations.items()
         if where is not None and name in only
     }
-    return splits
 
 
 def warn_of_overlap(splits: dict[str, Split]) -> None:
-    """Say so where a split that is scored is the one that is trained on."""
+    """Warn if the validation or test split has the content of the training split."""
     digests = {name: split.digest() for name, split in splits.items()}
     for name in ("validation", "test"):
         if "train" in splits and digests.get(name) == digests["train"]:
             logger.warning(
-                "dataset.%s has the same content as dataset.train: its loss tells how well the "
-                "model remembers, not how well it generalizes.",
+                "dataset.%s has the same content as dataset.train, so its loss measures "
+                "memorization, not generalization.",
                 name,
             )
 

@@ -1,18 +1,14 @@
-"""The token stream of a split: made once, kept on disk, read by memory map."""
+"""The token stream of a split: tokenized once, cached on disk, read through a memory map."""
 
 import json
-import sys
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lmft.dataset.documents import Piece
 from lmft.dataset.splits import Split
 from lmft.dataset.tokenization import tokenize
 from lmft.dataset.tokenizer import find_separator, tokenizer_digest
@@ -20,58 +16,58 @@ from lmft.errors import UserError
 from lmft.storage.cache import build_once
 from lmft.storage.hashing import digest
 
-FORMAT = 2  # of the files below; raised with each change of what they hold
+FORMAT = 2  # version of the cached files; raise it if their content changes
 
 
 @dataclass(frozen=True)
 class TokenStream:
-    """All tokens of a split, its documents one after another."""
+    """All tokens of a split: its documents in order, with separators between them."""
 
     ids: np.ndarray  # (N,) uint16 or uint32, memory-mapped
     ends: np.ndarray  # (D,) int64, mapped: tokens up to each document's end, with its separator
-    bytes: np.ndarray  # (D,) int64, mapped: UTF-8 bytes of each document, without separators
-    digest: str  # of the corpus, its splitting into documents and the tokenizer
+    digest: str  # of everything that decides the tokens
 
 
 def open_stream(
     split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, cache_root: Path
 ) -> TokenStream:
-    """The split's tokens from the cache, made first where it lacks them.
+    """Return the token stream of a split; tokenize it first if the cache does not have it.
 
-    The cache's key is a hash of everything that decides the tokens.
+    The cache key is a hash of everything that decides the tokens.
+
+    Args:
+        split: its documents.
+        tokenizer: turns text into ids.
+        separator: the value of dataset.separator.
+        cache_root: the folder of the cache.
 
     Raises:
-        UserError: the corpus is empty, or can't be read.
+        UserError: the corpus is empty or can't be read.
     """
     key = digest([split.digest(), tokenizer_digest(tokenizer), separator, FORMAT])
     folder = cache_root / "tokens" / key[:32]
-    build_once(folder, lambda place: _write(split, tokenizer, separator, place))
+    build_once(folder, lambda temporary: _write(split, tokenizer, separator, temporary))
     about = json.loads((folder / "about.json").read_text())
     return TokenStream(
         ids=np.memmap(folder / "ids.bin", dtype=about["dtype"], mode="r"),
         ends=np.memmap(folder / "ends.bin", dtype=np.int64, mode="r"),
-        bytes=np.memmap(folder / "bytes.bin", dtype=np.int64, mode="r"),
         digest=key,
     )
 
 
 def _write(split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, folder: Path) -> None:
-    """Fill `folder` with a stream; memory does not grow with its length."""
+    """Write the files of a token stream into `folder`, in constant memory."""
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
-    found = find_separator(separator, tokenizer)
+    resolved = find_separator(separator, tokenizer)
     written = documents = 0
-    last = np.array([], dtype=np.int64)  # where the last document ends; no token follows it yet
-    with (
-        (folder / "ids.bin").open("wb") as ids,
-        (folder / "ends.bin").open("wb") as ends,
-        (folder / "bytes.bin").open("wb") as sizes,
-    ):
-        for part in tokenize(_measured(split.pieces(), sizes), tokenizer, found):
-            ids.write(part.ids.astype(dtype).tobytes())  # tofile keeps to itself what failed
-            places = np.concatenate([last, written + np.array(part.ends, dtype=np.int64)])
-            # The token between two documents ends the first.
-            ends.write((places[:-1] + len(found.between)).tobytes())
-            last = places[-1:]
+    last = np.array([], dtype=np.int64)  # end of the newest document, while no token follows it
+    with (folder / "ids.bin").open("wb") as ids, (folder / "ends.bin").open("wb") as ends:
+        for part in tokenize(split.pieces(), tokenizer, resolved):
+            ids.write(part.ids.astype(dtype).tobytes())  # tofile hides the errno of a failed write
+            positions = np.concatenate([last, written + np.array(part.ends, dtype=np.int64)])
+            # The separator between two documents belongs to the first.
+            ends.write((positions[:-1] + len(resolved.between)).tobytes())
+            last = positions[-1:]
             written += len(part.ids)
             documents += len(part.ends)
         ends.write(last.tobytes())
@@ -82,20 +78,9 @@ def _write(split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, fol
     )
 
 
-def _measured(pieces: Iterator[Piece], sizes: IO[bytes]) -> Iterator[Piece]:
-    """The same pieces; the UTF-8 bytes of each document that goes by are written to `sizes`."""
-    size = 0
-    for text, ends in pieces:
-        size += len(text.encode())
-        if ends:
-            sizes.write(size.to_bytes(8, sys.byteorder))
-            size = 0
-        yield text, ends
-
-
 @dataclass(frozen=True)
 class Blocks:
-    """A stream cut into blocks of `size` tokens; the last one is short, so no token is dropped."""
+    """A stream cut into blocks of `size` tokens; the last is short, so that no token is lost."""
 
     stream: TokenStream
     size: int  # tokens a block
@@ -104,15 +89,15 @@ class Blocks:
         return -(-len(self.stream.ids) // self.size)
 
     def length(self, number: int) -> int:
-        """The tokens of block `number`."""
+        """Return the number of tokens of block `number`."""
         return min(self.size, len(self.stream.ids) - number * self.size)
 
     def read(self, numbers: np.ndarray) -> Tensor:
-        """Blocks of equal length, as token ids of shape (len(numbers), T)."""
+        """Return blocks of equal length T as token ids (len(numbers), T)."""
         return read_windows(self.stream, numbers * self.size, self.size)
 
 
 def read_windows(stream: TokenStream, starts: np.ndarray, size: int) -> Tensor:
-    """The tokens from each of `starts` on, (len(starts), T); T is less than `size` at the end."""
-    rows = [stream.ids[start : start + size] for start in starts]
-    return torch.from_numpy(np.stack(rows).astype(np.int64))
+    """Return `size` tokens from each of `starts` on, (len(starts), T); T is smaller at the end."""
+    windows = [stream.ids[start : start + size] for start in starts]
+    return torch.from_numpy(np.stack(windows).astype(np.int64))

@@ -1,4 +1,4 @@
-"""From text to token ids: a model's own tokenizer, or one trained on the corpus."""
+"""Load a model's tokenizer or train one on the corpus; resolve the document separator."""
 
 import copy
 from collections.abc import Callable, Iterator
@@ -13,9 +13,8 @@ from lmft.storage.cache import build_once
 from lmft.storage.hashing import digest
 from lmft.storage.hub import hub_errors
 
-FORMAT = 2  # of trained tokenizers; raised with each change of how they are trained
-
-SPECIAL_TOKENS = {  # RoBERTa's, so that one tokenizer serves causal and masked models
+FORMAT = 2  # version of tokenizer training; raise it if training changes
+SPECIAL_TOKENS = {  # of RoBERTa, so that one tokenizer works for causal and masked models
     "bos_token": "<s>",
     "eos_token": "</s>",
     "pad_token": "<pad>",
@@ -27,10 +26,10 @@ SPECIAL_TOKENS = {  # RoBERTa's, so that one tokenizer serves causal and masked 
 def load_tokenizer(
     name: str, revision: str | None, trust_remote_code: bool = False
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer of the hub model or local folder `name`.
+    """Load the tokenizer of the hub model or local folder `name`.
 
     Raises:
-        UserError: there is none.
+        UserError: it has none, or needs model.trust_remote_code=true.
     """
     missing = UserError(
         f"No tokenizer can be read from {name!r}; set model.tokenizer to a folder or hub model "
@@ -46,24 +45,27 @@ def load_tokenizer(
                 raise
             raise missing from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
-        raise missing  # without its files, transformers makes one that knows no text
+        raise missing  # without its files transformers returns a tokenizer with special tokens only
     return tokenizer
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:
-    """A byte-level BPE of at most `vocab_size` entries, learned from `texts`.
+    """Train a byte-level BPE tokenizer of at most `vocab_size` entries on `texts`.
 
-    Nothing is random: the same texts give the same tokenizer.
+    Training is deterministic: the same texts give the same tokenizer.
+
+    Raises:
+        UserError: `vocab_size` is too small for all bytes and special tokens.
     """
     from tokenizers import Tokenizer, decoders, models, pre_tokenizers, processors, trainers
     from transformers import PreTrainedTokenizerFast
 
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    least = len(alphabet) + len(SPECIAL_TOKENS)
-    if vocab_size < least:
+    smallest = len(alphabet) + len(SPECIAL_TOKENS)
+    if vocab_size < smallest:
         raise UserError(
             f"model.vocab_size is {vocab_size}, but {len(alphabet)} bytes and "
-            f"{len(SPECIAL_TOKENS)} special tokens need at least {least}."
+            f"{len(SPECIAL_TOKENS)} special tokens need at least {smallest}."
         )
     bpe = Tokenizer(models.BPE())
     bpe.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -85,7 +87,7 @@ def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenize
 
 
 def text_backend(tokenizer: PreTrainedTokenizerBase) -> Any | None:
-    """The Rust tokenizer, or a copy that neither cuts nor pads; None for one written in Python."""
+    """Return the Rust tokenizer without truncation and padding; None for one written in Python."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is not None and (backend.truncation or backend.padding):
         backend = copy.deepcopy(backend)
@@ -95,7 +97,7 @@ def text_backend(tokenizer: PreTrainedTokenizerBase) -> Any | None:
 
 
 def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
-    """A hash of all that decides which ids a text becomes."""
+    """Return a hash of everything that decides which ids a text becomes."""
     backend = text_backend(tokenizer)
     rules = tokenizer.get_vocab() if backend is None else backend.to_str()
     return digest([type(tokenizer).__name__, rules, tokenizer.special_tokens_map])
@@ -103,19 +105,23 @@ def tokenizer_digest(tokenizer: PreTrainedTokenizerBase) -> str:
 
 @dataclass(frozen=True)
 class Separator:
-    """What stands between documents: ids, ids around each one, or text."""
+    """What marks the boundaries of documents: ids between them, ids around each, or text."""
 
-    between: tuple[int, ...] = ()
-    before: tuple[int, ...] = ()  # each document
-    after: tuple[int, ...] = ()
-    text: str = ""  # joined before tokenizing
+    between: tuple[int, ...] = ()  # ids between two documents
+    before: tuple[int, ...] = ()  # ids before each document
+    after: tuple[int, ...] = ()  # ids after each document
+    text: str = ""  # put between documents before all of them are tokenized as one text
 
 
 def find_separator(knob: str, tokenizer: PreTrainedTokenizerBase) -> Separator:
-    """What `dataset.separator` means for this tokenizer.
+    """Return what the value `knob` of dataset.separator means for this tokenizer.
+
+    Args:
+        knob: none, eos, model (the special tokens that the tokenizer adds to a text), or a text.
+        tokenizer: has the special tokens.
 
     Raises:
-        UserError: the tokenizer lacks the tokens that it asks for.
+        UserError: the tokenizer lacks a token for it.
     """
     if knob == "none":
         return Separator()
@@ -133,19 +139,26 @@ def find_separator(knob: str, tokenizer: PreTrainedTokenizerBase) -> Separator:
         )
         start = next(i for i in range(len(wrapped)) if wrapped[i : i + len(bare)] == bare)
         return Separator(before=tuple(wrapped[:start]), after=tuple(wrapped[start + len(bare) :]))
-    # A shell hands on \n as two characters, and nobody means those.
+    # Shells pass \n as two characters, a backslash and an n.
     return Separator(text=knob.replace("\\n", "\n").replace("\\t", "\t"))
 
 
 def open_trained_tokenizer(
     texts: Callable[[], Iterator[str]], corpus: str, vocab_size: int, cache_root: Path
 ) -> PreTrainedTokenizerBase:
-    """The tokenizer trained on `texts`, whose digest is `corpus`: from the cache if it is there."""
+    """Return a tokenizer trained on `texts`, from the cache if possible.
+
+    Args:
+        texts: called to read the corpus, if the cache does not have the tokenizer.
+        corpus: digest of the texts.
+        vocab_size: entries, at most.
+        cache_root: the folder of the cache.
+    """
     key = digest([corpus, vocab_size, FORMAT])
     folder = cache_root / "tokenizers" / key[:32]
 
-    def train(place: Path) -> None:
-        train_tokenizer(texts(), vocab_size).save_pretrained(place)
+    def train(temporary: Path) -> None:
+        train_tokenizer(texts(), vocab_size).save_pretrained(temporary)
 
     build_once(folder, train)
     return load_tokenizer(str(folder), revision=None)

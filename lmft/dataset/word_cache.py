@@ -1,9 +1,9 @@
-"""Tokenizing each different word once, where a tokenizer looks at one word at a time.
+"""Tokenize each distinct word once, for tokenizers that split text into words first.
 
-A text repeats its words: WikiText-2 has 2,000,000 of them, and 34,000 different ones. Here a word
-is a run of whitespace and what follows up to the next one. Byte-level tokenizers (GPT-2, RoBERTa,
-SmolLM2, those trained here) begin a new token at every such run and look at nothing before it, so
-that a text's tokens are those of its words in turn.
+WikiText-2 has 2,000,000 words, but only 34,000 distinct ones. A word is a run of whitespace and the
+characters up to the next one. Byte-level tokenizers (GPT-2, RoBERTa, SmolLM2, those of
+`train_tokenizer`) start a new token at every such run, independent of the text before it, so the
+tokens of a text are the concatenated tokens of its words.
 """
 
 import json
@@ -15,22 +15,17 @@ from typing import Any
 
 import numpy as np
 
-# Unicode's whitespace: what Python takes for it, less four separators that Unicode does not.
+# Unicode whitespace; Python's \s has four separators more, which Unicode does not count.
 SPACE, OTHER = r"[^\S\x1c-\x1f]", r"[\S\x1c-\x1f]"
-
 WORD = re.compile(rf"{SPACE}*+{OTHER}++|{SPACE}++")
-
-MEMORY = 1 << 25  # bytes of words remembered, about; then they are learned anew
-
-SEQUENCE = 1000  # words tokenized at once
-
-OVERHEAD = 100  # bytes that remembering a word takes beside its characters
-
-Tokens = tuple[np.ndarray, np.ndarray]  # ids of texts joined (n,) int64; how many each text has
+MEMORY = 1 << 25  # bytes, about, at which the cache is emptied
+SEQUENCE = 1000  # words per sequence passed to the tokenizer
+OVERHEAD = 100  # bytes per cached word beside its characters
+Tokens = tuple[np.ndarray, np.ndarray]  # ids of all texts (n,) int64; token count of each text
 
 
-def words_stand_alone(backend: Any) -> bool:
-    """Whether a text's tokens are sure to be those of its words in turn."""
+def words_are_independent(backend: Any) -> bool:
+    """Check that the tokens of a text are always the concatenated tokens of its words."""
     if backend.normalizer is not None or backend.pre_tokenizer is None:
         return False
     rules = json.loads(backend.pre_tokenizer.__getstate__())
@@ -48,59 +43,63 @@ def words_stand_alone(backend: Any) -> bool:
     )
 
 
-def join(lists: Iterable[list[int]]) -> Tokens:
-    """The ids of texts, one after another, and how many each text has."""
-    texts = list(lists)
-    counts = np.fromiter(map(len, texts), dtype=np.int64, count=len(texts))
+def concatenate(ids_of_texts: Iterable[list[int]]) -> Tokens:
+    """Concatenate the ids of texts and count those of each text."""
+    lists = list(ids_of_texts)
+    counts = np.fromiter(map(len, lists), dtype=np.int64, count=len(lists))
     total = int(counts.sum())
-    return np.fromiter(chain.from_iterable(texts), dtype=np.int64, count=total), counts
+    return np.fromiter(chain.from_iterable(lists), dtype=np.int64, count=total), counts
 
 
 class WordCache:
-    """The words met so far and their tokens."""
+    """The tokens of the words seen so far."""
 
-    numbers: defaultdict[str, int]  # word -> its place in what follows; a new word gets the next
-    starts: np.ndarray  # (words,) int64, in ids
-    counts: np.ndarray  # (words,) int64, tokens
-    ids: np.ndarray  # (n,) int64
+    numbers: defaultdict[
+        str, int
+    ]  # word -> index into starts and counts; a new word gets the next index
+    starts: np.ndarray  # (words,) int64, index of the first token in ids
+    counts: np.ndarray  # (words,) int64, number of tokens
+    ids: np.ndarray  # (n,) int64, tokens of all words
     memory: int  # bytes, about
 
     def __init__(self, backend: Any):
         self.backend = backend
-        self._forget()
+        self._clear()
 
     def encode(self, texts: list[str]) -> Tokens:
-        """The tokens of `texts`, for which only words that are new are tokenized."""
+        """Return the tokens of `texts`, tokenizing only words that are new."""
         if self.memory > MEMORY:
-            self._forget()
+            self._clear()
         words = [WORD.findall(text) for text in texts]
         known = len(self.numbers)
         total = sum(map(len, words))
-        every = chain.from_iterable(words)
-        numbers = np.fromiter(map(self.numbers.__getitem__, every), dtype=np.int64, count=total)
-        self._learn(list(islice(self.numbers, known, None)))
+        all_words = chain.from_iterable(words)
+        numbers = np.fromiter(map(self.numbers.__getitem__, all_words), dtype=np.int64, count=total)
+        self._add(list(islice(self.numbers, known, None)))
 
         counts = self.counts[numbers]  # tokens of each word
         ends = np.concatenate([[0], np.cumsum(counts)])
-        places = np.arange(ends[-1]) + np.repeat(self.starts[numbers] - ends[:-1], counts)
-        last = np.concatenate([[0], np.cumsum([len(some) for some in words], dtype=np.int64)])
-        return self.ids[places], np.diff(ends[last])
+        indices = np.arange(ends[-1]) + np.repeat(self.starts[numbers] - ends[:-1], counts)
+        last = np.concatenate([[0], np.cumsum(list(map(len, words)), dtype=np.int64)])
+        return self.ids[indices], np.diff(ends[last])
 
-    def _learn(self, words: list[str]) -> None:
+    def _add(self, words: list[str]) -> None:
         if not words:
             return
-        # As sequences of words: an object for each would take longer than its tokens.
-        some = [words[start : start + SEQUENCE] for start in range(0, len(words), SEQUENCE)]
-        found = self.backend.encode_batch(some, is_pretokenized=True, add_special_tokens=False)
-        ids = np.concatenate([np.array(encoding.ids, dtype=np.int64) for encoding in found])
-        places = [start * SEQUENCE + np.array(one.word_ids) for start, one in enumerate(found)]
-        counts = np.bincount(np.concatenate(places), minlength=len(words))
+        # As sequences of words, since creating an Encoding per word would dominate the time.
+        sequences = [words[start : start + SEQUENCE] for start in range(0, len(words), SEQUENCE)]
+        encodings = self.backend.encode_batch(
+            sequences, is_pretokenized=True, add_special_tokens=False
+        )
+        ids = np.concatenate([np.array(encoding.ids, dtype=np.int64) for encoding in encodings])
+        owners = [n * SEQUENCE + np.array(e.word_ids) for n, e in enumerate(encodings)]
+        counts = np.bincount(np.concatenate(owners), minlength=len(words))
         self.starts = np.concatenate([self.starts, len(self.ids) + np.cumsum(counts) - counts])
         self.counts = np.concatenate([self.counts, counts])
         self.ids = np.concatenate([self.ids, ids])
         self.memory += sum(map(len, words)) + OVERHEAD * len(words)
 
-    def _forget(self) -> None:
+    def _clear(self) -> None:
         self.numbers = defaultdict()
         self.numbers.default_factory = self.numbers.__len__
         self.starts, self.counts, self.ids = (np.array([], dtype=np.int64) for _ in range(3))

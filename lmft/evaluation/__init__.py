@@ -1,4 +1,4 @@
-"""Numbers and texts from a model: per-token losses, intervals, bits per byte, samples.
+"""Evaluating a model: per-token losses, confidence intervals, bits per byte, samples.
 
-A result carries its label and the fingerprint of all that makes it comparable.
+A result carries a label and a fingerprint: results with equal fingerprints are comparable.
 """

@@ -1,4 +1,4 @@
-"""A few lines of what a model makes of the validation text, to look at."""
+"""Generate text: sample continuations of prompts, or fill masks."""
 
 from dataclasses import dataclass
 from itertools import groupby
@@ -19,32 +19,30 @@ from lmft.dataset.batches import Batches, block_rng
 from lmft.objective import IGNORED
 
 PROMPT_TOKENS = 12
-
 NEW_TOKENS = 24
-
-SEED = 0  # of the dice: the same at each call, so that what differs is the model
+SEED = 0  # fixed, so that samples before and after training differ by the model alone
 
 
 @dataclass(frozen=True)
 class Sampling:
-    """How a text is continued."""
+    """Settings of the continuation of a text."""
 
     tokens: int = NEW_TOKENS  # at most
-    temperature: float = 0.8  # 0: always the likeliest token
-    top_p: float = 0.95  # drawn from the likeliest tokens that together have this probability
+    temperature: float = 0.8  # 0: greedy, always the most probable token
+    top_p: float = 0.95  # nucleus sampling (Holtzman et al. 2020)
     seed: int = SEED
 
 
 @dataclass(frozen=True)
 class Sample:
-    """What the model was given, and what it made of it."""
+    """A prompt, and what the model answered."""
 
     prompt: str
     answer: str
 
 
 def draw_samples(model: PreTrainedModel, batches: Batches, count: int = 3) -> list[Sample]:
-    """Continuations (causal) or filled gaps (masked) of the starts of `count` documents."""
+    """Return continuations (causal) or filled masks (masked) of texts from `count` documents."""
     model.eval()
     with torch.random.fork_rng(devices=[]):
         if batches.objective.target_shift:
@@ -53,13 +51,13 @@ def draw_samples(model: PreTrainedModel, batches: Batches, count: int = 3) -> li
             texts = [str(batches.tokenizer.decode(prompt)) for prompt in prompts]
             return [Sample(*pair) for pair in zip(texts, answers, strict=True)]
         prompts = document_middles(batches, count, PROMPT_TOKENS + NEW_TOKENS)
-        return [fill_gaps(model, batches, prompt) for prompt in prompts]
+        return [fill_hidden_tokens(model, batches, prompt) for prompt in prompts]
 
 
 def document_middles(batches: Batches, count: int, tokens: int) -> list[np.ndarray]:
-    """The ids (T,) of `tokens` from the middle of up to `count` documents, spread over the split.
+    """Return `tokens` ids (T,) from the middle of each of up to `count` documents of the split.
 
-    Documents begin with headings; the middle is where a model can show what it knows.
+    The middle, because documents often begin with headings.
     """
     stream = batches.blocks.stream
     starts = np.concatenate([[0], stream.ends[:-1]])
@@ -78,7 +76,7 @@ def continue_text(
     prompt: np.ndarray,
     sampling: Sampling = Sampling(),
 ) -> str:
-    """The text that the model adds to `prompt` (T,)."""
+    """Return the model's continuation of `prompt` (T,)."""
     return continue_texts(model, tokenizer, [prompt], sampling)[0]
 
 
@@ -89,77 +87,88 @@ def continue_texts(
     prompts: list[np.ndarray],
     sampling: Sampling = Sampling(),
 ) -> list[str]:
-    """The texts that the model adds to `prompts` (T,) each; neighbours of one length go at once."""
+    """Return the model's continuations of `prompts` (T,) each.
+
+    Adjacent prompts of equal length form a batch.
+    """
     texts = []
-    for length, some in groupby(prompts, key=len):
-        inputs = torch.from_numpy(np.stack(list(some))).to(model.device)  # (B, T)
+    for length, group in groupby(prompts, key=len):
+        inputs = torch.from_numpy(np.stack(list(group))).to(model.device)  # (B, T)
         ids = model.generate(  # type: ignore[operator]
             inputs,
             attention_mask=torch.ones_like(inputs),
             max_new_tokens=sampling.tokens,
-            do_sample=False,  # the dice are ours
-            logits_processor=LogitsProcessorList(_drawing(sampling, len(inputs), model.device)),
+            do_sample=False,  # SeededSampling samples
+            logits_processor=_logits_processors(sampling, len(inputs), model.device),
             pad_token_id=tokenizer.eos_token_id or 0,
         )
-        ends = model.generation_config.eos_token_id
+        eos = model.generation_config.eos_token_id
         texts += [
-            str(tokenizer.decode(until(ends, row), skip_special_tokens=True))
+            str(tokenizer.decode(cut_after_eos(row, eos), skip_special_tokens=True))
             for row in ids[:, length:].cpu().numpy()
         ]
     return texts
 
 
-def until(ends: int | list[int] | None, ids: np.ndarray) -> np.ndarray:
-    """The ids (T,) up to the first of `ends`: padding follows it, where neighbours went on."""
-    found = np.flatnonzero(np.isin(ids, [] if ends is None else ends))
-    return ids[: found[0] + 1] if len(found) else ids
+def cut_after_eos(ids: np.ndarray, eos: int | list[int] | None) -> np.ndarray:
+    """Cut ids (T,) after the first eos token: padding to the longest row follows it."""
+    ends = np.flatnonzero(np.isin(ids, [] if eos is None else eos))
+    return ids[: ends[0] + 1] if len(ends) else ids
 
 
-def _drawing(sampling: Sampling, rows: int, device: torch.device) -> list[LogitsProcessor]:
+def _logits_processors(sampling: Sampling, rows: int, device: torch.device) -> LogitsProcessorList:
     if sampling.temperature == 0:
-        return []
-    warpers = [TemperatureLogitsWarper(sampling.temperature), TopPLogitsWarper(sampling.top_p)]
-    return [*warpers, Dice(sampling.seed, rows, device)]
+        return LogitsProcessorList()
+    return LogitsProcessorList(
+        [
+            TemperatureLogitsWarper(sampling.temperature),
+            TopPLogitsWarper(sampling.top_p),
+            SeededSampling(sampling.seed, rows, device),
+        ]
+    )
 
 
-class Dice(LogitsProcessor):
-    """Draws a token for each row, with dice of its own: a text does not depend on its neighbours.
+class SeededSampling(LogitsProcessor):
+    """Samples each row with a generator of its own, so that a text does not depend on the batch.
 
-    Only the token that was drawn keeps a score.
+    Only the sampled token keeps a finite score.
     """
 
     def __init__(self, seed: int, rows: int, device: torch.device):
-        self._dice = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
+        self._generators = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
-        """The scores (B, V) with one finite value a row."""
-        pairs = zip(scores.softmax(dim=-1), self._dice, strict=True)
-        drawn = torch.stack([row.multinomial(1, generator=dice) for row, dice in pairs])
-        return torch.full_like(scores, -torch.inf).scatter(1, drawn, 0)
+        """Return scores (B, V) with one finite value per row."""
+        rows = zip(scores.softmax(dim=-1), self._generators, strict=True)
+        tokens = torch.stack([row.multinomial(1, generator=generator) for row, generator in rows])
+        return torch.full_like(scores, -torch.inf).scatter(1, tokens, 0)
 
 
 @torch.no_grad()
 def fill_masks(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompt: np.ndarray, count: int
 ) -> list[list[tuple[str, float]]]:
-    """For each mask token in `prompt` (T,) the `count` likeliest tokens and their probabilities."""
+    """Return the `count` most probable tokens, and their probabilities, of each mask in `prompt`.
+
+    `prompt` is (T,).
+    """
     inputs = torch.from_numpy(prompt)[None].to(model.device)
     logits = model(input_ids=inputs).logits[0, inputs[0] == tokenizer.mask_token_id]
-    likeliest = logits.float().softmax(dim=-1).topk(count, dim=-1)
+    top = logits.float().softmax(dim=-1).topk(count, dim=-1)
     return [
         [(str(tokenizer.decode([token])).strip(), share) for share, token in zip(*row, strict=True)]
-        for row in zip(likeliest.values.tolist(), likeliest.indices.tolist(), strict=True)
+        for row in zip(top.values.tolist(), top.indices.tolist(), strict=True)
     ]
 
 
 @torch.no_grad()
-def fill_gaps(model: PreTrainedModel, batches: Batches, prompt: np.ndarray) -> Sample:
-    """What the model takes the hidden tokens of `prompt` (T,) for."""
+def fill_hidden_tokens(model: PreTrainedModel, batches: Batches, prompt: np.ndarray) -> Sample:
+    """Hide tokens of `prompt` (T,) and return the model's guesses."""
     blocks = torch.from_numpy(prompt)[None]
     batch = batches.objective.batch(blocks, batches.tokenizer, [block_rng(SEED, 0, 0)])
     logits = model(input_ids=batch.inputs.to(model.device)).logits[0].cpu()
-    asked = batch.targets[0] != IGNORED
-    pairs = zip(batch.targets[0, asked], logits[asked].argmax(dim=-1), strict=True)
+    hidden = batch.targets[0] != IGNORED
+    pairs = zip(batch.targets[0, hidden], logits[hidden].argmax(dim=-1), strict=True)
 
     def text(ids: Tensor) -> str:
         return str(batches.tokenizer.decode(ids)).strip()

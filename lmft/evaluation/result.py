@@ -1,4 +1,4 @@
-"""A number that can be trusted: loss and perplexity with interval, unit, label and fingerprint."""
+"""The result of an evaluation: loss and perplexity with interval, unit, label and fingerprint."""
 
 import math
 from dataclasses import dataclass
@@ -16,79 +16,78 @@ if TYPE_CHECKING:
     from lmft.evaluation.scoring import Scores
     from lmft.evaluation.token_bytes import Spans
 
-FEW_DOCUMENTS = 5  # below, the interval is over blocks
-
-SOME_DOCUMENTS = 20  # below, it is rough
+FEW_DOCUMENTS = 5  # with fewer, the interval is over blocks
+SOME_DOCUMENTS = 20  # with fewer, the interval is approximate
 
 
 @dataclass(frozen=True)
 class Conditions:
-    """What must be equal for two losses to be comparable."""
+    """The conditions that must be equal for two losses to be comparable."""
 
-    corpus: str  # a digest of the text, however it is split into documents
+    corpus: str  # a digest of the text, independent of its split into documents
     split: str
     tokenizer: str  # a digest
     context: int
     stride: int
     separator: str
     objective: dict[str, Any]
-    masks: int | str  # frozen draws, or how else tokens are hidden (mlm)
+    masks: int | str  # number of fixed draws, or how else tokens are hidden (mlm)
     max_blocks: int | None
 
     @property
     def fingerprint(self) -> str:
-        """A hash of them all."""
+        """A hash of all conditions."""
         return digest(vars(self))
 
 
 @dataclass(frozen=True)
 class Result:
-    """A model's loss on a split, with all that makes it comparable."""
+    """A model's loss on a split, and the conditions of its evaluation."""
 
     loss: TokenLoss
     bytes: int | None  # of the scored tokens in the source text
     words: int | None
     interval: Interval | None  # of the loss, 95 %, in nats per target
-    unit: str  # that was resampled: document or block
-    units: int
+    unit: str  # what the bootstrap resampled: document or block
+    units: int  # how many of them
     conditions: Conditions
     corpus: str  # the dataset's name
     precision: str
-    lost: float  # share of the text's characters that the tokenizer does not keep
+    lost: float  # share of the text's characters that the tokenizer loses
 
     @property
     def bits_per_byte(self) -> float | None:
-        """Nats over bytes, in bits: comparable across tokenizers."""
+        """Bits per byte of source text: comparable across tokenizers."""
         return self.loss.nats / self.bytes / math.log(2) if self.bytes else None
 
     @property
     def word_perplexity(self) -> float | None:
-        """exp(nats per word)."""
+        """exp(nats per word of source text)."""
         return TokenLoss(self.loss.nats, self.words).perplexity if self.words else None
 
     @property
     def label(self) -> str:
-        """The number and what it means, in one line."""
-        c = self.conditions
+        """The perplexity and the conditions of its evaluation, in one line."""
+        conditions = self.conditions
         interval = ""
         if self.interval is not None:
             low, high = (_exp(bound) for bound in (self.interval.low, self.interval.high))
             interval = f" [{low:,.2f}, {high:,.2f} by {self.unit}]"
         separator = {"none": "no separator", "eos": "eos between documents"}.get(
-            c.separator, f"separator {c.separator!r}"
+            conditions.separator, f"separator {conditions.separator!r}"
         )
         unit = "per token"
-        if "mask_fraction" in c.objective:
-            unit = f"per hidden token, {c.objective['mask_fraction']:.0%} hidden"
-        if c.masks == "each alone":
+        if "mask_fraction" in conditions.objective:
+            unit = f"per hidden token, {conditions.objective['mask_fraction']:.0%} hidden"
+        if conditions.masks == "each alone":
             unit = "pseudo, per token hidden alone"
         return " · ".join(
             [
                 f"perplexity {self.loss.perplexity:,.2f}{interval}",
                 unit,
-                f"{self.corpus} {c.split}",
-                f"context {c.context}",
-                f"stride {c.stride}",
+                f"{self.corpus} {conditions.split}",
+                f"context {conditions.context}",
+                f"stride {conditions.stride}",
                 separator,
                 self.precision,
                 f"{self.loss.targets:,} targets",
@@ -97,7 +96,7 @@ class Result:
         )
 
     def as_metrics(self) -> dict[str, float]:
-        """Everything that is a number."""
+        """Return all numbers by metric name."""
         metrics = self.loss.as_dict()
         optional: dict[str, float | None] = {
             "lost_characters": self.lost or None,
@@ -111,11 +110,11 @@ class Result:
         return metrics | {name: value for name, value in optional.items() if value is not None}
 
     def as_tags(self) -> dict[str, str]:
-        """What MLflow finds it by."""
+        """Return the tags that identify the result in MLflow."""
         return {"label": self.label, "fingerprint": self.conditions.fingerprint}
 
     def as_dict(self) -> dict[str, Any]:
-        """For result.json."""
+        """Return the entry of result.json."""
         return self.as_metrics() | {
             "label": self.label,
             "interval_by": self.unit,
@@ -132,63 +131,66 @@ class Sums:
 
     nats: np.ndarray  # (D,) float64
     targets: np.ndarray  # (D,) int64
-    bytes: np.ndarray  # (D,) int64; zeros where they are not known
+    bytes: np.ndarray  # (D,) int64; all 0 if unknown
 
     def interval(self) -> Interval | None:
-        """Of their mean loss; None for fewer than two."""
+        """Return the interval of the mean loss; None for fewer than two documents or blocks."""
         if int((self.targets > 0).sum()) < 2:
             return None
         return bootstrap_interval(self.nats, self.targets)
 
 
-def sum_by(owners: np.ndarray, count: int, scores: "Scores", spans: "Spans | None") -> Sums:
-    """The sums over the targets of each owner; `owners` (M,) says whose each target is."""
-    covered = np.zeros(len(owners)) if spans is None else spans.bytes[scores.positions]
+def sum_by(units: np.ndarray, count: int, scores: "Scores", spans: "Spans | None") -> Sums:
+    """Sum scores over the targets of each of `count` documents or blocks.
+
+    `units` (M,) is the number of the document or block of each target.
+    """
+    covered = np.zeros(len(units)) if spans is None else spans.bytes[scores.positions]
     return Sums(
-        np.bincount(owners, scores.nats, minlength=count),
-        np.bincount(owners, minlength=count),
-        np.bincount(owners, covered, minlength=count).astype(np.int64),
+        np.bincount(units, scores.nats, minlength=count),
+        np.bincount(units, minlength=count),
+        np.bincount(units, covered, minlength=count).astype(np.int64),
     )
 
 
 @dataclass(frozen=True)
 class Assessment:
-    """A result, and the sums by document and by block that it rests on."""
+    """A result, and the sums by document and by block behind it."""
 
     result: Result
-    sums: dict[str, Sums]  # document, block
+    sums: dict[str, Sums]  # by unit: document, block
 
 
 def sums_path(folder: Path, fingerprint: str, precision: str) -> Path:
-    """Where the sums behind a result are kept."""
+    """Return the path of the sums behind a result."""
     return folder / f"sums-{fingerprint[:8]}-{precision}.parquet"
 
 
-def write_sums(folder: Path, found: Assessment) -> None:
-    """Keep the sums by document and by block, so that comparing needs no second evaluation."""
+def write_sums(folder: Path, assessment: Assessment) -> None:
+    """Write the sums by document and by block, so that comparing needs no second evaluation."""
     import pyarrow as pa
     import pyarrow.parquet as pq
 
     tables = [
         pa.table(
             {
-                "unit": [unit] * len(some.nats),
-                "number": np.arange(len(some.nats)),
-                "nats": some.nats,
-                "targets": some.targets,
-                "bytes": some.bytes,
+                "unit": [unit] * len(sums.nats),
+                "number": np.arange(len(sums.nats)),
+                "nats": sums.nats,
+                "targets": sums.targets,
+                "bytes": sums.bytes,
             }
         )
-        for unit, some in found.sums.items()
+        for unit, sums in assessment.sums.items()
     ]
-    fingerprint = found.result.conditions.fingerprint
-    whole = pa.concat_tables(tables).replace_schema_metadata({"fingerprint": fingerprint})
-    with new_file(sums_path(folder, fingerprint, found.result.precision)) as place:
-        pq.write_table(whole, place)
+    fingerprint = assessment.result.conditions.fingerprint
+    table = pa.concat_tables(tables).replace_schema_metadata({"fingerprint": fingerprint})
+    with new_file(sums_path(folder, fingerprint, assessment.result.precision)) as path:
+        pq.write_table(table, path)
 
 
 def read_sums(folder: Path, result: dict[str, Any], unit: str) -> Sums:
-    """What `write_sums` kept of one unit (document, block) of a result."""
+    """Read the sums that `write_sums` wrote, by `unit`: document or block."""
     import pyarrow.parquet as pq
 
     path = sums_path(folder, result["fingerprint"], result["precision"])

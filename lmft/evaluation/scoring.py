@@ -1,6 +1,6 @@
-"""Scoring a model on a split: the nats of every target, in windows that may overlap.
+"""Score a model on a split: compute the nats of every target, in windows that may overlap.
 
-Everything else (loss, intervals, bits per byte, comparisons) is a sum over what comes out here.
+Losses, intervals, bits per byte and comparisons are all sums over these scores.
 """
 
 from collections.abc import Callable, Iterator
@@ -20,12 +20,12 @@ from lmft.model.loss import target_nats
 from lmft.model.mixed_precision import Network
 from lmft.objective import IGNORED, Objective
 
-MASK_SEED = 0  # of evaluation: the same masks in every run; training's epochs count from 1
+MASK_SEED = 0  # the same masks in every evaluation of every run; training's epochs count from 1
 
 
 @dataclass(frozen=True)
 class Windows:
-    """How a stream is read: window i from starts[i] to ends[i], scored from scored[i] on."""
+    """The windows of a token stream: i is from starts[i] to ends[i], scored from scored[i] on."""
 
     starts: np.ndarray  # (W,) int64, in tokens
     ends: np.ndarray  # (W,) int64
@@ -38,11 +38,11 @@ class Windows:
 def cut_windows(
     tokens: int, config: EvaluationConfig, block_size: int, objective: Objective
 ) -> Windows:
-    """Windows of `context` tokens, `stride` apart, that score each token once.
+    """Cut a stream of `tokens` into windows of `context`, `stride` apart; each scores new tokens.
 
-    At stride = context they are blocks, and each one's first token goes unscored (clm). Below it,
-    only the stream's first token does, and every token past the first window is scored with at
-    least context - stride tokens before it.
+    With stride = context the windows are blocks, and the first token of each is not scored (clm).
+    With a smaller stride, only the first token of the stream is not scored, and every token after
+    the first window has at least context - stride tokens before it.
     """
     context = config.context or block_size
     stride = config.stride or context
@@ -50,18 +50,17 @@ def cut_windows(
     starts = np.arange(count) * stride
     ends = np.minimum(starts + context, tokens)
     scored = np.concatenate([[0], ends[:-1]])
-    asked = ends > np.maximum(
-        scored, starts + objective.target_shift
-    )  # a lone token can't be predicted
-    windows = slice(None, config.max_blocks)
-    return Windows(starts[asked][windows], ends[asked][windows], scored[asked][windows])
+    # A last window of one token has no target (clm).
+    has_targets = ends > np.maximum(scored, starts + objective.target_shift)
+    first = slice(None, config.max_blocks)
+    return Windows(starts[has_targets][first], ends[has_targets][first], scored[has_targets][first])
 
 
 def check_evaluation(config: EvaluationConfig, block_size: int, objective: Objective) -> None:
-    """Refuse windows that the objective can't be scored in.
+    """Check that the objective can be scored in the configured windows.
 
     Raises:
-        UserError: the stride is longer than the context, or shorter for masked models.
+        UserError: the stride is longer than the context; for masked models, also if it is shorter.
     """
     context = config.context or block_size
     stride = config.stride or context
@@ -81,15 +80,15 @@ def check_evaluation(config: EvaluationConfig, block_size: int, objective: Objec
 
 @dataclass(frozen=True)
 class Scores:
-    """What each scored target cost."""
+    """The nats of each scored target."""
 
-    positions: np.ndarray  # (M,) int64, of the targets in the token stream, rising
-    windows: np.ndarray  # (M,) int64, in which each was scored
+    positions: np.ndarray  # (M,) int64, of the targets in the token stream, ascending
+    windows: np.ndarray  # (M,) int64, the window in which each was scored
     nats: np.ndarray  # (M,) float64
 
     @property
     def loss(self) -> TokenLoss:
-        """Summed in float64."""
+        """The total loss, summed in float64."""
         return TokenLoss(float(self.nats.sum()), len(self.nats))
 
 
@@ -102,34 +101,41 @@ def evaluate(
     pseudo: bool = False,
     advance: Callable[[int], None] = lambda windows: None,
 ) -> Scores:
-    """Score the windows of a split; no logits are kept.
+    """Score the windows of a split, without keeping logits.
 
     Args:
-        network: in whatever mode; it is left in evaluation mode.
-        batches: the split, and what is asked of it.
-        hardware: how many windows go at once.
-        windows: what to read and what to score.
-        draw: which of the frozen draws of masks (mlm).
-        pseudo: hide each token once, alone, instead (mlm).
-        advance: hears how many more windows are done.
+        network: the model; left in evaluation mode.
+        batches: the split, with its tokenizer and objective.
+        hardware: the device, and the number of windows at once.
+        windows: the windows to read, and what to score in each.
+        draw: the number of the fixed draw of masks (mlm).
+        pseudo: hide every token once, alone, instead (mlm).
+        advance: called with the number of newly scored windows.
+
+    Raises:
+        UserError: `pseudo` under FSDP.
     """
     if pseudo and network.strategy is Strategy.fsdp:
-        raise UserError("evaluation.pseudo can't be done by hardware=fsdp; use hardware=ddp.")
-    network.compute.eval()
+        raise UserError(
+            "evaluation.pseudo is true, which hardware=fsdp does not support; use hardware=ddp."
+        )
+    network.compute_model.eval()
     process_group = hardware.process_group
     groups = list(_by_length(windows, 1 if pseudo else hardware.micro_batch_size))
-    found: list[tuple[np.ndarray, ...]] = []
-    for first in range(0, len(groups), process_group.size):  # every process takes part in each pass
+    parts: list[tuple[np.ndarray, ...]] = []
+    for first in range(0, len(groups), process_group.size):
         mine = first + process_group.rank
+        # Every rank takes part in each forward pass; one without a group left discards its scores.
         group = groups[min(mine, len(groups) - 1)]
-        scored = hardware.fit(
+        scored = hardware.halve_on_oom(
             partial(_score, network, batches, hardware, windows, group, draw, pseudo)
         )
-        found.append(scored if mine < len(groups) else tuple(some[:0] for some in scored))
+        parts.append(scored if mine < len(groups) else tuple(array[:0] for array in scored))
         advance(len(group) * process_group.size)
-    together = (process_group.gather(np.concatenate(some)) for some in zip(*found, strict=True))
-    positions, numbers, nats = together
-    order = np.argsort(positions, kind="stable")  # as one process finds them
+    positions, numbers, nats = (
+        process_group.gather(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)
+    )
+    order = np.argsort(positions, kind="stable")  # the order in which one process scores them
     return Scores(positions[order], numbers[order], nats[order])
 
 
@@ -142,28 +148,30 @@ def _score(
     draw: int,
     pseudo: bool,
 ) -> tuple[np.ndarray, ...]:
-    """Positions, windows and nats of what some windows of equal length score."""
+    """Return positions, windows and nats of the targets of a group of windows of equal length."""
     starts, size = windows.starts[group], int((windows.ends - windows.starts)[group[0]])
     blocks = read_windows(batches.blocks.stream, starts, size)
     if pseudo:
         batch = batches.objective.one_by_one(blocks[0], batches.tokenizer)
         group, starts = group.repeat(len(batch.inputs)), starts.repeat(len(batch.inputs))
     else:
-        dice = [block_rng(MASK_SEED + draw, 0, int(number)) for number in group]
-        batch = batches.objective.batch(blocks, batches.tokenizer, dice)
-    parts = batch.split(hardware.micro_batch_size)
-    nats = torch.cat([target_nats(network.compute, network.head, part).cpu() for part in parts])
-    places = starts[:, None] + np.arange(size) + batches.objective.target_shift  # (B, T)
-    counted = (batch.targets != IGNORED).numpy() & (places >= windows.scored[group][:, None])
-    rows = np.broadcast_to(group[:, None], places.shape)
-    return places[counted], rows[counted], nats.double().numpy()[counted]
+        generators = [block_rng(MASK_SEED + draw, 0, int(number)) for number in group]
+        batch = batches.objective.batch(blocks, batches.tokenizer, generators)
+    micro_batches = batch.split(hardware.micro_batch_size)
+    nats = torch.cat(
+        [target_nats(network.compute_model, network.head, part).cpu() for part in micro_batches]
+    )
+    positions = starts[:, None] + np.arange(size) + batches.objective.target_shift  # (B, T)
+    scored = (batch.targets != IGNORED).numpy() & (positions >= windows.scored[group][:, None])
+    numbers = np.broadcast_to(group[:, None], positions.shape)
+    return positions[scored], numbers[scored], nats.double().numpy()[scored]
 
 
 def _by_length(windows: Windows, size: int) -> Iterator[np.ndarray]:
-    """Numbers of up to `size` windows of equal length: only the last can be shorter."""
+    """Yield the numbers of up to `size` windows of equal length; only the last may be shorter."""
     lengths = windows.ends - windows.starts
-    whole = int((lengths == lengths[0]).sum())
-    for first in range(0, whole, size):
-        yield np.arange(first, min(first + size, whole))
-    for number in range(whole, len(windows)):
+    full = int((lengths == lengths[0]).sum())
+    for first in range(0, full, size):
+        yield np.arange(first, min(first + size, full))
+    for number in range(full, len(windows)):
         yield np.array([number])

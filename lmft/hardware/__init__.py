@@ -1,4 +1,4 @@
-"""The machine: devices, processes, memory, and how fast it multiplies matrices.
+"""Devices, processes, memory and peak throughput of the machine.
 
-Hardware may change speed, never the numbers.
+Hardware settings may change the speed of a run, never its results.
 """

@@ -1,4 +1,4 @@
-"""Where a run computes: what may change its speed, but not what it learns."""
+"""The hardware of a run: device, precision, micro-batch size and process group."""
 
 import gc
 import logging
@@ -11,7 +11,7 @@ import torch
 
 from lmft.config.schema import AUTO, HardwareConfig, Precision, Strategy
 from lmft.errors import LESS_MEMORY, Fault, UserError, is_out_of_memory
-from lmft.hardware.process_group import ProcessGroup, join
+from lmft.hardware.process_group import ProcessGroup, join_process_group
 from lmft.hardware.ranks import is_distributed
 
 logger = logging.getLogger(__name__)
@@ -22,55 +22,58 @@ DTYPES = {
     Precision.bf16: torch.bfloat16,
     Precision.fp16: torch.float16,
 }
-
 T = TypeVar("T")
 
 
 @dataclass
 class Hardware:
-    """What `HardwareConfig` comes to on this machine."""
+    """A `HardwareConfig` with all choices resolved for this machine."""
 
     device: torch.device
-    precision: Precision  # never auto
+    precision: Precision  # not auto
     micro_batch_size: int  # blocks in memory at once
     compile: bool
     checkpoint_activations: bool
     strategy: Strategy = Strategy.none
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
-    adapts: bool = False  # micro_batch_size=auto: it is halved until it fits in memory
+    auto_micro_batch_size: bool = False  # halve micro_batch_size until it fits in memory
 
     @property
     def dtype(self) -> torch.dtype:
-        """Of the weights that compute, and of what they make."""
+        """The dtype of the weights and activations in the forward and backward pass."""
         return DTYPES[self.precision]
 
-    def fit(self, work: Callable[[], T], clear: Callable[[], None] = lambda: None) -> T:
-        """What `work` gives; where memory runs out and the size adapts, of half as many blocks.
+    def halve_on_oom(
+        self, attempt: Callable[[], T], clean_up: Callable[[], None] = lambda: None
+    ) -> T:
+        """Run `attempt` and return its result; on out of memory halve `micro_batch_size` and retry.
+
+        Only `auto_micro_batch_size` allows a retry.
 
         Args:
-            work: reads `micro_batch_size`, and begins anew each time.
-            clear: removes what it left behind when it could not end.
+            attempt: reads `micro_batch_size` and starts from scratch on each call.
+            clean_up: removes what a failed attempt left behind.
 
         Raises:
-            Fault: it does not fit.
+            Fault: it does not fit in memory.
         """
         while True:
             size = self.micro_batch_size
             try:
-                return work()
+                return attempt()
             except Exception as error:
                 if not is_out_of_memory(error):
                     raise
-                if not self.adapts or size == 1:
+                if not self.auto_micro_batch_size or size == 1:
                     raise self._too_large() from error
-            # Only here are the error and all that its frames held gone, but for cycles.
-            clear()
+            # Outside the except block, so that the error and its frames hold no tensors any more.
+            clean_up()
             gc.collect()
             if self.device.type == "cuda":
                 torch.cuda.empty_cache()
             self.micro_batch_size = size // 2
             logger.warning(
-                "Memory ran out with %d blocks at once; going on as with "
+                "Memory ran out with %d blocks at once; retrying with "
                 "hardware.micro_batch_size=%d.",
                 size,
                 self.micro_batch_size,
@@ -79,36 +82,41 @@ class Hardware:
     def _too_large(self) -> Fault:
         blocks = f"hardware.micro_batch_size={self.micro_batch_size}"
         if self.micro_batch_size == 1:
-            return Fault(f"Memory ran out on {self.device} even with {blocks}; lower {LESS_MEMORY}")
+            return Fault(
+                f"Memory ran out on {self.device} even with {blocks}; lower {LESS_MEMORY}."
+            )
         auto = "" if self.process_group.size > 1 else " (auto finds what fits)"
         return Fault(
-            f"Memory ran out on {self.device} with {blocks}; lower that{auto} or {LESS_MEMORY}"
+            f"Memory ran out on {self.device} with {blocks}; lower that{auto} or {LESS_MEMORY}."
         )
 
     def describe(self) -> str:
-        """The device and precision, for a person."""
+        """Return a readable description of the device, the precision and the processes."""
         if self.device.type == "cuda":
             name = torch.cuda.get_device_name(self.device)
         else:
             name = f"{self.device} ({torch.get_num_threads()} threads)"
-        process_group = (
+        processes = (
             f", {self.process_group.size} processes, {self.strategy.value}"
             if self.process_group.size > 1
             else ""
         )
-        return f"{name}, {self.precision.value}{process_group}"
+        return f"{name}, {self.precision.value}{processes}"
 
 
-def find_hardware(config: HardwareConfig, batch_size: int, kept: str | None = None) -> Hardware:
-    """The hardware that `config` asks for.
+def find_hardware(
+    config: HardwareConfig, batch_size: int, saved_precision: str | None = None
+) -> Hardware:
+    """Resolve `config` for this machine.
 
     Args:
         config: the knobs.
-        batch_size: blocks of an optimizer step, which micro_batch_size=auto tries first.
-        kept: what precision=auto came to when the run first started, perhaps on another device.
+        batch_size: blocks per optimizer step, which micro_batch_size=auto tries first.
+        saved_precision: what precision=auto resolved to at the first start of a resumed run,
+            perhaps on another device.
 
     Raises:
-        UserError: torch does not find it here.
+        UserError: this machine lacks the device, or it does not support the precision.
     """
     process_group = find_process_group(config)
     device = find_device(config.device)
@@ -117,11 +125,11 @@ def find_hardware(config: HardwareConfig, batch_size: int, kept: str | None = No
         torch.cuda.set_device(device)
     precision = config.precision
     if precision is Precision.auto:
-        precision = Precision(kept or ("bf16" if has_bf16(device) else "fp32"))
+        precision = Precision(saved_precision or ("bf16" if has_bf16(device) else "fp32"))
         if precision is Precision.bf16 and not has_bf16(device):
             raise UserError(
-                f"This run was started in bf16, which hardware.device={device} does not compute "
-                "here; go on where it does, or start anew with fresh=true."
+                f"This run was started in bf16, which hardware.device={device} does not support; "
+                "resume it on a device that does, or start it over with fresh=true."
             )
     return Hardware(
         device,
@@ -131,28 +139,32 @@ def find_hardware(config: HardwareConfig, batch_size: int, kept: str | None = No
         config.checkpoint_activations,
         config.strategy if process_group.size > 1 else Strategy.none,
         process_group,
-        adapts=config.micro_batch_size == AUTO,
+        auto_micro_batch_size=config.micro_batch_size == AUTO,
     )
 
 
 def find_process_group(config: HardwareConfig) -> ProcessGroup:
-    """The processes that share the run, this one among them.
+    """Return the process group of this run; a group of one where hardware.strategy is none.
 
     Raises:
-        UserError: they were started for something else.
+        UserError: torchrun started several processes, but the config is for one.
     """
     if config.strategy is Strategy.none:
         if is_distributed():
             raise UserError(
-                f"torchrun started {os.environ['WORLD_SIZE']} processes, but this run is one "
-                "process's; add hardware=ddp or hardware=fsdp."
+                f"torchrun started {os.environ['WORLD_SIZE']} processes, but this run uses one; "
+                "add hardware=ddp or hardware=fsdp."
             )
         return ProcessGroup()
-    return join()
+    return join_process_group()
 
 
 def find_device(name: str) -> torch.device:
-    """The device called `name`."""
+    """Return the device called `name`: auto, cpu, mps, cuda or cuda:N.
+
+    Raises:
+        UserError: torch does not find it.
+    """
     counts = {
         "cuda": torch.cuda.device_count() if torch.cuda.is_available() else 0,
         "mps": int(torch.backends.mps.is_available()),
@@ -164,15 +176,15 @@ def find_device(name: str) -> torch.device:
     if kind not in counts or (index and not index.isdigit()):
         raise UserError(f"hardware.device is {name!r}; choose auto, {', '.join(counts)} or cuda:1.")
     if int(index or 0) >= counts[kind]:
-        found = f"{counts[kind]} of them" if counts[kind] else "none"
+        available = f"{counts[kind]} of them" if counts[kind] else "none"
         raise UserError(
-            f"hardware.device is {name!r}, but torch finds {found} here; try hardware=cpu."
+            f"hardware.device is {name!r}, but torch finds {available} here; try hardware=cpu."
         )
     return torch.device(name)
 
 
 def has_bf16(device: torch.device) -> bool:
-    """Whether `device` computes bf16 natively, not by emulation."""
+    """Check whether `device` supports bf16 natively, without emulation."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     if device.type == "cpu":

@@ -1,4 +1,4 @@
-"""How processes share out a model's weights, and add up the gradients of their shares."""
+"""FSDP2: shard a model's weights over processes and reduce their gradients."""
 
 from typing import Any
 
@@ -15,45 +15,49 @@ from lmft.hardware.device import Hardware
 
 
 def shard(model: PreTrainedModel, hardware: Hardware) -> None:
-    """Share out the weights over all processes, layer by layer (FSDP2).
+    """Shard the weights over all processes, layer by layer.
 
     Raises:
-        UserError: transformers does not say what the model's layers are.
+        UserError: transformers does not name the layer classes of the model.
     """
     if not model._no_split_modules:
         raise UserError(
-            f"transformers does not say what the layers of {type(model).__name__} are, so "
-            "hardware=fsdp can't share it out; use hardware=ddp."
+            f"transformers does not name the layers of {type(model).__name__}, so hardware=fsdp "
+            "can't shard it; use hardware=ddp."
         )
-    narrow = None if hardware.dtype is torch.float32 else hardware.dtype
-    policy = MixedPrecisionPolicy(param_dtype=narrow, reduce_dtype=torch.float32)
+    low_precision = None if hardware.dtype is torch.float32 else hardware.dtype
+    policy = MixedPrecisionPolicy(param_dtype=low_precision, reduce_dtype=torch.float32)
     mesh = init_device_mesh(hardware.device.type, (hardware.process_group.size,))
-    for part in (*find_layers(model), model):
-        fully_shard(part, mesh=mesh, mp_policy=policy)
+    for module in (*find_layers(model), model):
+        fully_shard(module, mesh=mesh, mp_policy=policy)
     if hardware.device.type == "cpu":
-        for part in model.modules():
-            if isinstance(part, FSDPModule):
-                part.set_custom_reduce_scatter(ReduceInPlace())
+        for module in model.modules():
+            if isinstance(module, FSDPModule):
+                module.set_custom_reduce_scatter(ReduceInPlace())
 
 
 def find_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """What FSDP gathers part by part; embeddings, perhaps tied to the head, stay with the model."""
+    """Return the modules to shard separately.
+
+    A module that contains the input embeddings, which may be tied to the head, is not among them.
+    """
     names, tied = set(model._no_split_modules or ()), model.get_input_embeddings().weight
     return [
-        part
-        for part in model.modules()
-        if type(part).__name__ in names and all(tied is not weight for weight in part.parameters())
+        module
+        for module in model.modules()
+        if type(module).__name__ in names
+        and all(tied is not weight for weight in module.parameters())
     ]
 
 
 class ReduceInPlace(ReduceScatter):
-    """Each process gets the sum of its piece alone; on a CPU.
+    """Reduce-scatter for the CPU that reduces each rank's shard to that rank only.
 
-    Gloo's own way sums a copy of everything, everywhere: twice the memory and twice the traffic.
+    Gloo's own implementation all-reduces a copy of the whole tensor: twice the memory and traffic.
     """
 
     def allocate(self, size: Any, *, dtype: torch.dtype, device: torch.device) -> Tensor:
-        """Room for gradients."""
+        """Allocate a buffer for gradients."""
         return torch.empty(size, dtype=dtype, device=device)
 
     def __call__(
@@ -64,10 +68,10 @@ class ReduceInPlace(ReduceScatter):
         op: Any,
         async_op: bool = False,
     ) -> None:
-        """Reduce `input_tensor` (N,), which is used up, into `output_tensor` (N / processes,)."""
-        pieces = input_tensor.chunk(group.size())
-        for rank, piece in enumerate(pieces):
-            dist.reduce(piece, group_dst=rank, group=group)
-        output_tensor.copy_(pieces[group.rank()])
+        """Reduce `input_tensor` (N,), overwriting it, into `output_tensor` (N / processes,)."""
+        shards = input_tensor.chunk(group.size())
+        for rank, shard_of_rank in enumerate(shards):
+            dist.reduce(shard_of_rank, group_dst=rank, group=group)
+        output_tensor.copy_(shards[group.rank()])
         if op == dist.ReduceOp.AVG:
             output_tensor /= group.size()

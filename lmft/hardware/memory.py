@@ -1,31 +1,31 @@
-"""Used and free memory of the device that computes."""
+"""Used and free memory of the device, in bytes."""
 
 import psutil
 import torch
 
 
-def start_count(device: torch.device) -> None:
-    """Let `used_memory` begin with what is used now; on a CPU freed memory is kept anyway."""
+def reset_used_memory(device: torch.device) -> None:
+    """Reset the peak that `used_memory` reports on a GPU; on a CPU there is nothing to reset."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
 
 
 def used_memory(device: torch.device) -> int:
-    """Bytes that this process has used at the highest: on a GPU, of tensors alone."""
+    """Return the peak memory of tensors on a GPU, the resident memory of this process on a CPU."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     return int(psutil.Process().memory_info().rss)
 
 
 def free_memory(device: torch.device) -> int:
-    """Bytes that this process could still take."""
+    """Return the memory that is available to this process."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[0]
     return int(psutil.virtual_memory().available)
 
 
-def memory_for_each(device: torch.device, processes: int) -> int:
-    """Bytes there are for each of `processes`; on GPUs, each has one of its own."""
+def memory_per_process(device: torch.device, processes: int) -> int:
+    """Return the total memory for each of `processes`: of its own GPU, or an equal share of RAM."""
     if device.type == "cuda":
         return torch.cuda.mem_get_info(device)[1]
     return int(psutil.virtual_memory().total) // processes

@@ -1,7 +1,7 @@
-"""How many operations a training step needs, and how many the device could do in that time.
+"""Model FLOPs utilization (MFU): the FLOPs of a training step over what the hardware could do.
 
-Both count the additions and multiplications of matrix products alone; all else is little beside
-them, or not arithmetic.
+Only matrix products are counted, in the model and in the measured peak throughput; everything else
+is small next to them, or not arithmetic.
 """
 
 import time
@@ -16,107 +16,108 @@ from transformers.pytorch_utils import Conv1D
 from lmft.hardware.device import Hardware
 from lmft.objective import Batch
 
-SMALLEST, LARGEST = 512, 8192  # rows and columns of the matrices that are multiplied
-
-LONG_ENOUGH = 0.005  # seconds a product must take, so that starting it does not count
-
-TRIES = 3
+MIN_SIZE, MAX_SIZE = 512, 8192  # rows and columns of the matrices that are multiplied
+MIN_SECONDS = 0.005  # of a product, so that the time to launch it does not matter
+REPETITIONS = 3
 
 
 @dataclass(frozen=True)
-class Limit:
-    """What the device's matrix products allow at best for one model."""
+class FlopsEstimate:
+    """FLOPs of a model and the peak throughput of the hardware that it runs on."""
 
-    rate: float  # operations a second
-    body: int  # weights in matrix products, each used for every token
-    head: int  # weights of the map to logits, used for every target
-    attention: float  # operations for each pair of a query and a key
+    peak: float  # FLOP/s of matrix products, over all processes
+    body_weights: int  # in matrix products, used once per token
+    head_weights: int  # of the LM head, used once per target
+    attention_flops: float  # per pair of a query and a key
 
-    def operations(self, parts: list[Batch]) -> float:
-        """Of the forward and backward pass over a batch.
+    def flops(self, parts: list[Batch]) -> float:
+        """Return the FLOPs of the forward and backward pass over a batch.
 
-        6 for each weight and token (Kaplan et al. 2020, section 2.1: 2 forward, 4 backward), and
-        12 * layers * width of all heads for each pair of tokens in a block, half of them where a
-        token sees only those before it (Chowdhery et al. 2022, appendix B, which takes all). A
-        looked-up embedding is no product. What an implementation computes twice counts once, and
-        so does a layer that a model goes through several times (ALBERT); experts of which only a
-        few serve a token are left out.
+        6 per weight and token (Kaplan et al. 2020, section 2.1: 2 forward, 4 backward), plus
+        12 * layers * heads * head size per pair of tokens in a block (Chowdhery et al. 2022,
+        appendix B). With causal attention half of the pairs count; that paper counts all.
+        Embedding lookups are no products. Recomputed operations count once, and so do layers that
+        share weights (ALBERT) and experts of which only some see a token.
         """
         total = 0.0
         for part in parts:
             blocks, size = part.inputs.shape
-            total += 6 * (self.body * blocks * size + self.head * part.num_targets)
-            total += self.attention * blocks * size**2
+            total += 6 * (self.body_weights * blocks * size + self.head_weights * part.num_targets)
+            total += self.attention_flops * blocks * size**2
         return total
 
-    def share(self, parts: list[Batch], seconds: float) -> float:
-        """The share of the limit that a step over `parts` reached; 1 is all of it.
+    def mfu(self, parts: list[Batch], seconds: float) -> float:
+        """Return the MFU of a step over `parts`: 1 is the peak throughput.
 
-        It passes 1 only if the device was slowed down while its rate was measured.
+        It exceeds 1 only if the hardware was slower while its peak was measured.
         """
-        return self.operations(parts) / seconds / self.rate
+        return self.flops(parts) / seconds / self.peak
 
 
-def find_limit(model: PreTrainedModel, hardware: Hardware, causal: bool) -> Limit:
-    """The limit for `model` on `hardware`.
+def estimate_flops(model: PreTrainedModel, hardware: Hardware, causal: bool) -> FlopsEstimate:
+    """Count the FLOPs of `model` and measure the peak throughput of `hardware`.
 
     Args:
-        model: that trains.
-        hardware: where, and in which precision.
-        causal: whether a token sees only those before it.
+        model: the model to train.
+        hardware: device, precision and number of processes.
+        causal: whether a token attends only to those before it.
     """
     head = getattr(model.get_output_embeddings(), "weight", None)
-    maps = (module for module in model.modules() if isinstance(module, nn.Linear | Conv1D))
-    return Limit(
-        rate=matrix_product_rate(hardware.device, hardware.dtype) * hardware.process_group.size,
-        body=sum(some.weight.numel() for some in maps if some.weight is not head),
-        head=0 if head is None else head.numel(),
-        attention=attention_operations(model) / (2 if causal else 1),
+    layers = (module for module in model.modules() if isinstance(module, nn.Linear | Conv1D))
+    peak = measure_peak_throughput(hardware.device, hardware.dtype)
+    return FlopsEstimate(
+        peak=peak * hardware.process_group.size,
+        body_weights=sum(layer.weight.numel() for layer in layers if layer.weight is not head),
+        head_weights=0 if head is None else head.numel(),
+        attention_flops=attention_flops_per_pair(model) / (2 if causal else 1),
     )
 
 
-def attention_operations(model: PreTrainedModel) -> float:
-    """Forward and backward, for each pair of a query and a key: 4 products of heads * size each."""
+def attention_flops_per_pair(model: PreTrainedModel) -> float:
+    """Return the FLOPs of forward and backward per pair of a query and a key, in all layers.
+
+    12 * layers * heads * head size: 2 products forward and 4 backward, with 2 FLOPs per element.
+    """
     config = model.config.get_text_config()
     heads = getattr(config, "num_attention_heads", None)
-    if not heads:  # it has no attention, as in Mamba
+    if not heads:  # a model without attention, such as Mamba
         return 0.0
     size = getattr(config, "head_dim", None) or config.hidden_size // heads
     return float(12 * config.num_hidden_layers * heads * size)
 
 
 @cache
-def matrix_product_rate(device: torch.device, dtype: torch.dtype) -> float:
-    """Operations a second in a product of square matrices, measured once in a process.
+def measure_peak_throughput(device: torch.device, dtype: torch.dtype) -> float:
+    """Measure the FLOP/s of a product of square matrices, once per process.
 
-    The matrices grow until a product takes long enough. It takes some 0.05 s on two cores, and
-    draws no random number.
+    The matrices grow until a product takes `MIN_SECONDS`. It takes about 0.05 s on two cores and
+    draws no random numbers.
     """
-    size, rate = SMALLEST, 0.0
+    size, peak = MIN_SIZE, 0.0
     while True:
-        seconds = product_seconds(size, device, dtype)
-        rate = max(rate, 2 * size**3 / seconds)
-        if seconds >= LONG_ENOUGH or size == LARGEST:
-            return rate
+        seconds = time_matrix_product(size, device, dtype)
+        peak = max(peak, 2 * size**3 / seconds)
+        if seconds >= MIN_SECONDS or size == MAX_SIZE:
+            return peak
         size *= 2
 
 
 @torch.no_grad()
-def product_seconds(size: int, device: torch.device, dtype: torch.dtype) -> float:
-    """The shortest of a few products of two (size, size) matrices."""
-    # Of many values: a GPU multiplies equal ones more quickly than any real ones.
+def time_matrix_product(size: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Return the shortest time, in seconds, of a few products of two (size, size) matrices."""
+    # Different values: a GPU multiplies constant matrices faster than real ones.
     matrix = torch.linspace(-1, 1, size**2, device=device).view(size, size).to(dtype)
     best = float("inf")
-    for _ in range(TRIES):
-        wait_for(device)
+    for _ in range(REPETITIONS):
+        synchronize(device)
         started = time.perf_counter()
         torch.mm(matrix, matrix)
-        wait_for(device)
+        synchronize(device)
         best = min(best, time.perf_counter() - started)
     return best
 
 
-def wait_for(device: torch.device) -> None:
-    """Until `device` has done what it was given."""
+def synchronize(device: torch.device) -> None:
+    """Wait until `device` has finished all queued work."""
     if device.type != "cpu":
         torch.accelerator.synchronize(device)

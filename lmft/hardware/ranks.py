@@ -1,34 +1,29 @@
-"""Ranks and process counts, from torchrun's environment variables; torch is not imported."""
+"""Ranks and process counts from torchrun's environment variables, without importing torch."""
 
 import os
-from typing import TYPE_CHECKING
 
 from lmft.config.schema import HardwareConfig, Strategy
 from lmft.errors import UserError
 
-if TYPE_CHECKING:
-    pass
-
-LOCAL = "127.0.0.1"
-
-STORE = "LMFT_STORE"  # the port of the store of processes that lmft itself started
+LOCALHOST = "127.0.0.1"
+STORE_PORT = "LMFT_STORE"  # variable with the TCPStore's port, where lmft started the processes
 
 
 def is_distributed() -> bool:
-    """Whether torchrun started this process beside others."""
+    """Check whether this process is one of several of a process group."""
     return int(os.environ.get("WORLD_SIZE", 1)) > 1 and "RANK" in os.environ
 
 
 def is_rank_zero() -> bool:
-    """Whether this process composes the config: of a team, the first."""
+    """Check whether this process has rank 0, which composes the config."""
     return not is_distributed() or os.environ["RANK"] == "0"
 
 
 def count_processes(hardware: HardwareConfig) -> int:
-    """How many processes of this machine the run is to be started in; 1 if this one is enough.
+    """Return how many processes to start on this machine; 1 if this one is enough.
 
     Raises:
-        UserError: nothing says how many, or torchrun another number.
+        UserError: the number is unknown, or differs from what torchrun started.
     """
     if hardware.strategy is Strategy.none:
         return 1
@@ -46,16 +41,19 @@ def count_processes(hardware: HardwareConfig) -> int:
 
     if not torch.cuda.is_available():
         raise UserError(
-            f"hardware={hardware.strategy.value} needs to know how many processes; set "
-            "hardware.processes=2, or start it by torchrun."
+            f"hardware={hardware.strategy.value} needs a number of processes; set "
+            "hardware.processes=2, or start the run with torchrun."
         )
     return torch.cuda.device_count()
 
 
 def share_cores(processes: int) -> None:
-    """Processes side by side on one machine get equal shares; a number that the user set holds.
+    """Set OMP_NUM_THREADS to an equal share of the cores, unless the user has set it.
 
-    Torch reads it when it is imported.
+    torch reads it when it is imported.
+
+    Args:
+        processes: that run at the same time on this machine; -1: one for each core.
     """
     cores = os.cpu_count() or 1
     threads = max(1, cores // (cores if processes < 0 else processes))

@@ -1,4 +1,4 @@
 """The model: loading and saving weights, the LM head, the loss, mixed precision.
 
-`kernels/` holds faster and leaner replacements of single layers.
+`kernels/` holds replacements of single layers that are faster or need less memory.
 """

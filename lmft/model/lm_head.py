@@ -1,7 +1,7 @@
-"""A model's head: the linear map from its last hidden states to logits.
+"""The LM head: the linear map from a model's last hidden states to logits.
 
-The logits of a batch are by far the largest tensor of a step. Knowing the head, the loss need never
-hold more than a chunk of them.
+The logits of a batch are by far the largest tensor of a training step. With the head at hand, the
+loss can compute them chunk by chunk.
 """
 
 from collections.abc import Iterator
@@ -23,8 +23,8 @@ class Head:
     scale: float
     softcap: float | None
 
-    def finish(self, logits: Tensor) -> Tensor:
-        """What comes after the linear map."""
+    def scale_and_cap(self, logits: Tensor) -> Tensor:
+        """Apply scale and softcap to the output of the linear map."""
         if self.scale != 1.0:
             logits = logits * self.scale
         if self.softcap is not None:
@@ -33,10 +33,9 @@ class Head:
 
 
 def find_head(model: PreTrainedModel) -> Head | None:
-    """The model's head; None where it does more than is known here.
+    """Return the model's head; None if a `Head` does not reproduce the model's logits.
 
-    Whether it is understood is not believed but tried: on a few tokens, its logits must be the
-    model's own.
+    This is verified by a forward pass over a few tokens.
     """
     linear = model.get_output_embeddings()
     if type(linear) is not nn.Linear:
@@ -46,36 +45,36 @@ def find_head(model: PreTrainedModel) -> Head | None:
     scale /= getattr(config, "logits_scaling", None) or 1.0  # Granite
     softcap = getattr(config, "final_logit_softcapping", None)  # Gemma
     head = Head(linear, scale, softcap)
-    return head if _is_whole(head, model) else None
+    return head if _reproduces_logits(head, model) else None
 
 
 @torch.no_grad()
-def _is_whole(head: Head, model: PreTrainedModel) -> bool:
+def _reproduces_logits(head: Head, model: PreTrainedModel) -> bool:
     was_training = model.training
     model.eval()
     size = model.config.get_text_config().vocab_size
     ids = (torch.arange(PROBE_TOKENS, device=model.device) % size)[None]  # (1, T)
     expected = model(input_ids=ids, use_cache=False).logits
-    with without_head(head.linear) as caught:
+    with capture_hidden_states(head.linear) as captured:
         model(input_ids=ids, use_cache=False)
     model.train(was_training)
-    if len(caught) != 1:
+    if len(captured) != 1:
         return False
-    logits = head.finish(head.linear(caught[0]))
+    logits = head.scale_and_cap(head.linear(captured[0]))
     return logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-4, atol=1e-5)
 
 
 @contextmanager
-def without_head(linear: nn.Linear) -> Iterator[list[Tensor]]:
-    """Inside, the model stops before its head; its hidden states (B, T, H) go to the list."""
-    caught: list[Tensor] = []
+def capture_hidden_states(linear: nn.Linear) -> Iterator[list[Tensor]]:
+    """Skip the head's linear map inside; append its input (B, T, H) to the yielded list."""
+    captured: list[Tensor] = []
 
-    def catch(hidden: Tensor) -> Tensor:
-        caught.append(hidden)
-        return hidden[..., :1].clone()  # in place of logits; nobody looks
+    def capture(hidden: Tensor) -> Tensor:
+        captured.append(hidden)
+        return hidden[..., :1].clone()  # stands in for logits that nobody reads
 
-    linear.forward = catch  # type: ignore[method-assign, assignment]
+    linear.forward = capture  # type: ignore[method-assign, assignment]
     try:
-        yield caught
+        yield captured
     finally:
         del linear.forward

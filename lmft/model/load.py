@@ -1,4 +1,4 @@
-"""Models: pretrained or from scratch, and checked against their objective."""
+"""Load a model, pretrained or from scratch, and check it against its objective."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils.logging import disable_progress_bar, set_verbosity_error
+from transformers.utils import logging
 
 from lmft.config.schema import ModelConfig
 from lmft.errors import UserError, did_you_mean, is_out_of_memory
@@ -15,33 +15,39 @@ from lmft.model.weights import load_pretrained
 from lmft.objective import Objective
 from lmft.storage.hub import hub_errors, pinned_revision
 
-disable_progress_bar()  # of reading and writing weights, which takes a moment
 
-set_verbosity_error()  # what a user must know, we say ourselves
+def silence_transformers() -> None:
+    """Turn off transformers' progress bars and warnings; lmft reports itself what matters.
+
+    Call this before transformers loads a tokenizer or a model.
+    """
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def load_model(
     config: ModelConfig, objective: Objective, tokenizer: PreTrainedTokenizerBase, seed: int
 ) -> PreTrainedModel:
-    """The model under the head that the objective trains, in fp32, on the CPU.
+    """Load the model with the head that the objective trains, in fp32, on the CPU.
 
     New weights are drawn from `seed`.
 
     Raises:
-        UserError: the model can't be had, or does not suit the objective or the tokenizer.
+        UserError: the model can't be loaded, or does not fit the objective or the tokenizer.
     """
+    silence_transformers()
     architecture = _architecture(config, tokenizer)
     if len(tokenizer) > architecture.vocab_size:
         knob = "model.name" if config.tokenizer is None else "model.tokenizer"
         raise UserError(
             f"{knob}={config.tokenizer or config.name} has a tokenizer of {len(tokenizer)} "
             f"entries, but the model only {architecture.vocab_size}; set model.tokenizer to the "
-            "one that it was trained with."
+            "one that the model was trained with."
         )
     torch.manual_seed(seed)
     try:
         if config.from_scratch:
-            with built_as_told(config):
+            with model_errors(config):
                 model = objective.auto_model.from_config(
                     architecture, dtype=torch.float32, trust_remote_code=config.trust_remote_code
                 )
@@ -52,16 +58,15 @@ def load_model(
             raise
         raise UserError(
             f"model={config.label or config.name} ({architecture.model_type}) has no head for the "
-            "objective; "
-            "choose objective=clm for causal models, objective=mlm for masked ones."
+            "objective; choose objective=clm for causal models, objective=mlm for masked ones."
         ) from error
-    with built_as_told(config):
+    with model_errors(config):
         sees_future = objective.target_shift > 0 and sees_future_tokens(model)
     if sees_future:
         raise UserError(
-            "objective=clm needs a model that reads left to right, but model="
-            f"{config.label or config.name} ({architecture.model_type}) sees ahead; choose "
-            "objective=mlm, or a causal model such as model=gpt2."
+            "objective=clm needs a causal model, but the predictions of model="
+            f"{config.label or config.name} ({architecture.model_type}) depend on later tokens; "
+            "choose objective=mlm, or a causal model such as model=gpt2."
         )
     loaded: PreTrainedModel = model
     return loaded
@@ -70,7 +75,7 @@ def load_model(
 def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> PreTrainedConfig:
     if config.name is None:
         assert config.architecture is not None
-        with built_as_told(config):
+        with model_errors(config):
             architecture = AutoConfig.for_model(**config.architecture)
     else:
         with hub_errors(f"model {config.name!r}"):
@@ -80,9 +85,9 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
             )
     changes: dict[str, Any] = {}
     if config.from_scratch and config.tokenizer is not None:
-        changes = {"vocab_size": len(tokenizer), **_special_ids(tokenizer)}
+        changes = {"vocab_size": len(tokenizer), **_special_token_ids(tokenizer)}
     if config.dropout is not None:
-        changes |= dict.fromkeys(_dropouts(architecture), config.dropout)
+        changes |= dict.fromkeys(_dropout_settings(architecture), config.dropout)
     changes |= config.config or {}
     for key, value in changes.items():
         if not hasattr(architecture, key):
@@ -99,35 +104,35 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
 
 
 @contextmanager
-def built_as_told(config: ModelConfig) -> Iterator[None]:
-    """Inside, a model is made from `config`; what its parts refuse is told in one sentence.
+def model_errors(config: ModelConfig) -> Iterator[None]:
+    """Turn any error raised inside, where a model is built from `config`, into a UserError.
 
     Raises:
-        UserError: no model can be made of its values.
+        UserError: no model can be built from these values.
     """
     try:
         yield
     except UserError:
         raise
-    except Exception as error:  # of whatever kind: the values go to code of many authors
+    except Exception as error:  # of any type: each model has code of its own
         if is_out_of_memory(error) or "Unrecognized configuration class" in str(error):
             raise
         reason = (str(error).strip() or "no reason given").splitlines()[0][:200].rstrip(".")
-        knobs = {name: getattr(config, name) for name in ("name", "architecture", "config")}
-        told = " and ".join(f"model.{name}={value}" for name, value in knobs.items() if value)
+        values = {name: getattr(config, name) for name in ("name", "architecture", "config")}
+        knobs = " and ".join(f"model.{name}={value}" for name, value in values.items() if value)
         raise UserError(
-            f"No model can be made of {told} ({type(error).__name__}: {reason}); change it."
+            f"No model can be built from {knobs} ({type(error).__name__}: {reason}); change it."
         ) from error
 
 
-def _special_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
+def _special_token_ids(tokenizer: PreTrainedTokenizerBase) -> dict[str, int | None]:
     return {
         f"{kind}_token_id": getattr(tokenizer, f"{kind}_token_id") for kind in ("bos", "eos", "pad")
     }
 
 
-def _dropouts(architecture: PreTrainedConfig) -> list[str]:
-    """The config's names for dropout rates: resid_pdrop, attention_dropout and their like."""
+def _dropout_settings(architecture: PreTrainedConfig) -> list[str]:
+    """Return the names of the config's dropout rates, such as resid_pdrop, attention_dropout."""
     return [
         key
         for key, value in architecture.to_dict().items()
@@ -137,7 +142,7 @@ def _dropouts(architecture: PreTrainedConfig) -> list[str]:
 
 @torch.no_grad()
 def sees_future_tokens(model: PreTrainedModel) -> bool:
-    """Whether a prediction changes with a token that comes after it."""
+    """Return whether a prediction changes with a later token."""
     model.eval()
     first = torch.arange(8).remainder(model.config.vocab_size)[None]  # (1, T)
     second = first.clone()
@@ -147,10 +152,10 @@ def sees_future_tokens(model: PreTrainedModel) -> bool:
 
 
 def context_size(model: PreTrainedModel) -> int | None:
-    """The most tokens that the model can read at once; None where nothing limits it."""
+    """Return the maximum number of tokens that the model can read; None if it has no limit."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, torch.nn.Embedding):
-            taken = 0 if module.padding_idx is None else module.padding_idx + 1  # as in RoBERTa
-            return module.num_embeddings - taken
+            reserved = 0 if module.padding_idx is None else module.padding_idx + 1  # RoBERTa
+            return module.num_embeddings - reserved
     size = getattr(model.config, "max_position_embeddings", None)
     return None if size is None or size < 1 else int(size)

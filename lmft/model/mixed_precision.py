@@ -1,8 +1,7 @@
-"""The model as it computes, and the fp32 weights behind it.
+"""The fp32 model and, in mixed precision, its low-precision copy that computes.
 
-Mixed precision after Micikevicius et al. 2018, with the narrow weights kept instead of cast anew at
-every use: where a run computes in bf16 or fp16, a twin of the model holds its weights rounded.
-Under FSDP torch does so itself.
+Mixed precision after Micikevicius et al. 2018, except that the weights are not cast at every use:
+a run in bf16 or fp16 keeps a copy of the model with its weights rounded. Under FSDP torch casts.
 """
 
 import copy
@@ -27,80 +26,84 @@ from lmft.config.schema import Strategy
 from lmft.errors import UserError
 from lmft.hardware.device import Hardware
 from lmft.hardware.fsdp import shard
-from lmft.model.kernels.recompute import Recompute
+from lmft.model.kernels.recompute import RecomputeHooks
 from lmft.model.kernels.replace import replace_layers
 from lmft.model.lm_head import Head, find_head
 from lmft.model.state_dict import read_tensors
 from lmft.model.weights import load_weights
-from lmft.optimizer import moves_in_slices, take_step, take_step_in_slices
+from lmft.optimizer import can_step_in_slices, take_step, take_step_in_slices
 
 
 @dataclass(frozen=True)
 class Network:
-    """A model in training."""
+    """A model in training: fp32 weights, and the model that runs forward and backward passes."""
 
-    model: PreTrainedModel  # fp32: what the optimizer moves, and what is kept
-    compute: PreTrainedModel  # what reads tokens: the model itself in fp32, else its twin
-    head: Head | None  # of `compute`, where it is understood
+    model: PreTrainedModel  # fp32: updated by the optimizer, and saved
+    compute_model: PreTrainedModel  # the low-precision copy; in fp32, and under FSDP, `model`
+    head: Head | None  # of compute_model, if known
     strategy: Strategy = Strategy.none
-    ddp: DistributedDataParallel | None = None  # around `compute`, where there is a team
-    recompute_hooks: AbstractContextManager[None] = (
-        nullcontext()
-    )  # for forward passes: keeps less of them
+    ddp: DistributedDataParallel | None = None  # wraps compute_model if the strategy is ddp
+    recompute_hooks: AbstractContextManager[None] = nullcontext()  # to enter for forward passes
 
     @property
     def models(self) -> list[PreTrainedModel]:
-        """The model, and its twin where it has one."""
-        return [self.model] if self.compute is self.model else [self.model, self.compute]
+        """The model and, if there is one, its low-precision copy."""
+        has_copy = self.compute_model is not self.model
+        return [self.model, self.compute_model] if has_copy else [self.model]
 
     @property
-    def trained(self) -> Any:
-        """What is called in training."""
-        return self.ddp or self.compute
+    def wrapped_model(self) -> Any:
+        """The model to call in training: compute_model, in its DDP wrapper if there is one."""
+        return self.ddp or self.compute_model
 
     @property
-    def low_precision(self) -> dict[Tensor, Tensor]:
-        """For each of the model's weights the twin's; none where the model itself computes."""
-        if self.compute is self.model:
+    def low_precision_weights(self) -> dict[Tensor, Tensor]:
+        """The low-precision copy of each fp32 weight; empty if there is no copy."""
+        if self.compute_model is self.model:
             return {}
-        return dict(zip(self.model.parameters(), self.compute.parameters(), strict=True))
+        return dict(zip(self.model.parameters(), self.compute_model.parameters(), strict=True))
 
     @torch.no_grad()
-    def refresh(self) -> None:
-        """Let the twin compute with the model's weights of now."""
-        if low_precision := self.low_precision:
-            torch._foreach_copy_(list(low_precision.values()), list(low_precision))
+    def update_low_precision(self) -> None:
+        """Copy the fp32 weights to the low-precision model."""
+        if weights := self.low_precision_weights:
+            torch._foreach_copy_(list(weights.values()), list(weights))
 
     @contextmanager
-    def accumulate(self, number: int, passes: int) -> Iterator[None]:
-        """For pass `number` of a step's `passes`: gradients add up in fp32, over all of them.
+    def gradient_accumulation(self, number: int, micro_batches: int) -> Iterator[None]:
+        """Wrap the passes of micro-batch `number` (1 is the first) of a step's `micro_batches`.
 
-        Those of a single pass stay as narrow as they came. DDP adds up over processes in the last
-        pass; a twin's gradients of several passes when all have come.
+        Gradients of several micro-batches add up in fp32; those of a single one stay in low
+        precision. DDP reduces gradients in the last backward pass, except where low-precision
+        gradients of several micro-batches must first add up in fp32.
         """
         with ExitStack() as stack:
-            if self.ddp is not None and (number < passes or self._waits(passes)):
+            if self.ddp is not None and (
+                number < micro_batches or self._reduces_in_fp32(micro_batches)
+            ):
                 stack.enter_context(self.ddp.no_sync())
-            elif self.ddp is None and passes > 1:
-                for weight, narrow in self.low_precision.items():  # each as soon as it is there
-                    hook = partial(gradients_to_fp32, weight)
-                    stack.callback(narrow.register_post_accumulate_grad_hook(hook).remove)
+            elif self.ddp is None and micro_batches > 1:
+                # Each gradient as soon as it is complete, so that few are in memory twice.
+                for weight, low_precision in self.low_precision_weights.items():
+                    hook = partial(_gradient_to_fp32, weight)
+                    stack.callback(low_precision.register_post_accumulate_grad_hook(hook).remove)
             yield
-        if passes > 1:
+        if micro_batches > 1:
             self.gradients_to_fp32()
 
-    def _waits(self, passes: int) -> bool:
-        """Whether gradients are added up over processes in fp32, once all passes are done."""
-        return self.ddp is not None and self.compute is not self.model and passes > 1
+    def _reduces_in_fp32(self, micro_batches: int) -> bool:
+        """Return whether gradients are reduced in fp32 after the step's last micro-batch."""
+        has_copy = self.compute_model is not self.model
+        return self.ddp is not None and has_copy and micro_batches > 1
 
     def gradients_to_fp32(self) -> None:
-        """Add the twin's gradients to the model's, in fp32, as far as that was not done at once."""
-        for weight, narrow in self.low_precision.items():
-            gradients_to_fp32(weight, narrow)
+        """Add the low-precision gradients to the fp32 ones, and clear them."""
+        for weight, low_precision in self.low_precision_weights.items():
+            _gradient_to_fp32(weight, low_precision)
 
-    def all_reduce_gradients(self, passes: int) -> None:
-        """After a step's passes: average the gradients over processes, where DDP did not."""
-        if not self._waits(passes):
+    def all_reduce_gradients(self, micro_batches: int) -> None:
+        """Average a step's gradients over processes, unless DDP did so."""
+        if not self._reduces_in_fp32(micro_batches):
             return
         gradients = self.gradients()
         for work in [dist.all_reduce(gradient, async_op=True) for gradient in gradients]:
@@ -108,113 +111,117 @@ class Network:
         torch._foreach_div_(gradients, dist.get_world_size())
 
     def gradients(self) -> list[Tensor]:
-        """After a step's passes: all in fp32, or all as narrow as the twin's single pass left them.
+        """Return a step's gradients: all in fp32, or all in low precision after one micro-batch.
 
-        Where they are shared out, this process's share.
+        Under FSDP they are this rank's shards.
         """
         every = (weight.grad for model in self.models for weight in model.parameters())
         return [gradient for gradient in every if gradient is not None]
 
-    def apply_gradients(self, optimizer: Optimizer, clip_divisor: float) -> None:
-        """Let the weights move, and the twin's with them, by gradients divided by `shrink`."""
-        low_precision = self.low_precision
-        moved = [weight for weight, narrow in low_precision.items() if narrow.grad is not None]
-        with record_function("Optimizer.step"):  # as torch calls the part that is its own
-            if moved and moves_in_slices(optimizer, moved):
+    def optimizer_step(self, optimizer: Optimizer, clip_divisor: float) -> None:
+        """Apply the optimizer step, then copy the weights to the low-precision model.
+
+        Gradients are divided by `clip_divisor` first.
+        """
+        low_precision = self.low_precision_weights
+        weights = [weight for weight, copy in low_precision.items() if copy.grad is not None]
+        with record_function("Optimizer.step"):  # the name that torch gives to its own part
+            if weights and can_step_in_slices(optimizer, weights):
                 take_step_in_slices(optimizer, low_precision, clip_divisor)
             else:
                 self.gradients_to_fp32()
                 take_step(optimizer, self.gradients(), clip_divisor)
-                self.refresh()
+                self.update_low_precision()
 
     def zero_gradients(self) -> None:
-        """Of the model and its twin."""
+        """Clear the gradients of the model and its low-precision copy."""
         for model in self.models:
             model.zero_grad()
 
     def reshard(self) -> None:
-        """Let each process hold its share of the weights alone; a forward pass keeps some whole."""
-        for part in self.model.modules():
-            if isinstance(part, FSDPModule):
-                part.reshard()
+        """Free the weights that a forward pass gathered; each process keeps its shards only."""
+        for module in self.model.modules():
+            if isinstance(module, FSDPModule):
+                module.reshard()
 
-    def whole_weights(self) -> dict[str, Any] | None:
-        """All weights, in the first process; None where they are not shared out."""
+    def full_state_dict(self) -> dict[str, Any] | None:
+        """Gather all weights on rank 0; None if they are not sharded."""
         if self.strategy is not Strategy.fsdp:
             return None
         self.reshard()
         options = StateDictOptions(full_state_dict=True, cpu_offload=True)
         weights = get_model_state_dict(self.model, options=options)
-        every = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
-        twice = every - {name for name, _ in self.model.named_parameters()}  # tied
-        return {name: weight for name, weight in weights.items() if name not in twice}
+        names = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
+        tied = names - {name for name, _ in self.model.named_parameters()}
+        return {name: weight for name, weight in weights.items() if name not in tied}
 
     def read_weights(self, folder: Path) -> None:
-        """Those of a Hugging Face folder that `save_model` wrote."""
+        """Load the weights of a Hugging Face folder that `save_model` wrote."""
         if self.strategy is Strategy.fsdp:
             self.reshard()
             read_tensors(folder, {n: w.detach() for n, w in self.model.named_parameters()})
         else:
             load_weights(self.model, folder)
-            self.refresh()
+            self.update_low_precision()
 
 
 def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
-    """Bring the model (fp32, on the CPU) to the device, and into the form that computes there.
+    """Move the model (fp32, on the CPU) to the device and set up precision, layers and strategy.
 
     Raises:
-        UserError: the model does not know what the hardware asks for.
+        UserError: the model does not support a setting of the hardware.
     """
-    if hardware.strategy is not Strategy.fsdp:  # which brings its layers there one by one
+    if hardware.strategy is not Strategy.fsdp:  # FSDP moves layer by layer
         model.to(hardware.device)  # type: ignore[arg-type]
-    head, compute = find_head(model), model
+    head, compute_model = find_head(model), model
     if hardware.dtype is not torch.float32 and hardware.strategy is not Strategy.fsdp:
-        compute = copy.deepcopy(model)
-        for weight in compute.parameters():  # buffers, as RoPE's frequencies, stay exact
+        compute_model = copy.deepcopy(model)
+        for weight in compute_model.parameters():  # buffers, such as RoPE's frequencies, stay exact
             weight.data = weight.data.to(hardware.dtype)
         if head is not None:
-            head = replace(head, linear=compute.get_output_embeddings())
+            head = replace(head, linear=compute_model.get_output_embeddings())
     if hardware.checkpoint_activations:
-        checkpoint_activations(compute)
+        checkpoint_activations(compute_model)
     if hardware.compile:
-        (compute if head is None else compute.base_model).compile()
+        (compute_model if head is None else compute_model.base_model).compile()
     else:
-        replace_layers(compute)
-    # Compiled code and layers that are made again keep what they choose themselves; under FSDP
-    # weights have gone again by then.
-    others = hardware.compile or hardware.checkpoint_activations
-    recompute_hooks = (
-        nullcontext() if others or hardware.strategy is Strategy.fsdp else Recompute(compute)
-    )
+        replace_layers(compute_model)
+    recompute_hooks: AbstractContextManager[None] = nullcontext()
+    # Compiled code and checkpointed layers decide themselves what to save; under FSDP the weights
+    # to recompute with are resharded by then.
+    has_own_policy = hardware.compile or hardware.checkpoint_activations
+    if not has_own_policy and hardware.strategy is not Strategy.fsdp:
+        recompute_hooks = RecomputeHooks(compute_model)
     ddp = None
     if hardware.strategy is Strategy.ddp:
-        ddp = DistributedDataParallel(compute, forward_sync_buffers=False)
+        ddp = DistributedDataParallel(compute_model, forward_sync_buffers=False)
     elif hardware.strategy is Strategy.fsdp:
         shard(model, hardware)
-    return Network(model, compute, head, hardware.strategy, ddp, recompute_hooks)
+    return Network(model, compute_model, head, hardware.strategy, ddp, recompute_hooks)
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:
-    """Keep only what enters a layer; what it makes inside is made again in the backward pass.
+    """Save only the inputs of layers, and recompute their activations in the backward pass.
 
     Raises:
-        UserError: transformers can't do so with this model.
+        UserError: transformers does not support this for the model.
     """
     if not model.supports_gradient_checkpointing:
         raise UserError(
-            f"transformers can't make the activations of {type(model).__name__} again; leave out "
-            "hardware.checkpoint_activations, and lower hardware.micro_batch_size instead."
+            f"hardware.checkpoint_activations is true, but transformers can't recompute the "
+            f"activations of {type(model).__name__}; leave it out, and lower "
+            "hardware.micro_batch_size instead."
         )
     model.activation_checkpointing_enable()
 
 
 @torch.no_grad()
-def gradients_to_fp32(weight: Tensor, narrow: Tensor) -> None:
-    """Add the gradient of a twin's weight, where there is one, to the model's, in fp32."""
-    if narrow.grad is None:
+def _gradient_to_fp32(weight: Tensor, low_precision: Tensor) -> None:
+    """Add the gradient of a low-precision weight, if it has one, to that of the fp32 weight."""
+    if low_precision.grad is None:
         return
     if weight.grad is None:
-        weight.grad = narrow.grad.float()
+        weight.grad = low_precision.grad.float()
     else:
-        weight.grad += narrow.grad
-    narrow.grad = None
+        weight.grad += low_precision.grad
+    low_precision.grad = None

@@ -1,4 +1,4 @@
-"""What people read: terminal, log lines, Markdown and plots.
+"""Output for people: terminal, log lines, Markdown and plots.
 
-Text is stripped of secrets and terminal control characters on the way.
+Secrets and terminal control characters are removed from all text.
 """

@@ -10,15 +10,15 @@ from lmft.output.sanitize import RedactingFormatter, redact, strip_control
 
 
 class LogFile(logging.FileHandler):
-    """A log that goes without what its disk has no room for: the run's metrics tell of that."""
+    """A log file that drops records when the disk is full; writing the metrics reports that."""
 
     def handleError(self, record: logging.LogRecord) -> None:  # noqa: N802
-        """Of one that could not be written."""
+        """Ignore a record that could not be written."""
 
 
 @contextmanager
 def log_to_file(path: Path) -> Iterator[None]:
-    """Everything that is logged inside also goes to the file `path`."""
+    """Write all log records, and the traceback of an exception, to the file `path` as well."""
     handler = LogFile(path)
     handler.setFormatter(RedactingFormatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     logging.getLogger().addHandler(handler)

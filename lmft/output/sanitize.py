@@ -1,7 +1,7 @@
-"""Make text safe to show and keep: no secrets, no terminal control characters.
+"""Make text safe to print and store: no secrets, no terminal control characters.
 
-Processes keep working with the real values; only texts that go to a folder, a store, a log or a
-screen pass here.
+Processes use the real values; only text that is written to a folder, a tracking store, a log or a
+terminal is sanitized.
 """
 
 import logging
@@ -16,83 +16,76 @@ from urllib.parse import unquote
 
 from omegaconf import OmegaConf
 
-JOINERS = "\u200c\u200d\u00ad"  # of letters and emoji, and the soft hyphen
-
+JOINERS = "\u200c\u200d\u00ad"  # zero-width (non-)joiner of letters and emoji; soft hyphen
 REPLACEMENT = "\ufffd"
 
 
 def strip_control(text: str, lines: bool = True) -> str:
-    """The text with each control character replaced, bidirectional ones too.
+    """Replace terminal control and bidirectional characters in untrusted text.
 
     Args:
-        text: from a corpus, a file's name or a model's.
-        lines: whether newlines and tabs may stay; else each is a space.
+        text: from a corpus, a model, or the name of a file.
+        lines: keep newlines and tabs; otherwise each becomes a space.
     """
     if text.isascii() and text.isprintable():
         return text
-    kept = "".join(c if _is_plain(c) else REPLACEMENT for c in text)
+    kept = "".join(c if _is_safe(c) else REPLACEMENT for c in text)
     return kept if lines else kept.replace("\n", " ").replace("\t", " ")
 
 
-def _is_plain(character: str) -> bool:
+def _is_safe(character: str) -> bool:
     if character in "\n\t" or character in JOINERS:
         return True
     return unicodedata.category(character) not in ("Cc", "Cf", "Cs", "Zl", "Zp")
 
 
-HIDDEN = "HIDDEN"  # a word that YAML, shells and Hydra read as it is
+HIDDEN = "HIDDEN"  # replaces secrets; needs no quotes in YAML, shells or Hydra
+MIN_LENGTH = 6  # characters; shorter secrets could be ordinary words, so they are not searched for
 
-LEAST = 6  # characters of a secret that is hidden wherever it stands: shorter ones are words, too
-
-# Names whose values are secret; a tokenizer's eos_token and its like are not.
-NAME = (
+# Names of secret values; eos_token and other special tokens are not among them.
+SECRET_NAME = (
     r"(?:\w*(?:password|passwd|passphrase|secret|api_?key|access_?key(?:_id)?|private_?key|"
     r"credentials?)|(?:\w*_)?(?:hf|hub|auth|api|access|refresh|bearer|tracking|session|github|"
     r"gitlab|wandb)_?token|token|pwd)"
 )
-
-VARIABLE = re.compile(
+SECRET_VARIABLE = re.compile(  # names of environment variables
     r".*(TOKEN|PASSWORD|PASSWD|PASSPHRASE|SECRET\w*|API_?KEY|ACCESS_?KEY(_ID)?|PRIVATE_?KEY)S?",
     re.IGNORECASE,
 )
+URL_USERINFO = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s\"\\<>?#]*@")
 
-IN_ADDRESS = re.compile(r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://)[^/\s\"\\<>?#]*@")
-
-# One that lacks the %2F for a slash: no address, but it is what a person may have typed.
-WITH_SLASHES = re.compile(
+# A password with an unescaped slash makes the URL invalid, but users type it.
+URL_USERINFO_WITH_SLASH = re.compile(
     r"(?P<before>[A-Za-z][A-Za-z0-9+.-]*://)[^\s:/@'\"]+:(?!\d+[/?#])[^\s'\"]+@(?=[\w\[])"
 )
-
-NAMED = re.compile(
-    rf"(?i)(?P<before>(?<!\w){NAME}['\"]?[ \t]*[=:][ \t]*(?P<quote>['\"]?))"
+NAMED_SECRET = re.compile(
+    rf"(?i)(?P<before>(?<!\w){SECRET_NAME}['\"]?[ \t]*[=:][ \t]*(?P<quote>['\"]?))"
     r"(?P<value>(?<=')[^'\n]+|(?<=\")[^\"\n]+|(?<!['\"])[^\s,&;'\"}\])]+)"
 )
-
-HEADER = re.compile(r"(?i)(?P<before>\b(?:bearer|basic)\s+)[A-Za-z0-9+/._~-]{8,}=*")
-
-SHAPES = re.compile(  # of tokens that tell what they are
+AUTHORIZATION = re.compile(r"(?i)(?P<before>\b(?:bearer|basic)\s+)[A-Za-z0-9+/._~-]{8,}=*")
+TOKEN_FORMATS = re.compile(  # of Hugging Face, GitHub, GitLab, OpenAI, Databricks and AWS
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{20,}|github_pat_\w{20,}|glpat-[\w-]{16,}|"
     r"sk-[\w-]{20,}|dapi[0-9a-f]{32}|AKIA[0-9A-Z]{16})"
 )
 
 
 def redact(text: str) -> str:
-    """The text without credentials: those in addresses, named ones, and any that are known here.
+    """Replace credentials: in URLs, after secret names, in known formats, and known secrets.
 
-    Those known are the secret variables of the environment and the passwords in addresses that
-    stand there or on the command line.
+    Known secrets are secret environment variables, and passwords in URLs in the environment or on
+    the command line.
     """
-    for secret in known():
+    for secret in known_secrets():
         text = text.replace(secret, HIDDEN)
-    for pattern in (IN_ADDRESS, WITH_SLASHES):
+    for pattern in (URL_USERINFO, URL_USERINFO_WITH_SLASH):
         text = pattern.sub(rf"\g<before>{HIDDEN}@", text)
-    text = NAMED.sub(_hide_named, text)
-    text = HEADER.sub(rf"\g<before>{HIDDEN}", text)
-    return SHAPES.sub(HIDDEN, text)
+    text = NAMED_SECRET.sub(_hide_value, text)
+    text = AUTHORIZATION.sub(rf"\g<before>{HIDDEN}", text)
+    return TOKEN_FORMATS.sub(HIDDEN, text)
 
 
 def redact_all(tree: Any) -> Any:
-    """The same of every text in a tree; a value that has a secret's name is hidden as a whole."""
+    """Redact every string in a tree of mappings and lists; hide values of secret names entirely."""
     if isinstance(tree, str):
         return redact(tree)
     if isinstance(tree, Mapping):
@@ -108,55 +101,55 @@ def redact_all(tree: Any) -> Any:
 
 
 def redact_yaml(text: str) -> str:
-    """The same of a YAML file: to the letter as it was, where it has no secret."""
+    """Redact the text of a YAML file; return it unchanged if it has no secret."""
     tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
-    hidden = redact_all(tree)
-    return text if hidden == tree else redact(OmegaConf.to_yaml(OmegaConf.create(hidden)))
+    redacted = redact_all(tree)
+    return text if redacted == tree else redact(OmegaConf.to_yaml(OmegaConf.create(redacted)))
 
 
 class RedactingFormatter(logging.Formatter):
-    """Log lines, and the tracebacks below them, without credentials and control characters."""
+    """A log formatter that removes credentials and control characters, also from tracebacks."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """One record."""
+        """Return the sanitized text of a record."""
         return strip_control(redact(super().format(record)))
 
 
-def without_hidden(address: str) -> str:
-    """An address that was redacted, as one without credentials: those of the environment count."""
-    return address.replace(f"://{HIDDEN}@", "://")
+def remove_hidden_userinfo(url: str) -> str:
+    """Remove `HIDDEN@` from a redacted URL, so that credentials come from the environment."""
+    return url.replace(f"://{HIDDEN}@", "://")
 
 
-def known() -> tuple[str, ...]:
-    """The secrets that this process was given, the longest first."""
+def known_secrets() -> tuple[str, ...]:
+    """Return the secrets in the environment and on the command line, the longest first."""
     return _find_secrets(tuple(os.environ.items()), tuple(sys.argv))
 
 
-@lru_cache(maxsize=1)  # hundreds of texts are redacted in a row
+@lru_cache(maxsize=1)  # called for hundreds of texts with the same environment
 def _find_secrets(
-    environment: tuple[tuple[str, str], ...], words: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...], arguments: tuple[str, ...]
 ) -> tuple[str, ...]:
-    found = {value for name, value in environment if VARIABLE.fullmatch(name)}
-    for text in (*(value for _, value in environment), *words):
+    secrets = {value for name, value in environment if SECRET_VARIABLE.fullmatch(name)}
+    for text in (*(value for _, value in environment), *arguments):
         if "://" in text:
-            found |= set(passwords(text))
-    long = (secret for secret in found if len(secret) >= LEAST)
-    return tuple(sorted(long, key=len, reverse=True))
+            secrets |= set(passwords_in_urls(text))
+    long_enough = (secret for secret in secrets if len(secret) >= MIN_LENGTH)
+    return tuple(sorted(long_enough, key=len, reverse=True))
 
 
-def passwords(text: str) -> Iterator[str]:
-    """The passwords in a text's addresses, as they are written there and as they are meant."""
-    for pattern in (IN_ADDRESS, WITH_SLASHES):
-        for found in pattern.finditer(text):
-            password = found[0].removeprefix(found["before"])[:-1].partition(":")[2]
+def passwords_in_urls(text: str) -> Iterator[str]:
+    """Yield each password in the URLs of a text, as written and percent-decoded."""
+    for pattern in (URL_USERINFO, URL_USERINFO_WITH_SLASH):
+        for match in pattern.finditer(text):
+            password = match[0].removeprefix(match["before"])[:-1].partition(":")[2]
             yield from {password, unquote(password)}
 
 
 def _is_secret(key: str) -> bool:
-    return re.fullmatch(NAME, key.rpartition(".")[2], re.IGNORECASE) is not None
+    return re.fullmatch(SECRET_NAME, key.rpartition(".")[2], re.IGNORECASE) is not None
 
 
-def _hide_named(found: re.Match[str]) -> str:
-    if found["value"] in ("null", "None", "true", "false", HIDDEN):
-        return found[0]
-    return f"{found['before']}{HIDDEN}"
+def _hide_value(match: re.Match[str]) -> str:
+    if match["value"] in ("null", "None", "true", "false", HIDDEN):
+        return match[0]
+    return f"{match['before']}{HIDDEN}"

@@ -1,9 +1,9 @@
-"""What a run prints to the terminal."""
+"""Print a run's config, losses and results to the terminal."""
 
 import math
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -15,32 +15,26 @@ from rich.tree import Tree
 from lmft.metrics import TokenLoss
 from lmft.output.sanitize import redact, redact_all, strip_control
 
-if TYPE_CHECKING:
-    from lmft.evaluation.generation import Sample
-    from lmft.trainer.step import Step
-
 
 class Screen(Console):
-    """Rich's console, which reads no text as markup and lets no text steer the terminal."""
+    """A rich console that ignores markup and control characters in text."""
 
-    def __init__(self, **more: Any):
-        """Takes what rich's console takes."""
-        super().__init__(**{"highlight": False, "markup": False, "emoji": False, **more})
+    def __init__(self, **options: Any):
+        """Accept the options of rich's Console."""
+        super().__init__(**{"highlight": False, "markup": False, "emoji": False, **options})
 
-    def render(self, *what: Any, **more: Any) -> Iterable[Segment]:
-        """Its own control codes, and texts without any."""
-        for segment in super().render(*what, **more):
+    def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
+        """Strip control characters from text segments; keep rich's own control codes."""
+        for segment in super().render(*args, **kwargs):
             if segment.control:
                 yield segment
             else:
                 yield Segment(strip_control(segment.text), segment.style)
 
 
-STATES = {"finished": "green", "failed": "red"}  # others: yellow
-
-SHORT_REASON = 16  # characters
-
-KNOBS = {  # those that tell most about a group, in the order shown
+STATE_COLORS = {"finished": "green", "failed": "red"}  # others: yellow
+MAX_INLINE_REASON = 16  # characters; longer ones are printed below the table
+SHOWN_KNOBS = {  # the most informative knobs of each group, in print order
     "dataset": ("name", "document", "separator", "block_size", "max_documents"),
     "model": ("label", "name", "from_scratch", "tokenizer", "config", "dropout"),
     "objective": ("_target_", "mask_fraction"),
@@ -50,19 +44,30 @@ KNOBS = {  # those that tell most about a group, in the order shown
 
 
 class Terminal:
-    """The run's side of the conversation with a person."""
+    """Terminal output of a run."""
 
     def __init__(self, console: Console | None = None, brief: bool = False):
-        """With `brief`, as for the jobs of a sweep, only losses and the final line are shown."""
+        """Choose where and how much to print.
+
+        Args:
+            console: a rich console; by default one on stdout.
+            brief: print only losses and the final lines, as for the jobs of a sweep.
+        """
         self._console = console or Screen()
         self.brief = brief
 
     def show_config(self, title: str, values: Mapping[str, Any], facts: Mapping[str, str]) -> None:
-        """A short tree of what was composed, and of what it came to."""
+        """Print the composed config as a short tree.
+
+        Args:
+            title: the root of the tree.
+            values: the knobs of each group.
+            facts: a line for some groups on what the knobs lead to, such as the model's size.
+        """
         if self.brief:
             return
         tree = Tree(Text(title, style="bold"))
-        for group, knobs in KNOBS.items():
+        for group, knobs in SHOWN_KNOBS.items():
             line = Text(group, style="cyan", end="")
             for knob in knobs:
                 value = redact_all(values[group].get(knob))
@@ -72,36 +77,36 @@ class Terminal:
             branch = tree.add(line)
             if group in facts:
                 branch.add(Text(facts[group], style="green"))
-        for group in facts.keys() - KNOBS.keys():
+        for group in facts.keys() - SHOWN_KNOBS.keys():
             tree.add(Text.assemble((group, "cyan"), "  ", (facts[group], "green")))
         self._console.print(tree)
 
-    def say(self, text: str, style: str = "") -> None:
-        """One line."""
+    def print(self, text: str, style: str = "") -> None:
+        """Print a line without secrets."""
         self._console.print(Text(redact(text), style=style), soft_wrap=True)
 
-    def show_loss(self, step: int, split: str, loss: TokenLoss, note: str = "") -> None:
-        """One evaluation, on a line."""
-        self.say(
+    def show_loss(self, step: int, split: str, loss: TokenLoss) -> None:
+        """Print the result of an evaluation on one line."""
+        self.print(
             f"step {step:>6,}  {split} loss {loss.mean:.4f}  perplexity {loss.perplexity:,.2f}  "
-            f"{loss.targets:,} targets{note}"
+            f"{loss.targets:,} targets"
         )
 
-    def show_samples(self, title: str, samples: "list[Sample]") -> None:
-        """What the model makes of a few texts."""
+    def show_samples(self, title: str, samples: list[tuple[str, str]]) -> None:
+        """Print pairs of a prompt and the model's answer."""
         if self.brief:
             return
-        self.say(f"Samples {title}", style="bold")
-        for sample in samples:
-            prompt, answer = (" ".join(text.split()) for text in (sample.prompt, sample.answer))
+        self.print(f"Samples {title}", style="bold")
+        for pair in samples:
+            prompt, answer = (" ".join(text.split()) for text in pair)
             self._console.print(Text.assemble("  ", (prompt, "dim"), " → ", answer))
 
     def show_results(self, rows: list[tuple[str, int, TokenLoss]]) -> None:
-        """The final table: name, step and loss."""
+        """Print the final table: name, step and loss of each row."""
         if self.brief:
             return
         table = Table(box=None, header_style="bold", pad_edge=False)
-        for column in ("", "step", "loss, nats a token", "perplexity", "targets"):
+        for column in ("", "step", "loss, nats per token", "perplexity", "targets"):
             table.add_column(column, justify="left" if not column else "right")
         for name, step, loss in rows:
             table.add_row(
@@ -114,9 +119,9 @@ class Terminal:
         self._console.print(table)
 
     def show_jobs(self, rows: list[tuple[int, str, str, float, str]]) -> None:
-        """What became of a sweep's jobs: number, knobs, state, validation loss, reason.
+        """Print the jobs of a sweep: number, knobs, state, validation loss, reason of a failure.
 
-        A long reason stands below the table, where it has the whole width.
+        A long reason is printed below the table, where it has the full width.
         """
         table = Table(box=None, header_style="bold", pad_edge=False)
         table.add_column("job", no_wrap=True)
@@ -128,7 +133,7 @@ class Terminal:
         for number, knobs, state, loss, reason in rows:
             perplexity = f"{math.exp(loss):,.2f}" if loss < 700 else ""
             knobs, reason = redact(knobs), redact(reason)
-            style, fits = STATES.get(state, "yellow"), len(reason) <= SHORT_REASON
+            style, fits = STATE_COLORS.get(state, "yellow"), len(reason) <= MAX_INLINE_REASON
             shown = reason if fits else "see below"
             table.add_row(
                 str(number), Text(knobs), Text(state, style), perplexity, Text(shown, "dim")
@@ -140,14 +145,14 @@ class Terminal:
             self._console.print(below)
 
     def show_facts(self, result: Mapping[str, Any]) -> None:
-        """The numbers of a result that its label leaves out."""
+        """Print the numbers of a result that its label does not have."""
         names = ("loss", "bits_per_byte", "word_perplexity", "nats", "targets", "bytes", "words")
-        shown = [f"{name} {result[name]:,.7g}" for name in names if name in result]
-        self.say("  ".join(shown), style="dim")
+        numbers = [f"{name} {result[name]:,.7g}" for name in names if name in result]
+        self.print("  ".join(numbers), style="dim")
 
     @contextmanager
     def progress(self, steps: int) -> Iterator["Bars"]:
-        """Bars for training and, while it lasts, evaluation."""
+        """Show progress bars of `steps` training steps and of evaluations while the block runs."""
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -166,34 +171,31 @@ class Bars:
         self._progress = progress
         self._training = progress.add_task("training", total=steps, facts="")
 
-    def show_step(self, step: "Step") -> None:
-        """Move on by one optimizer step."""
-        speed = f"{step.tokens / step.seconds:,.0f} tokens/s"
-        share = f"({100 * step.share_of_limit:.0f} % of the limit)"
-        facts = f"loss {step.loss.mean:.3f}  {speed} {share}"
-        self._progress.update(self._training, completed=step.number, facts=facts)
+    def show_step(self, number: int, text: str) -> None:
+        """Advance the training bar to step `number` (1 is the first), with `text` beside it."""
+        self._progress.update(self._training, completed=number, facts=text)
 
     @contextmanager
     def evaluation(self, split: str, blocks: int) -> Iterator[Any]:
-        """A bar for one evaluation; yields what is to be told of blocks done."""
+        """Show a bar for an evaluation; yield a function that advances it by a number of blocks."""
         task = self._progress.add_task(split, total=blocks, facts="")
         yield lambda done: self._progress.advance(task, done)
         self._progress.remove_task(task)
 
 
 def _short(value: Any) -> str:
-    """The last part of a dotted name; other values as they are."""
+    """Return the last part of a dotted name of lmft or torch, any other value as text."""
     text = str(value)
     return text.rpartition(".")[2] if text.startswith(("lmft.", "torch.")) else repr_text(text)
 
 
 def repr_text(text: str) -> str:
-    """Control characters made visible, so that a value can't play with the terminal."""
+    """Return `text` with control characters escaped, if it has any."""
     return text if text.isprintable() else repr(text)
 
 
 def readable_size(size: int) -> str:
-    """`size` bytes, for a person."""
+    """Return `size`, in bytes, as text in kB, MB or GB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"

@@ -1,4 +1,4 @@
 """Run folders: their names and run keys, what they contain, where a run came from.
 
-Nothing heavy is imported, so that a finished run answers at once.
+Nothing heavy is imported, so that the result of a finished run is shown at once.
 """

@@ -1,4 +1,4 @@
-"""What a finished run answers, at once: nothing heavy is imported here."""
+"""Show the result of a finished run, at once: nothing heavy is imported here."""
 
 import shutil
 from contextlib import closing
@@ -15,53 +15,53 @@ from lmft.tracker.run_log import Record
 
 @dataclass(frozen=True)
 class Job:
-    """A run as part of a sweep."""
+    """The entry of a run in a sweep."""
 
     name: str  # the knobs that vary: lr=3e-5 seed=1
-    parent: str | None  # the id of the sweep in the tracker; None: it has none
+    parent: str | None  # the id of the sweep in the tracker; None: the tracker has no sweeps
 
 
-def answer(
+def report_finished(
     folder: RunFolder, tracker: Tracker, terminal: Terminal, job: Job | None = None
 ) -> dict[str, Any]:
-    """Show a finished run's result, and make up for what the tracker lacks; returns the result."""
-    shutil.rmtree(folder.checkpoints, ignore_errors=True)  # of a start killed at its very end
+    """Show and return a finished run's result, and send the tracker what it lacks."""
+    shutil.rmtree(folder.checkpoints, ignore_errors=True)  # left if the run was killed at its end
     result = folder.read_json("result.json")
-    if not tracker.holds(folder.path):
+    if not tracker.is_up_to_date(folder.path):
         with run_lock(folder.path, wait=True):  # the process that finished it may still be sending
-            fill_tracker(folder, tracker)
+            update_tracker(folder, tracker)
     if job is not None and job.parent is not None:
-        tracker.adopt(str(folder.path), job.parent, job.name)
-    terminal.say(f"{folder.path.name} has finished already; fresh=true would start it anew.")
+        tracker.add_to_sweep(str(folder.path), job.parent, job.name)
+    terminal.print(f"{folder.path.name} has finished already; start over with fresh=true.")
     show_result(result, folder, tracker, terminal)
     return result
 
 
-def fill_tracker(folder: RunFolder, tracker: Tracker) -> None:
-    """Send what the tracker lacks, if it still does."""
-    if not tracker.holds(folder.path):
-        with closing(Record(folder.path)) as record, tracker.amend(record):
+def update_tracker(folder: RunFolder, tracker: Tracker) -> None:
+    """Send the tracker what it lacks, unless another process has sent it by now."""
+    if not tracker.is_up_to_date(folder.path):
+        with closing(Record(folder.path)) as record, tracker.update_run(record):
             pass
 
 
 def show_result(
     result: dict[str, Any], folder: RunFolder, tracker: Tracker, terminal: Terminal
 ) -> None:
-    """The final table, the folder, and where to look further."""
-    assessed = {name: result[name] for name in ("validation", "test") if result[name]}
+    """Print the table of losses, the run's folder, and how to view more."""
+    best = {split: result[split] for split in ("validation", "test") if result[split]}
     rows = [
         ("validation, before", 0, result["baseline"]),
         ("validation, last", result["steps"], result["final"]),
-        *((f"{name}, best", result["best_step"], found) for name, found in assessed.items()),
+        *((f"{split}, best", result["best_step"], losses) for split, losses in best.items()),
     ]
     terminal.show_results(
-        [(name, step, TokenLoss(found["nats"], found["targets"])) for name, step, found in rows]
+        [(name, step, TokenLoss(losses["nats"], losses["targets"])) for name, step, losses in rows]
     )
-    for found in assessed.values():
-        terminal.say(found["label"])
+    for losses in best.values():
+        terminal.print(losses["label"])
     if terminal.brief:
         return
     timing = result["timing"]
-    terminal.say(f"{timing['seconds']:,.0f} s, {timing['tokens_per_second']:,.0f} tokens/s")
-    terminal.say(f"Folder  {folder.path}")
-    terminal.say(f"Look    {tracker.where()}")
+    terminal.print(f"{timing['seconds']:,.0f} s, {timing['tokens_per_second']:,.0f} tokens/s")
+    terminal.print(f"Folder  {folder.path}")
+    terminal.print(f"Look    {tracker.how_to_view()}")

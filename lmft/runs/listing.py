@@ -1,6 +1,5 @@
-"""The runs that lie under a root: what can be told of them without loading anything heavy."""
+"""List the runs of a root folder, without importing anything heavy."""
 
-import json
 from dataclasses import dataclass
 from enum import Enum
 from pathlib import Path
@@ -12,86 +11,83 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lmft.config.compose import load_composed
 from lmft.config.knobs import flatten
+from lmft.config.schema import Decides, decides
 from lmft.errors import UserError
+from lmft.storage.atomic import read_json
 from lmft.storage.lock import is_locked
 from lmft.tracker.run_log import read_facts
 
-# Knobs that say where things lie or how fast they go, not what a run is.
-PLACES = ("run_root", "cache_root", "fresh", "debug", "tracker.", "hardware.", "dataset.source.")
+NOT_LISTED = (Decides.location, Decides.speed)
 
 
 class State(Enum):
-    """How far a run has come."""
+    """The state of a run."""
 
     finished = "finished"
     running = "running"
-    evaluated = "evaluated"  # a model that was only scored
-    pruned = "pruned"  # by a study; the same command takes it to its end
+    evaluated = "evaluated"  # by `lmft evaluate`, not trained
+    pruned = "pruned"  # by a study; the same command resumes it
     unfinished = "unfinished"
 
 
 @dataclass(frozen=True)
 class ListedRun:
-    """One run's folder."""
+    """A run, as its folder describes it."""
 
     path: Path
     state: State
     started: float  # seconds since 1970
-    knobs: dict[str, Any]  # by full name, less PLACES
+    knobs: dict[str, Any]  # by full name, without those of location and speed
     results: dict[str, dict[str, Any]]  # by split
 
     @property
     def size(self) -> int:
-        """Bytes on disk."""
+        """The size on disk, in bytes."""
         return size_of(self.path)
 
 
 def list_runs(root: Path) -> list[ListedRun]:
-    """The runs in `root`, the oldest first; links are passed over."""
+    """Return the runs in `root`, the oldest first; symbolic links are skipped."""
     folders = (path for path in root.glob("*") if path.is_dir() and not path.is_symlink())
     entries = (read_entry(path) for path in folders if is_run(path))
     return sorted(entries, key=lambda entry: (entry.started, entry.path.name))
 
 
 def is_run(path: Path) -> bool:
-    """Whether lmft made this folder for a run."""
+    """Return whether `path` is the folder of a run."""
     return (path / ".hydra" / "config.yaml").is_file()
 
 
 def read_entry(path: Path) -> ListedRun:
-    """What the run's folder `path` tells."""
-    own = _read_json(path / "result.json")
-    scored = _read_json(path / "evaluations.json")
-    if own:
+    """Read the run's folder `path`."""
+    result = read_json(path / "result.json")
+    evaluations = read_json(path / "evaluations.json")
+    if result:
         state = State.finished
     elif is_locked(path):
         state = State.running
-    elif scored:
+    elif evaluations:
         state = State.evaluated
     else:
         pruned = "pruned_at" in read_facts(path).get("tags", {})
         state = State.pruned if pruned else State.unfinished
-    results = {found["conditions"]["split"]: found for found in scored.values()}
-    results |= {split: own[split] for split in ("validation", "test") if own.get(split)}
+    results = {scored["conditions"]["split"]: scored for scored in evaluations.values()}
+    results |= {split: result[split] for split in ("validation", "test") if result.get(split)}
     config = path / ".hydra" / "config.yaml"
     return ListedRun(path, state, config.stat().st_mtime, read_knobs(config), results)
 
 
 def read_knobs(config: Path) -> dict[str, Any]:
-    """The knobs of a composed config by full name; none where it was not written to its end."""
+    """Return the knobs of a composed config by full name; empty if the file is incomplete."""
     try:
         tree: Any = OmegaConf.to_container(load_composed(config), resolve=True)
     except (yaml.YAMLError, OmegaConfBaseException, UserError):
         return {}
     knobs = flatten(tree)
-    return {name: value for name, value in knobs.items() if not name.startswith(PLACES)}
+    return {name: value for name, value in knobs.items() if decides(name) not in NOT_LISTED}
 
 
 def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files in a folder; what links lead to does not count."""
+    """Return the bytes of a file, or of all files in a folder, without following links."""
     files = [path] if path.is_file() else path.rglob("*")
     return sum(file.lstat().st_size for file in files if file.is_symlink() or file.is_file())
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}

@@ -1,4 +1,4 @@
-"""Where a run comes from: who, on which machine, from which commit, with which packages."""
+"""The origin of a run: user, machine, commit, uncommitted changes, package versions."""
 
 import getpass
 import os
@@ -16,27 +16,30 @@ import yaml
 from lmft.output.sanitize import redact
 
 PACKAGES = ("lmft", "torch", "transformers", "tokenizers", "datasets", "hydra-core", "mlflow")
-
-DIFF_SIZE = 20_000  # characters that are kept
+DIFF_SIZE = 20_000  # characters, at most
 
 
 @dataclass(frozen=True)
 class Origin:
-    """What it takes to make a run again."""
+    """What is needed to reproduce a run."""
 
     command: str
-    tags: dict[str, str]  # as `describe_source` tells them
-    changes: str  # what the working directory had beyond its commit
+    tags: dict[str, str]  # from `describe_source`
+    changes: str  # uncommitted changes of the working directory
 
 
 def find_origin(composed: Mapping[str, str]) -> Origin:
-    """Where the run that is starting comes from; `composed`: Hydra's files about it, by name."""
+    """Return the origin of the run that is starting.
+
+    Args:
+        composed: the texts of Hydra's files about the run, by file name.
+    """
     command = repeat_command(composed)
     return Origin(command, describe_source(command), redact(describe_changes()))
 
 
 def describe_source(command: str) -> dict[str, str]:
-    """Tags that say how to find a run's origin, under the names that MLflow knows."""
+    """Return tags about the origin of a run, under MLflow's names where it has them."""
     tags = {
         "mlflow.user": getpass.getuser(),
         "mlflow.source.name": "lmft",
@@ -56,25 +59,25 @@ def describe_source(command: str) -> dict[str, str]:
 
 @cache
 def versions() -> dict[str, str]:
-    """Tags that name the packages."""
+    """Return a tag with the version of each package."""
     return {f"version.{name}": version(name) for name in PACKAGES}
 
 
 def describe_changes() -> str:
-    """What the working directory has beyond its commit: new files by name, and a diff."""
-    new = git("ls-files", "--others", "--exclude-standard", "--directory").splitlines()
+    """Return the uncommitted changes of the working directory: names of new files, and a diff."""
+    new_files = git("ls-files", "--others", "--exclude-standard", "--directory").splitlines()
     diff = git("diff", "HEAD", "--no-color", "--no-ext-diff")
-    text = "".join(f"new file: {name}\n" for name in new) + diff
+    text = "".join(f"new file: {name}\n" for name in new_files) + diff
     if len(text) > DIFF_SIZE:
-        return f"{text[:DIFF_SIZE]}\n... and {len(text) - DIFF_SIZE:,} characters more"
+        return f"{text[:DIFF_SIZE]}\n... and {len(text) - DIFF_SIZE:,} more characters"
     return text
 
 
 def repeat_command(composed: Mapping[str, str]) -> str:
-    """The command that makes this run again: of a sweep, this job alone.
+    """Return the command that reproduces this run; in a sweep, this job only.
 
     Args:
-        composed: Hydra's files about the run, by name.
+        composed: the texts of Hydra's files about the run, by file name.
     """
     words = yaml.safe_load(composed.get("overrides.yaml", "[]"))
     runtime = (yaml.safe_load(composed.get("hydra.yaml", "{}")) or {}).get("runtime", {})
@@ -84,15 +87,16 @@ def repeat_command(composed: Mapping[str, str]) -> str:
         if source["provider"] == "command-line"
         for word in ("--config-dir", source["path"])
     ]
-    return shlex.join(["lmft", *map(redact, [*flags, *words])])  # quotes would hide a secret
+    # Redacted before quoting, which could hide a secret from redact().
+    return shlex.join(["lmft", *map(redact, [*flags, *words])])
 
 
 def git(*words: str) -> str:
-    """What git says in the working directory; nothing where there is no repository."""
+    """Return the output of git in the working directory; empty if there is no repository."""
     try:
-        found = subprocess.run(
+        process = subprocess.run(
             ["git", *words], capture_output=True, text=True, errors="replace", timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return found.stdout.strip() if found.returncode == 0 else ""
+    return process.stdout.strip() if process.returncode == 0 else ""

@@ -1,4 +1,4 @@
-"""The run key: a hash of all that decides a run's numbers, and the folder named after it."""
+"""The run key: a hash of everything that decides a run's numbers; folders are named after it."""
 
 import re
 from pathlib import Path
@@ -7,59 +7,58 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lmft.config.build import as_values, build
-from lmft.config.schema import CORPUS, ModelConfig, RunConfig
+from lmft.config.schema import CORPUS, Decides, ModelConfig, RunConfig, decides
 from lmft.dataset.splits import Split, open_splits
 from lmft.output.sanitize import redact
 from lmft.runs.run_dir import RunFolder, root_of
 from lmft.storage.hashing import digest
 from lmft.storage.hub import content_digest
 
-# Raised by every commit that changes losses, so that older runs are not taken for the same ones.
+# Increased by each commit that changes losses, so that older runs get other keys.
 NUMERICS = 6
 
-STOPS = ("on_nonfinite", "stop")  # no number comes of it
-
-LONGEST_NAME = 120  # characters of a folder; file systems take 255 bytes
-
-SPEED = ("checkpoint_every", "checkpoint_minutes")  # knobs of the trainer that change no number
+# Not in the key: a run that this value stops has no result, and any other run is unaffected.
+IGNORED_VALUE = ("on_nonfinite", "stop")
+LONGEST_NAME = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
 def find_finished(typed: DictConfig) -> RunFolder | None:
-    """The folder of the run that a typed config describes, if it has finished.
+    """Return the folder of the run that a typed config describes, if the run has finished.
 
-    Only content is hashed: nothing heavy is imported, so that it answers at once.
+    This only hashes content and imports nothing heavy.
     """
     splits = open_splits(build(typed.dataset))
     key = digest(key_inputs(build(typed.model), as_values(typed), splits))
-    path = _there(root_of(typed.run_root), key)
+    path = _find_folder(root_of(typed.run_root), key)
     return RunFolder(path, key) if path is not None and (path / "result.json").exists() else None
 
 
 def name_folder(config: RunConfig, values: dict[str, Any], splits: dict[str, Split]) -> RunFolder:
-    """The folder of the run that `config` describes, under `run_root`; nothing is made yet."""
+    """Return the folder, under `run_root`, of the run that `config` describes; it may not exist."""
     key = digest(key_inputs(config.model, values, splits))
     root = root_of(config.run_root)
     readable = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
-    return RunFolder(_there(root, key) or root / f"{safe_name(redact(readable))}-{key[:10]}", key)
+    new = root / f"{safe_name(redact(readable))}-{key[:10]}"
+    return RunFolder(_find_folder(root, key) or new, key)
 
 
 def safe_name(name: str) -> str:
-    """A part of a path that leads nowhere else, whatever `name` is; with room for a suffix."""
+    """Turn any `name` into a single component of a path, short enough to add a suffix."""
     return re.sub(r"[^A-Za-z0-9_.-]+", "_", name).strip(".")[:LONGEST_NAME]
 
 
 def model_label(config: ModelConfig) -> str:
-    """The model's name, for a person."""
+    """Return the model's name, for display."""
     return config.label or Path(str(config.name)).name
 
 
 def key_inputs(
     model: ModelConfig, values: dict[str, Any], splits: dict[str, Split]
 ) -> dict[str, Any]:
-    """All that decides a run's numbers, and nothing else: its key is the hash of this.
+    """Return everything that decides a run's numbers, and nothing else: the run key hashes this.
 
-    Content stands for paths, a commit for a hub model. Where and how fast a run computes stays out;
-    the precision counts as it is written.
+    Paths are replaced by digests of their content, hub models by commits. Knobs of location and
+    speed are left out. The precision is as configured, so `auto` is a value of its own.
     """
     weights = None if model.name is None else content_digest(model.name, model.revision)
     tokenizer: Any = model.tokenizer
@@ -78,11 +77,12 @@ def key_inputs(
         "trainer": {
             knob: value
             for knob, value in values["trainer"].items()
-            if knob not in SPEED and (knob, value) != STOPS
+            if decides(f"trainer.{knob}") is Decides.numbers and (knob, value) != IGNORED_VALUE
         },
         "evaluation": {
-            knob: values["evaluation"][knob]
-            for knob in ("context", "stride", "max_blocks", "pseudo")
+            knob: value
+            for knob, value in values["evaluation"].items()
+            if decides(f"evaluation.{knob}") is Decides.numbers
         },
         "seed": values["seed"],
         "precision": values["hardware"]["precision"],
@@ -90,6 +90,6 @@ def key_inputs(
     }
 
 
-def _there(root: Path, key: str) -> Path | None:
-    """The folder of that key, whatever it is called."""
+def _find_folder(root: Path, key: str) -> Path | None:
+    """Return the existing folder of the run key, whatever its name starts with."""
     return next(root.glob(f"*-{key[:10]}"), None)

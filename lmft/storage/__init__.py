@@ -1,4 +1,4 @@
 """Files on disk: atomic writes, checksums, locks, caches, content hashes.
 
-Models and datasets of the Hugging Face hub are found here, too.
+`hub` resolves names of models and datasets to local folders or commits of the Hugging Face Hub.
 """

@@ -1,6 +1,6 @@
-"""Files and folders that are there whole or not at all, also after a loss of power.
+"""Atomic writes: a file or folder is complete or absent, also after a power failure.
 
-Where there is no room for one, that is a Fault, and what was written of it is gone.
+A full disk raises `Fault` and leaves no partial file behind.
 """
 
 import json
@@ -11,11 +11,16 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmft.errors import room_for
+from lmft.errors import disk_full_as_fault
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """Return the content of the JSON file `path`; an empty dict if there is no such file."""
+    return json.loads(path.read_text()) if path.exists() else {}
 
 
 def write_json(path: Path, value: Any) -> None:
-    """Write `value` to the file `path`."""
+    """Write `value` as JSON to the file `path`."""
     write_text(path, json.dumps(value, indent=2) + "\n")
 
 
@@ -27,10 +32,14 @@ def write_text(path: Path, text: str) -> None:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[Path]:
-    """A file to be written inside; after that it stands at `path`, in place of what was there."""
+    """Yield a temporary file to write; rename it to `path` when the block ends without an error.
+
+    Raises:
+        Fault: the disk is full.
+    """
     temporary = path.with_name(f".{path.name}-new")
     try:
-        with room_for(path):
+        with disk_full_as_fault(path):
             yield temporary
             sync(temporary)
             temporary.rename(path)
@@ -42,12 +51,18 @@ def new_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_folder(path: Path) -> Iterator[Path]:
-    """A folder to be filled inside; after that it stands at `path`, in place of what was there."""
+    """Yield a temporary folder to fill; rename it to `path` when the block ends without an error.
+
+    Replaces what was at `path`.
+
+    Raises:
+        Fault: the disk is full.
+    """
     temporary, old = path.with_name(f".{path.name}-new"), path.with_name(f".{path.name}-old")
-    for rubbish in (temporary, old):
-        shutil.rmtree(rubbish, ignore_errors=True)
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
     try:
-        with room_for(path):
+        with disk_full_as_fault(path):
             temporary.mkdir(parents=True)
             yield temporary
             for file in temporary.iterdir():
@@ -64,7 +79,7 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Let a file's content, or the names in a folder, survive a loss of power."""
+    """Flush a file's content, or a folder's entries, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

@@ -1,4 +1,4 @@
-"""Folders that are made once and kept: found damaged, they are made anew."""
+"""Cached folders: built once, verified on each use, rebuilt if damaged."""
 
 import logging
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from lmft.errors import room_for, writable
+from lmft.errors import disk_full_as_fault, writable
 from lmft.storage.atomic import new_folder
 from lmft.storage.checksums import is_intact, write_checksums
 
@@ -14,23 +14,27 @@ logger = logging.getLogger(__name__)
 
 
 def build_once(folder: Path, fill: Callable[[Path], None]) -> None:
-    """See that `folder` is there, and as it was written; else let `fill` fill it.
+    """Build `folder` with `fill` unless it exists and matches its checksums.
 
-    Of several processes that need the same one at once, one makes it while the others wait.
+    If several processes need the same folder at once, one builds it while the others wait.
+
+    Args:
+        folder: where the cached files are.
+        fill: writes the files into the empty folder that it is given.
 
     Raises:
-        Fault: there is no room for it.
+        Fault: the disk is full.
     """
     if is_intact(folder):
         return
-    with room_for(folder):
+    with disk_full_as_fault(folder):
         with writable("cache_root", folder.parent):
             folder.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(folder.with_suffix(".lock")):
             if is_intact(folder):
                 return
             if folder.exists():
-                logger.warning("%s is not as it was written; it is made anew.", folder)
-            with new_folder(folder) as place:
-                fill(place)
-                write_checksums(place)
+                logger.warning("%s failed its checksum; rebuilding.", folder)
+            with new_folder(folder) as temporary:
+                fill(temporary)
+                write_checksums(temporary)

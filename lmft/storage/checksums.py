@@ -1,7 +1,7 @@
-"""Folders that show whether they are still as they were written.
+"""Checksums of a folder's files, which detect damage.
 
-Beside the files lies `checksums.json`: size and CRC-32 of each, which finds any flipped bit and any
-cut. It guards against damage, not against malice, and reads 10 MB in some 2 ms.
+`checksums.json` holds the size and CRC-32 of each file, which detects any flipped bit and any
+truncation. It protects against damage, not against tampering. Checking 10 MB takes about 2 ms.
 """
 
 import json
@@ -9,17 +9,16 @@ import zlib
 from pathlib import Path
 
 CHECKSUMS = "checksums.json"
-
-PIECE = 2**24  # bytes read at once
+CHUNK = 2**24  # bytes read at once
 
 
 def write_checksums(folder: Path) -> None:
-    """Note the checksums of all that lies in `folder`."""
+    """Write `checksums.json` for all files in `folder`."""
     (folder / CHECKSUMS).write_text(_describe(folder))
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether all of `folder`, the seal itself included, is to the bit as it was sealed."""
+    """Check that `folder` has exactly the files and contents that its `checksums.json` lists."""
     try:
         return (folder / CHECKSUMS).read_bytes() == _describe(folder).encode()
     except OSError:
@@ -28,16 +27,16 @@ def is_intact(folder: Path) -> bool:
 
 def _describe(folder: Path) -> str:
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
-    found = {
+    entries = {
         path.relative_to(folder).as_posix(): [path.stat().st_size, _checksum(path)]
         for path in files
     }
-    return json.dumps(found, indent=2) + "\n"
+    return json.dumps(entries, indent=2) + "\n"
 
 
 def _checksum(path: Path) -> int:
     checksum = 0
     with path.open("rb") as file:
-        while piece := file.read(PIECE):
-            checksum = zlib.crc32(piece, checksum)
+        while chunk := file.read(CHUNK):
+            checksum = zlib.crc32(chunk, checksum)
     return checksum

@@ -7,13 +7,13 @@ from typing import Any
 
 
 def digest(value: Any) -> str:
-    """SHA-256, in hex, of `value` written as canonical JSON."""
+    """Return the SHA-256, in hex, of `value` as canonical JSON."""
     text = json.dumps(value, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(text.encode()).hexdigest()
 
 
 def digest_files(paths: list[Path]) -> str:
-    """SHA-256, in hex, of the files' contents in the order given; names and times do not count."""
+    """Return the SHA-256, in hex, of the files' contents in this order, without names and times."""
     hashes = []
     for path in paths:
         with path.open("rb") as file:

@@ -1,4 +1,4 @@
-"""Models and datasets by name: a local folder, or which commit of the Hugging Face hub."""
+"""Names of models and datasets: a local folder, or a commit of the Hugging Face Hub."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,19 +10,31 @@ from lmft.storage.hashing import digest, digest_files
 
 
 @cache
-def resolve_commit(name: str, revision: str, kind: str) -> str:
-    """The commit that `revision` of the hub's `kind` (model or dataset) `name` stands for now.
+def resolve_commit(name: str, revision: str, repo_type: str) -> str:
+    """Return the commit that `revision` of a hub repository points to now.
 
-    Offline, it is the one that the hub's local cache has under that revision.
+    Offline, return the commit that the hub's local cache has for that revision.
+
+    Args:
+        name: of the repository, such as owner/name.
+        revision: a branch, tag or commit.
+        repo_type: model or dataset.
+
+    Raises:
+        UserError: there is no such repository or revision, or the hub cannot be reached.
     """
     from huggingface_hub import resolve_revision
 
-    with hub_errors(f"{kind} {name!r}"):
-        return str(resolve_revision(name, repo_type=kind, revision=revision).resolved)
+    with hub_errors(f"{repo_type} {name!r}"):
+        return str(resolve_revision(name, repo_type=repo_type, revision=revision).resolved)
 
 
-def locate(name: str, knob: str) -> Path | None:
-    """The local folder that `name` means, or None for a model of the hub."""
+def find_local_folder(name: str, knob: str) -> Path | None:
+    """Return `name` as a path if it is a local folder; None if it names a model of the hub.
+
+    Raises:
+        UserError: `name` can only be a path, and there is no such folder.
+    """
     folder = Path(name).expanduser()
     if folder.is_dir():
         return folder
@@ -32,28 +44,28 @@ def locate(name: str, knob: str) -> Path | None:
 
 
 def pinned_revision(name: str, revision: str, knob: str = "model.name") -> str | None:
-    """The commit of a hub model; None for a local folder."""
-    return None if locate(name, knob) else resolve_commit(name, revision, "model")
+    """Return the commit of a hub model; None for a local folder."""
+    return None if find_local_folder(name, knob) else resolve_commit(name, revision, "model")
 
 
 def content_digest(name: str, revision: str, knob: str = "model.name") -> str:
-    """A hash that changes with the content of a local folder, or a hub model's commit."""
-    folder = locate(name, knob)
+    """Return a hash of a local folder's content, or of a hub model's name and commit."""
+    folder = find_local_folder(name, knob)
     if folder is None:
         return digest([name, resolve_commit(name, revision, "model")])
-    read_by_people = (".md", ".svg")  # a card, which tells the time
+    documentation = (".md", ".svg")  # the model card contains timings
     files = sorted(
-        path for path in folder.iterdir() if path.is_file() and path.suffix not in read_by_people
+        path for path in folder.iterdir() if path.is_file() and path.suffix not in documentation
     )
     return digest([[path.name for path in files], digest_files(files)])
 
 
 @contextmanager
 def hub_errors(what: str) -> Iterator[None]:
-    """Whatever keeps `what` from being loaded, as one sentence.
+    """Explain in one sentence why the body could not load `what`, such as "model 'gpt2'".
 
     Raises:
-        UserError: it is not on the hub, or the hub can't be reached and no copy is here.
+        UserError: it is not on the hub, or the hub can't be reached and there is no local copy.
     """
     from huggingface_hub.errors import (
         HFValidationError,
@@ -82,8 +94,8 @@ def hub_errors(what: str) -> Iterator[None]:
             raise
         if "trust_remote_code" in str(error):
             raise UserError(
-                f"The {what} comes with Python code of its own, which does not run here; read that "
-                "code, and if you trust it, set model.trust_remote_code=true."
+                f"The {what} needs its own Python code, which lmft does not run by default; read "
+                "that code, and if you trust it, set model.trust_remote_code=true."
             ) from error
         reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
         raise UserError(f"The {what} can't be loaded ({reason}); check its name.") from error

@@ -1,4 +1,4 @@
-"""One process at a time in a run's folder."""
+"""Locks: one process at a time per run folder."""
 
 import json
 import logging
@@ -10,40 +10,40 @@ from pathlib import Path
 
 from filelock import FileLock, Timeout
 
-from lmft.errors import RunLocked, room_for, writable
+from lmft.errors import RunLocked, disk_full_as_fault, writable
 
 logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def run_lock(path: Path, wait: bool = False) -> Iterator[None]:
-    """Inside, no other process works in the run's folder `path`.
+    """Hold the lock of the run folder `path` while the block runs.
 
-    The operating system lets go of the lock when its process ends, however it ends; so it is taken
-    over from dead ones, also across hosts where the file system shares locks.
+    The operating system releases the lock when its process ends, however it ends, so no dead
+    process blocks a run. Between hosts this needs a file system that shares locks.
 
     Args:
-        path: the folder; it need not be there yet.
-        wait: for another process to end, instead of refusing.
+        path: the folder; it need not exist yet.
+        wait: wait for another process to release the lock instead of raising.
 
     Raises:
-        Busy: another process holds it.
+        RunLocked: another process holds the lock.
     """
-    place = _place(path)
-    with writable("run_root", place.parent):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    lock, owner = FileLock(place), place.with_suffix(".json")
+    lock_path = _lock_path(path)
+    with writable("run_root", lock_path.parent):
+        lock_path.parent.mkdir(parents=True, exist_ok=True)
+    lock, owner = FileLock(lock_path), lock_path.with_suffix(".json")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         if not wait:
             raise RunLocked(
-                f"{path.name} is at work already, {_holder(owner)}; wait for it, or stop it first."
+                f"{path.name} is already running {_describe(owner)}; wait for it, or stop it first."
             ) from None
-        logger.warning("%s is at work already, %s; waiting for it.", path.name, _holder(owner))
+        logger.warning("%s is already running %s; waiting for it.", path.name, _describe(owner))
         lock.acquire()
     try:
-        with room_for(owner):
+        with disk_full_as_fault(owner):
             owner.write_text(json.dumps({"host": socket.gethostname(), "pid": os.getpid()}))
         yield
     finally:
@@ -52,25 +52,25 @@ def run_lock(path: Path, wait: bool = False) -> Iterator[None]:
 
 
 def is_locked(path: Path) -> bool:
-    """Whether a process works in the run's folder `path`."""
-    place = _place(path)
-    if not place.exists():
+    """Check whether a process holds the lock of the run folder `path`."""
+    lock_path = _lock_path(path)
+    if not lock_path.exists():
         return False
     try:
-        with FileLock(place, timeout=0):
+        with FileLock(lock_path, timeout=0):
             return False
     except Timeout:
         return True
 
 
-def _place(path: Path) -> Path:
-    """Beside the folders, not in them, so that they can be moved aside under the lock."""
+def _lock_path(path: Path) -> Path:
+    # Outside the run folder, so that the folder can be moved while the lock is held.
     return path.parent / ".locks" / f"{path.name}.lock"
 
 
-def _holder(owner: Path) -> str:
+def _describe(owner: Path) -> str:
     try:
-        found = json.loads(owner.read_text())
-    except (OSError, ValueError):  # it has just begun, or is just ending
+        process = json.loads(owner.read_text())
+    except (OSError, ValueError):  # the owner is just starting or ending
         return "in another process"
-    return f"in process {found['pid']} on {found['host']}"
+    return f"in process {process['pid']} on {process['host']}"

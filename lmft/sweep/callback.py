@@ -1,4 +1,4 @@
-"""Hydra's callback that opens a sweep, and what ends it."""
+"""Hydra's callback that opens a sweep, and the functions that end it."""
 
 import shutil
 from pathlib import Path
@@ -10,30 +10,30 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.build import build
 from lmft.config.knobs import flatten
+from lmft.config.schema import Decides, decides
 from lmft.errors import Refused
 from lmft.output.terminal import Terminal
-from lmft.runs.listing import PLACES
 from lmft.runs.provenance import describe_source
 from lmft.runs.run_dir import root_of
 from lmft.runs.run_id import safe_name
 from lmft.storage.hashing import digest
 from lmft.storage.lock import run_lock
-from lmft.sweep.job import Plan, read_notes, write_plan
-from lmft.sweep.report import summarize
+from lmft.sweep.job import SweepPlan, read_job_records, write_plan
+from lmft.sweep.report import report_jobs
 from lmft.tracker.protocol import Tracker
 
-GOOD = ("finished", "pruned")
+GOOD_STATES = ("finished", "pruned")
 
 
 class OpenSweep(Callback):
-    """Hydra's hook: the sweep that it is about to start."""
+    """Hydra's hook at the start of a sweep."""
 
-    def on_multirun_start(self, config: DictConfig, **more: Any) -> None:
-        """Find the parent or make it, and tell the jobs."""
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Open the sweep in the tracker, and write its plan for the jobs."""
         global _current
         try:
             _current = Sweep(config)
-        except Exception as error:  # Hydra would warn and start the jobs
+        except Exception as error:  # Hydra would only warn, and start the jobs
             raise Refused(error) from error
 
 
@@ -48,61 +48,67 @@ class Sweep:
         self.key = digest([common_knobs(tree, self.names), sorted(self.names), study])
         short = "-".join(name.rpartition(".")[2] for name in self.names)
         self.name = f"sweep-{safe_name(short)}-{self.key[:10]}"
-        self.launch = Path(config.hydra.sweep.dir).expanduser().absolute()
+        self.launch_folder = Path(config.hydra.sweep.dir).expanduser().absolute()
         self.folder = root_of(config.run_root) / self.name
         self.tracker: Tracker = build(config.tracker)
         tags = describe_source("lmft -m " + " ".join(config.hydra.overrides.task))
-        with run_lock(self.folder, wait=True):  # so that two launches at once find one parent
-            self.parent = self.tracker.open_sweep(self.key, self.name, tags)
-        write_plan(self.launch, Plan(self.key, self.names, self.parent, None))
+        with run_lock(self.folder, wait=True):  # two launches at once must open the same sweep
+            self.sweep_id = self.tracker.open_sweep(self.key, self.name, tags)
+        write_plan(self.launch_folder, SweepPlan(self.key, self.names, self.sweep_id, None))
 
-    def close(self, whole: bool) -> bool:
-        """Show what became of the jobs and end the parent; returns whether all went well."""
-        notes = read_notes(self.launch)
-        good = whole and all(note.state in GOOD for note in notes)
-        best = summarize(notes, self.folder, Terminal())
-        if self.parent is not None and not notes and not whole:  # none of them began
-            self.tracker.drop_sweep(self.parent)
-        elif self.parent is not None:
-            self.tracker.close_sweep(self.parent, good, self.folder, best)
-        shutil.rmtree(self.launch, ignore_errors=True)
-        return good
+    def close(self, complete: bool) -> bool:
+        """Report the jobs and end the sweep in the tracker; return whether all jobs succeeded."""
+        records = read_job_records(self.launch_folder)
+        succeeded = complete and all(record.state in GOOD_STATES for record in records)
+        best = report_jobs(records, self.folder, Terminal())
+        if self.sweep_id is not None and not records and not complete:  # no job started
+            self.tracker.discard_sweep(self.sweep_id)
+        elif self.sweep_id is not None:
+            self.tracker.close_sweep(self.sweep_id, succeeded, self.folder, best)
+        self.remove_launch_folder()
+        return succeeded
+
+    def remove_launch_folder(self) -> None:
+        """Remove the files by which the jobs of this launch communicate."""
+        shutil.rmtree(self.launch_folder, ignore_errors=True)
 
 
 _current: Sweep | None = None
 
 
-def close(whole: bool) -> bool:
-    """End the sweep that was opened in this process, if one was; returns whether all went well.
+def close_current(complete: bool) -> bool:
+    """End the sweep that this process has opened, if any; return whether all jobs succeeded.
 
     Args:
-        whole: whether each job had its turn.
+        complete: whether every job was started.
     """
     global _current
     sweep, _current = _current, None
-    return sweep is None or sweep.close(whole)
+    return sweep is None or sweep.close(complete)
 
 
-def leave() -> None:
-    """The sweep that was opened in this process is left to another one, which is at it."""
+def release_current() -> None:
+    """Leave the sweep that this process has opened to another process, which works on it."""
     global _current
     assert _current is not None
-    shutil.rmtree(_current.launch, ignore_errors=True)
+    _current.remove_launch_folder()
     _current = None
 
 
 def swept_names(words: list[str], sweeper: dict[str, Any]) -> list[str]:
-    """The knobs and groups that vary, of the command line and of the sweeper's own config."""
-    parsed = OverridesParser.create().parse_overrides(words)
-    varied = [o.get_key_element().lstrip("+") for o in parsed if o.is_sweep_override()]
-    return list(dict.fromkeys([*varied, *(sweeper.get("params") or {})]))
+    """Return the knobs and groups that vary, by command line or by the sweeper's own config."""
+    overrides = OverridesParser.create().parse_overrides(words)
+    swept = [o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()]
+    return list(dict.fromkeys([*swept, *(sweeper.get("params") or {})]))
 
 
 def common_knobs(tree: dict[str, Any], names: list[str]) -> dict[str, Any]:
-    """The knobs by full name, less those that vary and those that say where and how fast."""
-    varied = tuple(f"{name}." for name in names)
+    """Return the knobs that all jobs have in common, by full name; not hardware and locations."""
+    swept = tuple(f"{name}." for name in names)
     return {
         name: value
         for name, value in flatten(tree).items()
-        if name not in names and not name.startswith((*varied, *PLACES))
+        if name not in names
+        and not name.startswith((*swept, "hardware."))
+        and decides(name) is not Decides.location
     }

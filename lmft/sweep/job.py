@@ -1,4 +1,7 @@
-"""One job of a sweep: what it must know, and what became of it, by files in the launch folder."""
+"""One job of a sweep: its plan and its record are files in the sweep's launch folder.
+
+By them, jobs in other processes know their sweep, and the sweep learns how its jobs ended.
+"""
 
 import json
 import math
@@ -22,43 +25,43 @@ PLAN, JOBS = "sweep.json", "jobs"
 
 
 @dataclass(frozen=True)
-class Plan:
+class SweepPlan:
     """What every job must know of its sweep."""
 
     key: str  # a hash of all that the jobs have in common
     names: list[str]  # the knobs that vary
-    parent: str | None  # the sweep's id in the tracker
-    study: dict[str, Any] | None  # of an Optuna study, so that jobs can ask to be pruned
+    sweep_id: str | None  # in the tracker; None: it has no sweeps
+    study: dict[str, Any] | None  # name, storage and pruner of an Optuna study
 
 
 @dataclass
-class Note:
-    """What became of a job."""
+class JobRecord:
+    """The state and result of a job."""
 
     number: int
     knobs: dict[str, str]  # those that vary, by short name
     state: str = "running"  # finished, pruned, failed or stopped; running: its process was killed
     reason: str = ""
-    folder: str = ""
+    folder: str = ""  # of its run
     loss: float = math.inf  # validation, nats per target
 
     @property
     def name(self) -> str:
-        """As MLflow shows it: lr=3e-5 seed=1."""
+        """The name in MLflow, as in lr=3e-5 seed=1."""
         return " ".join(f"{knob}={value}" for knob, value in self.knobs.items())
 
 
-class OpenJob:
-    """A job at work."""
+class SweepJob:
+    """A job that is running."""
 
-    def __init__(self, note: Note, plan: Plan):
-        self.note = note
-        self.place = Job(note.name or f"job {note.number}", plan.parent)
-        self._trial: Trial | None = open_trial(plan.study, note.number)
-        self._read = 0  # bytes of the run's points, of which the study knows
+    def __init__(self, record: JobRecord, plan: SweepPlan):
+        self.record = record
+        self.entry = Job(record.name or f"job {record.number}", plan.sweep_id)
+        self._trial: Trial | None = open_trial(plan.study, record.number)
+        self._read = 0  # bytes of the run's metric points whose losses the study has
 
     def prune(self, step: int, folder: RunFolder) -> bool:
-        """Whether the study has seen enough of this run."""
+        """Report new validation losses to the study; return whether it prunes the run."""
         if self._trial is None:
             return False
         losses = {}
@@ -69,75 +72,76 @@ class OpenJob:
         return self._trial.should_prune(losses)
 
     def end(self, folder: RunFolder) -> float:
-        """Note what became of the run; returns its validation loss."""
+        """Record the result of the run; return its validation loss."""
         result = folder.read_json("result.json")
-        self.note.folder = str(folder.path)
+        self.record.folder = str(folder.path)
         if result:
-            self.note.state, self.note.loss = "finished", float(result["validation"]["loss"])
+            self.record.state, self.record.loss = "finished", float(result["validation"]["loss"])
         else:
-            self.note.state = "pruned"
-            self.note.reason = f"at step {read_facts(folder.path)['tags']['pruned_at']}"
-        return self.note.loss
+            self.record.state = "pruned"
+            self.record.reason = f"at step {read_facts(folder.path)['tags']['pruned_at']}"
+        return self.record.loss
 
     def fail(self, reason: str) -> None:
-        """Note why there is no result."""
-        self.note.state, self.note.reason = "failed", reason
+        """Record why there is no result."""
+        self.record.state, self.record.reason = "failed", reason
 
 
 @contextmanager
-def open_job(launch: Path, number: int, overrides: list[str]) -> Iterator[OpenJob]:
-    """The job of that number, in whatever process; a note of what became of it stays.
+def open_job(launch_folder: Path, number: int, overrides: list[str]) -> Iterator[SweepJob]:
+    """Yield a job of a sweep, in whatever process; its record is written at start and end.
 
     Args:
-        launch: the sweep's launch folder.
+        launch_folder: of the sweep.
         number: of the job.
-        overrides: all words that it was composed from.
+        overrides: all words that its config was composed from.
     """
-    plan = read_plan(launch)
-    note = Note(number, pick_knobs(overrides, plan.names))
-    job = OpenJob(note, plan)
-    place = launch / JOBS / f"{number}.json"
-    write_json(place, asdict(note))
+    plan = read_plan(launch_folder)
+    record = JobRecord(number, pick_knobs(overrides, plan.names))
+    job = SweepJob(record, plan)
+    path = launch_folder / JOBS / f"{number}.json"
+    write_json(path, asdict(record))
     try:
         yield job
     except Interrupted:
-        note.state = "stopped"
+        record.state = "stopped"
         raise
     finally:
-        write_json(place, asdict(note))
+        write_json(path, asdict(record))
 
 
 def pick_knobs(overrides: list[str], names: list[str]) -> dict[str, str]:
-    """The values of the knobs `names` among overrides; each by the shortest name of its own."""
+    """Return the values of the knobs `names` in overrides, by their shortest unambiguous names."""
     values = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
-    count = Counter(name.rpartition(".")[2] for name in names)
     shorts = {name: name.rpartition(".")[2] for name in names}
+    count = Counter(shorts.values())
     return {
-        shorts[name] if count[shorts[name]] == 1 else name: as_people_write(redact(values[name]))
+        shorts[name] if count[shorts[name]] == 1 else name: shorten_number(redact(values[name]))
         for name in names
         if name in values
     }
 
 
-def as_people_write(value: str) -> str:
-    """3e-5 for 3e-05, 1e30 for 1e+30, and four digits of a number that was drawn."""
+def shorten_number(value: str) -> str:
+    """Return 3e-5 for 3e-05, 1e30 for 1e+30, and a long number with four digits."""
     if re.fullmatch(r"-?\d*\.?\d+(e[+-]?\d+)?", value) and len(value) > 8:
         value = f"{float(value):.4g}"
     return re.sub(r"(?<=\d)e([+-])0*(\d+)$", lambda e: f"e{e[1].strip('+')}{e[2]}", value)
 
 
-def write_plan(launch: Path, plan: Plan) -> None:
-    """Make the launch folder."""
-    (launch / JOBS).mkdir(parents=True, exist_ok=True)
-    write_json(launch / PLAN, asdict(plan))
+def write_plan(launch_folder: Path, plan: SweepPlan) -> None:
+    """Write the plan into the launch folder, which is created if it is missing."""
+    (launch_folder / JOBS).mkdir(parents=True, exist_ok=True)
+    write_json(launch_folder / PLAN, asdict(plan))
 
 
-def read_plan(launch: Path) -> Plan:
-    """What `write_plan` wrote."""
-    return Plan(**json.loads((launch / PLAN).read_text()))
+def read_plan(launch_folder: Path) -> SweepPlan:
+    """Return the plan that `write_plan` wrote."""
+    return SweepPlan(**json.loads((launch_folder / PLAN).read_text()))
 
 
-def read_notes(launch: Path) -> list[Note]:
-    """What became of the jobs that were started, by number."""
-    notes = [Note(**json.loads(path.read_text())) for path in (launch / JOBS).glob("*.json")]
-    return sorted(notes, key=lambda note: note.number)
+def read_job_records(launch_folder: Path) -> list[JobRecord]:
+    """Return the records of all jobs that were started, by number."""
+    paths = (launch_folder / JOBS).glob("*.json")
+    records = [JobRecord(**json.loads(path.read_text())) for path in paths]
+    return sorted(records, key=lambda record: record.number)

@@ -1,4 +1,4 @@
-"""An Optuna study: what its sweep asks and tells, and what a job asks of its trial."""
+"""An Optuna study, as the sweep's process uses it, and a trial of it, as a job uses it."""
 
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -12,19 +12,22 @@ if TYPE_CHECKING:
     import optuna
 
 Value = float | int | str
-
-NEVER = {"_target_": "optuna.pruners.NopPruner"}
+NEVER = {"_target_": "optuna.pruners.NopPruner"}  # prunes no trial
 
 
 class Trial:
-    """One trial, from whatever process its job runs in."""
+    """A trial of a study; its job may run in any process."""
 
     def __init__(self, trial: "optuna.Trial"):
         self._trial = trial
         self._reported = set(trial.study.trials[trial.number].intermediate_values)
 
     def should_prune(self, losses: dict[int, float]) -> bool:
-        """Report new validation losses (nats per target, by step), and ask the study's pruner."""
+        """Report new validation losses; return whether the pruner stops the trial.
+
+        Args:
+            losses: nats per target, by step.
+        """
         for step, loss in losses.items():
             if step and step not in self._reported:
                 self._trial.report(loss, step)
@@ -32,61 +35,66 @@ class Trial:
         return self._trial.should_prune()
 
 
-def open_trial(study: dict[str, Any] | None, number: int) -> Trial | None:
-    """The trial of that number; None where the sweep has no study."""
-    if study is None:
+def open_trial(settings: dict[str, Any] | None, number: int) -> Trial | None:
+    """Return the trial with that number; None if the sweep has no study.
+
+    Args:
+        settings: name, storage and pruner of the study.
+        number: of the trial and its job.
+    """
+    if settings is None:
         return None
     optuna = load_optuna()
-    check_search({"pruner": study["pruner"]})
-    found = optuna.load_study(
-        study_name=study["name"], storage=study["storage"], pruner=build(study["pruner"])
+    check_search({"pruner": settings["pruner"]})
+    study = optuna.load_study(
+        study_name=settings["name"], storage=settings["storage"], pruner=build(settings["pruner"])
     )
-    return Trial(optuna.Trial(found, found.trials[number]._trial_id))
+    return Trial(optuna.Trial(study, study.trials[number]._trial_id))
 
 
 class Study:
-    """A study, from the one process that leads it."""
+    """A study; only one process at a time may run it."""
 
-    def __init__(self, facts: dict[str, Any], sampler: dict[str, Any], seed: int):
-        """Go on with the study that `facts` names, or begin it.
+    def __init__(self, settings: dict[str, Any], sampler: dict[str, Any], seed: int):
+        """Load the study, or create it.
 
         Args:
-            facts: its name, storage and pruner, as `open_trial` takes them.
+            settings: its name, storage and pruner, as `open_trial` takes them.
             sampler: by _target_.
             seed: of the sampler.
 
         Raises:
-            UserError: the sampler or pruner is none of Optuna's, or there is no such storage.
+            UserError: sampler or pruner is none of Optuna's, or the storage can't be used.
         """
         from sqlalchemy.exc import ArgumentError, DBAPIError
 
         self._optuna = load_optuna()
-        check_search({"sampler": sampler, "pruner": facts["pruner"]})
+        check_search({"sampler": sampler, "pruner": settings["pruner"]})
         try:
             self._study = self._optuna.create_study(
-                study_name=facts["name"],
-                storage=facts["storage"],
-                pruner=build(facts["pruner"]),
+                study_name=settings["name"],
+                storage=settings["storage"],
+                pruner=build(settings["pruner"]),
                 load_if_exists=True,
             )
         except (ArgumentError, DBAPIError) as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise UserError(
-                f"hydra.sweeper.storage is {facts['storage']!r}, which can't be used ({reason}); "
-                "write sqlite:////path/study.db, or leave it out."
+                f"hydra.sweeper.storage is {settings['storage']!r}, which can't be used "
+                f"({reason}); set it to sqlite:////path/study.db, or leave it out."
             ) from error
-        # With the same seed again, a second launch would repeat the points of the first.
+        # With the same seed, a second launch would repeat the points of the first.
         self._study.sampler = build({**sampler, "seed": seed + len(self._study.trials)})
 
     def count(self, state: str) -> int:
-        """Trials in that state, by Optuna's name for it."""
+        """Return the number of trials in that state, by Optuna's name of it."""
         return sum(trial.state.name == state for trial in self._study.trials)
 
     def check(self, space: dict[str, Any]) -> None:
-        """The space may have other bounds than before, but no other kind of values.
+        """Check that the search space fits earlier trials; its bounds may be others.
 
         Raises:
-            UserError: it has.
+            UserError: a knob has other choices, or values of another kind.
         """
         for trial in self._study.trials:
             for knob in trial.distributions.keys() & space.keys():
@@ -96,49 +104,55 @@ class Study:
                     )
                 except ValueError:
                     raise UserError(
-                        f"{knob} has other choices, or is of another kind, than the study has "
-                        "tried so far; hydra.sweeper.study_name=... begins one of that name."
+                        f"{knob} has other choices, or values of another kind, than in earlier "
+                        "trials of the study; start a new one with hydra.sweeper.study_name=NAME."
                     ) from None
 
     def next_trials(
-        self, space: dict[str, Any], at_once: int, in_all: int
+        self, space: dict[str, Any], n_jobs: int, n_trials: int
     ) -> dict[int, dict[str, Value]]:
-        """The trials to run now, with consecutive numbers, and their values; none: all have ended.
+        """Return the values of the trials to run now, by number; none if all have ended.
 
-        Those that a killed process left RUNNING come first, under their old numbers, and go on.
+        Trials that a killed process left RUNNING come first: they resume with their old numbers.
+        The numbers are consecutive, as Hydra's launchers need them.
+
+        Args:
+            space: a distribution for each knob.
+            n_jobs: trials to run at once, at most.
+            n_trials: trials of the study, over all launches.
         """
         trials = [
             self._optuna.Trial(self._study, trial._trial_id)
             for trial in self._study.trials
             if trial.state.name == "RUNNING"
-        ][:at_once]
-        left = in_all + self.count("WAITING") - len(self._study.trials)
-        trials += [self._study.ask() for _ in range(min(left, at_once - len(trials)))]
+        ][:n_jobs]
+        left = n_trials + self.count("WAITING") - len(self._study.trials)
+        trials += [self._study.ask() for _ in range(min(left, n_jobs - len(trials)))]
         trials.sort(key=lambda trial: trial.number)
         return {
-            # As study.ask would; of a trial that was cut off it gives the values that it had.
+            # As study.ask(space) does; of a resumed trial this returns the values that it had.
             trial.number: {knob: trial._suggest(knob, drawn) for knob, drawn in space.items()}
-            for place, trial in enumerate(trials)
-            if trial.number == trials[0].number + place  # others have their turn next
+            for position, trial in enumerate(trials)
+            if trial.number == trials[0].number + position  # the others come with the next call
         }
 
     def tell(self, number: int, state: str, loss: float) -> None:
-        """What became of a trial: finished with this validation loss, pruned, or else failed."""
+        """Tell Optuna how a trial ended: finished with this validation loss, pruned, or failed."""
         states = self._optuna.trial.TrialState
-        told = {"finished": states.COMPLETE, "pruned": states.PRUNED}.get(state, states.FAIL)
-        self._study.tell(number, loss if told is states.COMPLETE else None, told)
+        ended = {"finished": states.COMPLETE, "pruned": states.PRUNED}.get(state, states.FAIL)
+        self._study.tell(number, loss if ended is states.COMPLETE else None, ended)
 
-    def best(self) -> "Best | None":
-        """The finished trial of the lowest loss; None as long as none has finished."""
+    def best(self) -> "BestTrial | None":
+        """Return the finished trial with the lowest loss; None if none has finished."""
         if not self.count("COMPLETE"):
             return None
         best = self._study.best_trial
         assert best.value is not None
-        return Best(best.number, TokenLoss(best.value, 1), best.params)
+        return BestTrial(best.number, TokenLoss(best.value, 1), best.params)
 
 
 @dataclass(frozen=True)
-class Best:
+class BestTrial:
     """The best trial of a study."""
 
     number: int
@@ -147,7 +161,7 @@ class Best:
 
 
 def load_optuna() -> Any:
-    """Optuna, not telling of each trial.
+    """Import optuna, without its log line for each trial.
 
     Raises:
         UserError: it is not installed.

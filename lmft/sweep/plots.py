@@ -1,119 +1,108 @@
-"""The picture of a sweep: what each knob does to the result."""
+"""Draw the figure of a sweep: the effect of each knob on the validation perplexity."""
 
-import io
 import math
 import statistics
-import warnings
 from collections import defaultdict
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from lmft.analysis.compare.plots import COLORS, STYLE
 from lmft.metrics import TokenLoss
+from lmft.output.plots import COLORS, as_svg, new_figure
 from lmft.output.terminal import repr_text
-from lmft.sweep.job import Note
+from lmft.sweep.job import JobRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 PANEL = (3.6, 2.9)  # inches
-
 COLUMNS = 3  # of panels
-
 MOST_TICKS = 8
-
-SHORT = 20  # characters of a tick's label
-
-Place = Callable[[str], float]  # of a knob's value on its axis
+LONGEST_LABEL = 20  # characters
 
 
-def draw_knobs(groups: list[list[Note]]) -> dict[str, str]:
-    """`knobs.svg`, a panel for each knob that varies, a colour for each group of comparable jobs.
+def draw_knobs(groups: list[list[JobRecord]]) -> dict[str, str]:
+    """Return `knobs.svg`: a panel for each knob that varies, a color for each group of jobs.
 
-    Nothing where no knob varies among them. The same jobs give the same text.
+    Empty if no knob varies among jobs with a finite perplexity.
+
+    Args:
+        groups: finished jobs; those of one group are comparable.
     """
-    finite = [[note for note in group if math.isfinite(perplexity(note))] for group in groups]
+    finite = [[job for job in group if math.isfinite(perplexity(job))] for group in groups]
     shown = [group for group in finite if group]
-    jobs = sorted((note for group in shown for note in group), key=lambda note: note.number)
+    jobs = sorted((job for group in shown for job in group), key=lambda job: job.number)
     values: dict[str, list[str]] = {}
-    for note in jobs:
-        for knob, value in note.knobs.items():
+    for job in jobs:
+        for knob, value in job.knobs.items():
             values.setdefault(knob, []).append(value)
     varied = {knob: list(dict.fromkeys(v)) for knob, v in values.items() if len(set(v)) > 1}
     return {"knobs.svg": _draw(varied, shown)} if varied else {}
 
 
-def _draw(varied: dict[str, list[str]], groups: list[list[Note]]) -> str:
-    from matplotlib import rc_context
-    from matplotlib.figure import Figure
-
+def _draw(varied: dict[str, list[str]], groups: list[list[JobRecord]]) -> str:
     columns = min(COLUMNS, len(varied))
     rows = math.ceil(len(varied) / columns)
-    with rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure((PANEL[0] * columns, PANEL[1] * rows), layout="constrained")
-        panels = list(figure.subplots(rows, columns, squeeze=False, sharey=True).flat)
+    size = (PANEL[0] * columns, PANEL[1] * rows)
+    with new_figure(size, rows, columns, sharey=True) as (figure, panels):
         for axes, (knob, values) in zip(panels, varied.items(), strict=False):
-            place = lay_out(axes, values)
+            positions = place_values(axes, values)
             for number, group in enumerate(groups):
-                _points(axes, knob, group, place, COLORS[number % len(COLORS)])
-            axes.set_xlabel(shortened(knob, 2 * SHORT))
+                _draw_jobs(axes, knob, group, positions, COLORS[number % len(COLORS)])
+            axes.set_xlabel(shorten(knob, 2 * LONGEST_LABEL))
         for axes in panels[len(varied) :]:
             axes.set_visible(False)
         for axes in panels[::columns]:
             axes.set_ylabel("validation perplexity")
-        perplexities = [perplexity(note) for group in groups for note in group]
+        perplexities = [perplexity(job) for group in groups for job in group]
         if max(perplexities) > 10 * min(perplexities):
             panels[0].set_yscale("log")
         names = ["median", *(f"group {number}" for number in range(2, len(groups) + 1))]
         names[0] += ", group 1" if len(groups) > 1 else ""
         figure.legend(panels[0].lines[1::2], names, loc="outside lower center", ncols=COLUMNS)
-        return _as_svg(figure)
+        return as_svg(figure)
 
 
-def _as_svg(figure: "Figure") -> str:
-    file = io.StringIO()
-    with warnings.catch_warnings():  # text stays text: who looks at it has the fonts
-        warnings.filterwarnings("ignore", "Glyph .* missing")
-        figure.savefig(file, format="svg", metadata={"Date": None})
-    return file.getvalue()
+def place_values(axes: "Axes", values: list[str]) -> dict[str, float]:
+    """Set up the x-axis for a knob's values; return the position of each on it.
 
-
-def lay_out(axes: "Axes", values: list[str]) -> Place:
-    """Make the x-axis for these values: numbers by their size, all else side by side."""
-    numbers = {value: as_number(value) for value in values}
-    known = [number for number in numbers.values() if number is not None]
-    if len(known) < len(values):
-        places = {value: float(number) for number, value in enumerate(values)}
+    Numbers are placed by their size, on a logarithmic axis if they span more than a factor of 10.
+    If a value is no number, all values are placed side by side.
+    """
+    parsed = [parse_number(value) for value in values]
+    numbers = [number for number in parsed if number is not None]
+    if len(numbers) < len(values):
+        positions = {value: float(number) for number, value in enumerate(values)}
         axes.set_xlim(-0.5, len(values) - 0.5)
     else:
-        places = dict(zip(values, known, strict=True))
-        if min(known) > 0 and max(known) > 10 * min(known):
+        positions = dict(zip(values, numbers, strict=True))
+        if min(numbers) > 0 and max(numbers) > 10 * min(numbers):
             axes.set_xscale("log")
-    if len(values) <= MOST_TICKS or len(known) < len(values):
-        axes.set_xticks(list(places.values()), [shortened(value, SHORT) for value in places])
+    if len(values) <= MOST_TICKS or len(numbers) < len(values):
+        labels = [shorten(value, LONGEST_LABEL) for value in values]
+        axes.set_xticks(list(positions.values()), labels)
         axes.set_xticks([], minor=True)
-        crowded = sum(len(shortened(value, SHORT)) for value in values) > 2 * SHORT
+        crowded = sum(map(len, labels)) > 2 * LONGEST_LABEL
         axes.tick_params(axis="x", labelrotation=30 if crowded else 0)
-    return places.__getitem__
+    return positions
 
 
-def _points(axes: "Axes", knob: str, group: list[Note], place: Place, color: str) -> None:
-    """Each job, and a line through the medians of those that share a value."""
-    found = defaultdict(list)
-    for note in group:
-        if knob in note.knobs:
-            found[place(note.knobs[knob])].append(perplexity(note))
-    points = [(x, y) for x, some in found.items() for y in some]
-    medians = sorted((x, statistics.median(some)) for x, some in found.items())
-    for some, style in ((points, "o"), (medians, "-")):
-        axes.plot(*np.reshape(some, (-1, 2)).T, style, color=color, markersize=4, linewidth=1)
+def _draw_jobs(
+    axes: "Axes", knob: str, group: list[JobRecord], positions: dict[str, float], color: str
+) -> None:
+    """Draw a point for each job, and a line through the medians of jobs with the same value."""
+    perplexities = defaultdict(list)
+    for job in group:
+        if knob in job.knobs:
+            perplexities[positions[job.knobs[knob]]].append(perplexity(job))
+    points = [(x, y) for x, ys in perplexities.items() for y in ys]
+    medians = sorted((x, statistics.median(ys)) for x, ys in perplexities.items())
+    for data, style in ((points, "o"), (medians, "-")):
+        axes.plot(*np.reshape(data, (-1, 2)).T, style, color=color, markersize=4, linewidth=1)
 
 
-def as_number(value: str) -> float | None:
-    """The finite number that a value is written as; None for any other."""
+def parse_number(value: str) -> float | None:
+    """Return the finite number that a value stands for; None for any other value."""
     try:
         number = float(value)
     except ValueError:
@@ -121,12 +110,12 @@ def as_number(value: str) -> float | None:
     return number if math.isfinite(number) else None
 
 
-def perplexity(note: Note) -> float:
-    """On validation."""
-    return TokenLoss(note.loss, 1).perplexity
+def perplexity(job: JobRecord) -> float:
+    """Return the validation perplexity of a job."""
+    return TokenLoss(job.loss, 1).perplexity
 
 
-def shortened(text: str, most: int) -> str:
-    """A text for a picture, at most so many characters long."""
+def shorten(text: str, most: int) -> str:
+    """Return a text for a figure, cut to at most so many characters."""
     text = repr_text(text)
     return text if len(text) <= most else f"{text[: most - 1]}…"

@@ -1,15 +1,9 @@
-"""Where the numbers of a run are shown: MLflow, or nowhere but in its folder."""
+"""The record of a run in its folder, and trackers that show it: MLflow, or none.
 
-from lmft.tracker.mlflow_store import folder_of, open_client, store_uri
+Configs name the tracker classes here by `_target_`.
+"""
+
 from lmft.tracker.mlflow_tracker import MlflowTracker
-from lmft.tracker.protocol import NoTracker, RunLog, Tracker
+from lmft.tracker.protocol import NoTracker
 
-__all__ = [
-    "MlflowTracker",
-    "NoTracker",
-    "RunLog",
-    "Tracker",
-    "folder_of",
-    "open_client",
-    "store_uri",
-]
+__all__ = ["MlflowTracker", "NoTracker"]

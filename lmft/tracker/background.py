@@ -1,112 +1,114 @@
-"""What carries a run's folder to the store, beside the run: it waits for nothing of it."""
+"""Upload a run to the MLflow store from a background thread, so that training never waits."""
 
 import logging
 import threading
 import time
 
-from lmft.tracker.mlflow_store import reason_of
+from lmft.tracker.mlflow_store import short_reason
 from lmft.tracker.mlflow_upload import RunUpload
 from lmft.tracker.run_log import Record
 
 logger = logging.getLogger(__name__)
 
 
-SEND_SECONDS = 5.0  # between two sendings, also where the last one failed
-
-AGAIN_SECONDS = 1.0  # between two tries at the end of a run
-
-PATIENCE = 40.0  # seconds without an answer after which the end of a run waits no longer
-
-_silent: set[str] = set()  # stores that this process has given up on; one try is enough for them
+UPLOAD_INTERVAL = 5.0  # seconds between two uploads, also after a failed one
+RETRY_INTERVAL = 1.0  # seconds between two attempts when the run has ended
+GIVE_UP_AFTER = 40.0  # seconds without a response after which the end of a run waits no longer
+_unavailable: set[str] = set()  # stores that this process makes only one attempt at when a run ends
 
 
-def give_up(uri: str) -> None:
-    """No run of this process waits for that store at its end, until it answers again."""
-    _silent.add(uri)
+def mark_unavailable(uri: str) -> None:
+    """Let no run of this process wait for that store when it ends, until it answers again."""
+    _unavailable.add(uri)
 
 
 class BackgroundUpload:
-    """Notes go to the folder at once, and from there to the store, by a thread of its own."""
+    """A RunLog that writes to the run's folder at once and uploads the folder every few seconds."""
 
-    def __init__(self, mirror: RunUpload, record: Record, uri: str):
-        self._mirror = mirror
+    def __init__(self, upload: RunUpload, record: Record, uri: str):
+        self._upload = upload
         self._record = record
         self._uri = uri
         self._status: str | None = None  # once the run has ended
-        self._failure: Exception | None = None  # of the last try
+        self._failure: Exception | None = None  # of the last attempt
         self._given_up = False
         self._wake = threading.Event()
-        # A daemon: where the store lets it hang, it may not keep the process from ending.
-        self._thread = threading.Thread(target=self._send, name="lmft-sender", daemon=True)
+        # A daemon, so that a store that hangs can't keep the process from ending.
+        self._thread = threading.Thread(target=self._run, name="lmft-upload", daemon=True)
         self._thread.start()
 
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        """Note `values`; they are sent within seconds."""
-        self._record.metrics(values, step)
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        """Log `values` to the record; they are uploaded within seconds."""
+        self._record.log_metrics(values, step)
 
-    def text(self, text: str, file_name: str) -> None:
-        """Keep `text`, also as an artifact."""
-        self._record.text(text, file_name)
+    def log_text(self, text: str, file_name: str) -> None:
+        """Write `text` to the run's folder; it is uploaded as an artifact."""
+        self._record.log_text(text, file_name)
 
-    def tags(self, tags: dict[str, str]) -> None:
-        """Set tags on the run."""
-        self._record.tags(tags)
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Add or change tags of the run."""
+        self._record.set_tags(tags)
 
-    def sync(self) -> None:
-        """Let the points survive a loss of power."""
-        self._record.sync()
+    def flush(self) -> None:
+        """Write all metrics to disk, so that they survive a power loss."""
+        self._record.flush()
 
     def finish(self, status: str) -> None:
-        """The run has ended so; wait until the store knows, or has been silent for too long."""
-        asked = time.monotonic()
+        """Upload the rest and the final `status`; give up if the store does not respond."""
+        called = time.monotonic()
         self._status = status
         self._wake.set()
-        while self._thread.is_alive() and not self._is_hopeless(asked):
+        while self._thread.is_alive() and not self._has_timed_out(called):
             self._thread.join(0.1)
-        self._given_up = True  # where it hangs, it does nothing more once it goes on
+        self._given_up = True  # a thread that hangs in a request stops after it
         if not self._thread.is_alive() and self._failure is None:
             return
-        give_up(self._uri)
+        mark_unavailable(self._uri)
         logger.warning(
             "%s points of %s wait in its folder; once %s answers, lmft sync %s sends them.",
-            f"{self._mirror.waiting():,}",
+            f"{self._upload.count_pending():,}",
             self._record.path.name,
             self._uri,
             self._record.path.name,
         )
 
-    def _send(self) -> None:
+    def _run(self) -> None:
         while not self._given_up:
-            ended = self._wake.wait(SEND_SECONDS)
+            ended = self._wake.wait(UPLOAD_INTERVAL)
             status = self._status
             try:
-                self._mirror.update(live=status is None)
+                self._upload.update(live=status is None)
                 if status is not None:
-                    self._mirror.end(status)
-                self._note(None)
+                    self._upload.end(status)
+                self._report(None)
                 if status is not None:
                     return
             except Exception as error:
-                self._mirror.forget()
-                self._note(error)
-                if status is not None and (self._uri in _silent or self._is_hopeless(0.0)):
+                self._upload.reset()
+                self._report(error)
+                if status is not None and (self._uri in _unavailable or self._has_timed_out(0.0)):
                     return
-                if ended:  # nothing more will wake it
-                    time.sleep(AGAIN_SECONDS)
+                if ended:  # the event stays set, so the wait above returns at once
+                    time.sleep(RETRY_INTERVAL)
 
-    def _is_hopeless(self, since: float) -> bool:
-        """Whether the store has been silent for too long, and at least from `since` on."""
-        return time.monotonic() - max(self._mirror.heard, since) > PATIENCE
+    def _has_timed_out(self, since: float) -> bool:
+        """Return whether the store has not responded for too long, counted from `since` or later.
 
-    def _note(self, failure: Exception | None) -> None:
+        Args:
+            since: on the monotonic clock.
+        """
+        return time.monotonic() - max(self._upload.last_response, since) > GIVE_UP_AFTER
+
+    def _report(self, failure: Exception | None) -> None:
+        """Log the first failure in a row, and the first success after failures."""
         before, self._failure = self._failure, failure
         if failure is None:
-            _silent.discard(self._uri)
+            _unavailable.discard(self._uri)
             if before is not None:
-                logger.warning("%s answers again, and has all points up to here.", self._uri)
+                logger.warning("%s answers again and has all points so far.", self._uri)
         elif before is None:
             logger.warning(
-                "%s does not take what it is sent (%s); the points wait in the folder of the run.",
+                "%s does not accept the upload (%s); points wait in the run's folder.",
                 self._uri,
-                reason_of(failure),
+                short_reason(failure),
             )

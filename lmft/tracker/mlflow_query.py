@@ -1,64 +1,70 @@
-"""What an MLflow store remembers: the runs of a sweep or an experiment, and their curves."""
+"""Find finished runs in an MLflow store by experiment or sweep."""
 
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from lmft.errors import UserError
 from lmft.tracker.mlflow_store import (
-    by_tag,
     find_run_of_folder,
     open_client,
     sqlite_path,
     store_uri,
+    tag_filter,
 )
-from lmft.tracker.mlflow_sweep import LINK, PARENT
-from lmft.tracker.run_log import read_curve
+from lmft.tracker.mlflow_sweep import LINK_TAG, PARENT_TAG
 
-FOLDER = "lmft.folder"
-
-CURVES = ("train/loss", "validation/loss")
+FOLDER_TAG = "lmft.folder"
 
 
 @dataclass(frozen=True)
-class Curve:
-    """A metric by optimizer step."""
+class FinishedRuns:
+    """The folders of the finished runs of an experiment or a sweep."""
 
-    steps: list[int]
-    values: list[float]
-
-
-@dataclass(frozen=True)
-class Found:
-    """The finished runs' folders under one name; how many others had not finished."""
-
-    folders: list[str]
-    unfinished: int
+    folders: list[str]  # the oldest first
+    unfinished: int  # how many other runs there are
 
 
 @dataclass(frozen=True)
-class History:
-    """An MLflow store that is there; nothing is ever made."""
+class ExistingStore:
+    """Queries on an MLflow store that exists; nothing is created."""
 
     client: Any
 
-    def of_experiment(self, name: str) -> Found:
-        """The runs of an experiment.
+    def find_experiment_runs(self, name: str) -> FinishedRuns:
+        """Return the runs of an experiment.
 
         Raises:
             UserError: there is no such experiment.
         """
         experiment = self.client.get_experiment_by_name(name)
         if experiment is None:
-            known = [found.name for found in self.client.search_experiments()]
+            names = [experiment.name for experiment in self.client.search_experiments()]
             raise UserError(
                 f"tracker.experiment_name is {name!r}, but the store has only "
-                f"{', '.join(map(repr, known))}."
+                f"{', '.join(map(repr, names))}."
             )
-        return _found(self.client.search_runs([experiment.experiment_id]))
+        return _finished(self.client.search_runs([experiment.experiment_id]))
 
-    def keep(self, run_id: str | None, folder: str, texts: dict[str, str]) -> bool:
-        """Keep texts as artifacts of a run, else of the one of `folder`; False without one."""
+    def find_sweep_runs(self, sweep_id: str) -> FinishedRuns:
+        """Return the children of a sweep's run; none if `sweep_id` is not the id of a sweep."""
+        experiments = [experiment.experiment_id for experiment in self.client.search_experiments()]
+        children = self.client.search_runs(experiments, tag_filter(PARENT_TAG, sweep_id))
+        linked = [run.data.tags.get(LINK_TAG) for run in children]
+        return _finished(
+            [
+                self.client.get_run(link) if link else run
+                for run, link in zip(children, linked, strict=True)
+            ]
+        )
+
+    def log_texts(self, run_id: str | None, folder: str, texts: dict[str, str]) -> bool:
+        """Log texts as artifacts of a run; return False if there is no such run.
+
+        Args:
+            run_id: of the run; None: the run of `folder`.
+            folder: of a run.
+            texts: by file name.
+        """
         if run_id is None:
             run = find_run_of_folder(self.client, folder)
             if run is None:
@@ -68,33 +74,15 @@ class History:
             self.client.log_text(run_id, text, name)
         return True
 
-    def of_sweep(self, parent: str) -> Found:
-        """The children of a sweep's run; none where `parent` is not a sweep's id."""
-        experiments = [found.experiment_id for found in self.client.search_experiments()]
-        children = self.client.search_runs(experiments, by_tag(PARENT, parent))
-        linked = [run.data.tags.get(LINK) for run in children]
-        return _found(
-            [
-                self.client.get_run(link) if link else run
-                for run, link in zip(children, linked, strict=True)
-            ]
-        )
+
+def open_existing_store(uri: str | None) -> ExistingStore | None:
+    """Open the store at `uri`; None if there is none."""
+    path = sqlite_path(store_uri(uri))
+    return None if path is not None and not path.exists() else ExistingStore(open_client(uri))
 
 
-def open_history(uri: str | None) -> History | None:
-    """The store at `uri`, or None where there is none."""
-    place = sqlite_path(store_uri(uri))
-    return None if place is not None and not place.exists() else History(open_client(uri))
-
-
-def read_curves(folder: Path) -> dict[str, Curve]:
-    """The loss curves of the run in `folder`, by metric."""
-    found = {key: read_curve(folder, key) for key in CURVES}
-    return {key: Curve(list(by), list(by.values())) for key, by in found.items() if by}
-
-
-def _found(runs: list[Any]) -> Found:
-    kept = [run for run in runs if FOLDER in run.data.tags]
-    finished = [run for run in kept if run.info.status == "FINISHED"]
-    folders = [run.data.tags[FOLDER] for run in reversed(finished)]  # the oldest first
-    return Found(list(dict.fromkeys(folders)), len(kept) - len(finished))
+def _finished(runs: list[Any]) -> FinishedRuns:
+    tracked = [run for run in runs if FOLDER_TAG in run.data.tags]
+    finished = [run for run in tracked if run.info.status == "FINISHED"]
+    folders = [run.data.tags[FOLDER_TAG] for run in reversed(finished)]
+    return FinishedRuns(list(dict.fromkeys(folders)), len(tracked) - len(finished))

@@ -1,4 +1,8 @@
-"""The MLflow store: where it is, and made whole or not at all."""
+"""Open an MLflow store, create it atomically, find runs in it, and translate its errors.
+
+A local SQLite store is also read by SQL of our own (`read_run_state`, `has_experiment`): importing
+mlflow takes 2 s, and a run that has finished answers without it.
+"""
 
 import logging
 import os
@@ -13,25 +17,24 @@ from filelock import FileLock
 
 from lmft.errors import StoreUnavailable, UserError, writable
 from lmft.tracker.mlflow_schema import check_schema
-from lmft.tracker.run_log import ID, read_facts
+from lmft.tracker.run_log import ID_TAG, read_facts
 
-NO_ANSWER = r"API request to .* failed with ((timeout )?exception|error code 5)"  # MLflow's words
+NO_RESPONSE = r"API request to .* failed with ((timeout )?exception|error code 5)"  # of MLflow
+SENT_TAG = "lmft.sent"  # how much of metrics.jsonl the store has, in bytes
 
-SENT = "lmft.sent"  # a tag: bytes of metrics.jsonl that the store has
 
-
-def by_tag(tag: str, value: str) -> str:
-    """The filter of a search for runs with that tag."""
+def tag_filter(tag: str, value: str) -> str:
+    """Return the filter string that finds runs with that tag."""
     quote = '"' if "'" in value else "'"
     return f"tags.`{tag}` = {quote}{value}{quote}"
 
 
-def folder_of(run_id: str, uri: str | None) -> str | None:
-    """The folder of an MLflow run; None where the store does not know it."""
+def find_folder_of_run(run_id: str, uri: str | None) -> str | None:
+    """Return the folder of an MLflow run; None if the store has no such run."""
     from mlflow.exceptions import MlflowException
 
-    place = sqlite_path(store_uri(uri))
-    if place is not None and not place.exists():
+    path = sqlite_path(store_uri(uri))
+    if path is not None and not path.exists():
         return None
     try:
         tags: dict[str, str] = open_client(uri).get_run(run_id).data.tags
@@ -40,143 +43,144 @@ def folder_of(run_id: str, uri: str | None) -> str | None:
     return tags.get("lmft.folder")
 
 
-def state_of(uri: str, path: Path) -> tuple[str, int] | None:
-    """The status of the run of the folder `path`, and how far the store has it (bytes of points).
+def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
+    """Return the status of the run of the folder `path`, and how many bytes of points were sent.
 
-    None where the store has no such run.
+    None if the store has no such run.
 
     Raises:
-        UserError: the store can't be used; Silent if it does not answer.
+        UserError: the store can't be used.
+        StoreUnavailable: it does not answer.
     """
-    place, key = sqlite_path(uri), read_facts(path)["tags"].get(ID)
-    if place is None:
-        with told(uri):
+    database, key = sqlite_path(uri), read_facts(path)["tags"].get(ID_TAG)
+    if database is None:
+        with store_errors(uri):
             run = find_run_of_folder(open_client(uri), str(path))
-        if run is None or run.data.tags.get(ID) != key:
+        if run is None or run.data.tags.get(ID_TAG) != key:
             return None
-        return run.info.status, int(run.data.tags.get(SENT, 0))
-    found = _find(
-        place,
+        return run.info.status, int(run.data.tags.get(SENT_TAG, 0))
+    row = _query_first(
+        database,
         "SELECT runs.status, sent.value FROM runs JOIN tags AS folder USING (run_uuid) "
-        f"LEFT JOIN tags AS own ON own.run_uuid = runs.run_uuid AND own.key = '{ID}' "
-        f"LEFT JOIN tags AS sent ON sent.run_uuid = runs.run_uuid AND sent.key = '{SENT}' "
+        f"LEFT JOIN tags AS own ON own.run_uuid = runs.run_uuid AND own.key = '{ID_TAG}' "
+        f"LEFT JOIN tags AS sent ON sent.run_uuid = runs.run_uuid AND sent.key = '{SENT_TAG}' "
         "WHERE folder.key = 'lmft.folder' AND folder.value = ? AND own.value IS ? "
         "AND runs.lifecycle_stage = 'active'",
         str(path),
         key,
     )
-    return None if found is None else (found[0], int(found[1] or 0))
+    return None if row is None else (row[0], int(row[1] or 0))
 
 
 def has_experiment(uri: str, name: str) -> bool:
-    """Whether a SQLite store is sure to have the experiment of that name, and not deleted."""
-    place = sqlite_path(uri)
+    """Return whether a SQLite store has the experiment, not deleted; False for other stores."""
+    database = sqlite_path(uri)
     query = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
-    return place is not None and _find(place, query, name) is not None
+    return database is not None and _query_first(database, query, name) is not None
 
 
-def _find(place: Path, query: str, *values: str | None) -> Any:
-    """The first answer to a query in a SQLite store; None without one, or if it can't be read.
-
-    SQLite is asked directly: importing mlflow would take longer than all the rest of an answer.
-    """
-    if not place.exists():
+def _query_first(database: Path, query: str, *values: str | None) -> Any:
+    """Return the first row of a query; None without one, or if the database can't be read."""
+    if not database.exists():
         return None
     try:
-        with closing(sqlite3.connect(f"{place.as_uri()}?mode=ro", uri=True)) as connection:
+        with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
             return connection.execute(query, values).fetchone()
     except sqlite3.Error:
         return None
 
 
 def find_run_of_folder(client: Any, folder: str) -> Any | None:
-    """The run of `folder` in the store; None where it has none."""
-    runs = _search(client, by_tag("lmft.folder", folder), 1)
+    """Return the MLflow run of `folder`; None if there is none."""
+    runs = _search(client, tag_filter("lmft.folder", folder), 1)
     return runs[0] if runs else None
 
 
-def find_own(client: Any, path: Path, tags: dict[str, str]) -> Any | None:
-    """The run in the store that is of the very folder `path`, wherever it lay; None: it has none.
+def match_run(client: Any, path: Path, tags: dict[str, str]) -> Any | None:
+    """Return the MLflow run that belongs to the folder `path`; None if there is none.
 
-    One of another folder, which was at that place before, no longer says that it is there.
+    Runs and folders are matched by `lmft.id`, so a folder that was moved keeps its run. A run of
+    another folder that was at this path before is tagged as superseded and loses its folder.
     """
-    folder, key = str(path), tags.get(ID)
-    there = find_run_of_folder(client, folder)
-    if there is None or there.data.tags.get(ID) == key:
-        return there or _find_moved(client, key)
-    client.set_tag(there.info.run_id, "superseded", "true")
-    client.delete_tag(there.info.run_id, "lmft.folder")
-    return find_own(client, path, tags)
+    folder, key = str(path), tags.get(ID_TAG)
+    run = find_run_of_folder(client, folder)
+    if run is None or run.data.tags.get(ID_TAG) == key:
+        return run or _find_moved_run(client, key)
+    client.set_tag(run.info.run_id, "superseded", "true")
+    client.delete_tag(run.info.run_id, "lmft.folder")
+    return match_run(client, path, tags)
 
 
-def _find_moved(client: Any, key: str | None) -> Any | None:
-    """The run of a folder that was elsewhere; not that of one which was copied, and still is."""
-    for run in [] if key is None else _search(client, by_tag(ID, key)):
-        place = run.data.tags.get("lmft.folder")
-        if place is None or read_facts(Path(place)).get("tags", {}).get(ID) != key:
+def _find_moved_run(client: Any, key: str | None) -> Any | None:
+    """Return the run with this id if its folder is gone; else the folder at hand is a copy."""
+    for run in [] if key is None else _search(client, tag_filter(ID_TAG, key)):
+        folder = run.data.tags.get("lmft.folder")
+        if folder is None or read_facts(Path(folder)).get("tags", {}).get(ID_TAG) != key:
             return run
     return None
 
 
-def _search(client: Any, query: str, most: int = 100) -> list[Any]:
-    experiments = [found.experiment_id for found in client.search_experiments()]
-    return list(client.search_runs(experiments, query, max_results=most))
+def _search(client: Any, query: str, limit: int = 100) -> list[Any]:
+    experiments = [experiment.experiment_id for experiment in client.search_experiments()]
+    return list(client.search_runs(experiments, query, max_results=limit))
 
 
 def store_uri(uri: str | None) -> str:
-    """Where runs are kept: `uri`, or mlflow.db in the working directory."""
+    """Return `uri`, or if it is None that of mlflow.db in the working directory."""
     return uri or f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
 def artifact_root(uri: str | None) -> str | None:
-    """Where a local store's artifacts go: beside it, wherever a process was started."""
-    place = sqlite_path(store_uri(uri))
-    return None if place is None else (place.parent / "mlartifacts").as_uri()
+    """Return the URI of a SQLite store's artifacts, which are beside it; None for other stores."""
+    path = sqlite_path(store_uri(uri))
+    return None if path is None else (path.parent / "mlartifacts").as_uri()
 
 
 def sqlite_path(uri: str) -> Path | None:
-    """The absolute path of a SQLite store; None for any other."""
+    """Return the absolute path of a SQLite store; None for other stores."""
     prefix = "sqlite:///"
     return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
 
 
 def open_client(uri: str | None) -> Any:
-    """An MLflow client on the store `uri`, made first where it is missing.
+    """Return an MLflow client of the store `uri`; create a SQLite store that is missing.
 
     Raises:
-        UserError: there is no such store; Silent if it may be there and does not answer.
+        UserError: the store can't be used.
+        StoreUnavailable: it does not answer now, but may do so later.
     """
     mlflow = load_mlflow()
     uri = store_uri(uri)
-    with told(uri):
-        place = sqlite_path(uri)
-        if place is not None:
-            make_store(place)
+    with store_errors(uri):
+        path = sqlite_path(uri)
+        if path is not None:
+            create_store(path)
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
 
 
 def load_mlflow() -> Any:
-    """The library, imported as we want it to behave."""
+    """Import mlflow with telemetry, retries and most of its logging switched off."""
     os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
     os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with its password
-    # A request whose answer was lost must not be repeated before the store is asked what it has.
+    # If the response is lost, a retry might create a run twice: RunUpload checks what arrived.
     os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds
     import mlflow
 
     logging.getLogger("mlflow").setLevel(logging.WARNING)  # importing it had set INFO
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # we tell it ourselves
+    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # see store_errors
     return mlflow
 
 
 @contextmanager
-def told(uri: str) -> Iterator[None]:
-    """What goes wrong inside with the store is told in one sentence.
+def store_errors(uri: str) -> Iterator[None]:
+    """Translate errors of MLflow, SQLAlchemy and the network into one sentence.
 
     Raises:
-        UserError: it can't be used; Silent if it may be later.
+        UserError: the store can't be used.
+        StoreUnavailable: it does not answer now, but may do so later.
     """
     load_mlflow()
     from mlflow.exceptions import MlflowException
@@ -185,7 +189,7 @@ def told(uri: str) -> Iterator[None]:
     try:
         yield
     except (MlflowException, DBAPIError, OSError) as error:
-        reason = reason_of(error)
+        reason = short_reason(error)
         if is_unavailable(error):
             raise StoreUnavailable(
                 f"tracker.uri is {uri!r}, which does not answer: {reason}",
@@ -195,7 +199,7 @@ def told(uri: str) -> Iterator[None]:
 
 
 def is_unavailable(error: BaseException) -> bool:
-    """Whether the store did not answer, or was locked; else it refused."""
+    """Return whether the store did not respond or was locked, rather than refused a request."""
     from mlflow.exceptions import RestException
     from sqlalchemy.exc import OperationalError
 
@@ -203,45 +207,45 @@ def is_unavailable(error: BaseException) -> bool:
         return bool(error.get_http_status_code() >= 500)
     if isinstance(error, OperationalError) and "(sqlite3." not in str(error):
         return True
-    return re.search(f"{NO_ANSWER}|database is locked", str(error)) is not None
+    return re.search(f"{NO_RESPONSE}|database is locked", str(error)) is not None
 
 
-def reason_of(error: BaseException) -> str:
-    """Why the store did not take something, in a few words."""
+def short_reason(error: BaseException) -> str:
+    """Return a store's error in a few words."""
     if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
         error = error.__cause__
     words = r"\[Errno -?\d+\] ([^'\")\\]+)|(database is locked)|(\w+ timed out|Connection aborted)"
-    known = re.search(words, str(error))
-    if known:
-        return next(found for found in known.groups() if found)
+    match = re.search(words, str(error))
+    if match:
+        return next(group for group in match.groups() if group)
     return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
-def make_store(place: Path) -> None:
-    """A new SQLite store, whole or not at all: two processes making one at once would break it.
+def create_store(path: Path) -> None:
+    """Create a SQLite store if it is missing, atomically, since several processes may do so.
 
     Raises:
-        UserError: what is there is no store that can be used.
+        UserError: the file exists and can't be used as a store.
     """
-    check_schema(place)
-    if place.exists():
+    check_schema(path)
+    if path.exists():
         return
-    with writable("tracker.uri", place):
-        place.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(place.with_name(f".{place.name}.lock")):
-        if place.exists():
+    with writable("tracker.uri", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if path.exists():
             return
-        temporary = place.with_name(f".{place.name}-new")
+        temporary = path.with_name(f".{path.name}-new")
         temporary.unlink(missing_ok=True)
         _create_schema(temporary)
-        temporary.rename(place)
+        temporary.rename(path)
 
 
-def _create_schema(place: Path) -> None:
+def _create_schema(path: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    store = SqlAlchemyStore(f"sqlite:///{place}", (place.parent / "mlartifacts").as_uri())
+    store = SqlAlchemyStore(f"sqlite:///{path}", (path.parent / "mlartifacts").as_uri())
     store._dispose_engine()
-    with sqlite3.connect(place) as connection:  # readers and writers no longer wait for each other
+    with sqlite3.connect(path) as connection:  # write-ahead log: readers don't block writers
         connection.execute("PRAGMA journal_mode=WAL")
     connection.close()

@@ -1,4 +1,4 @@
-"""Sweeps in MLflow: a parent run, and a child for each job."""
+"""Show a sweep in MLflow: a parent run with a child for each job."""
 
 import socket
 from pathlib import Path
@@ -7,80 +7,77 @@ from typing import Any
 import psutil
 
 from lmft.storage.lock import is_locked
-from lmft.tracker.mlflow_store import by_tag, find_run_of_folder
+from lmft.tracker.mlflow_store import find_run_of_folder, tag_filter
 
-PARENT, SWEEP, LINK = "mlflow.parentRunId", "lmft.sweep", "lmft.link"
+PARENT_TAG, SWEEP_TAG, LINK_TAG = "mlflow.parentRunId", "lmft.sweep", "lmft.link"
+FIRST_SWEEP_TAG = "lmft.parent"  # the sweep that a run was first started in, kept in its folder
 
-JOINED = "lmft.parent"  # the sweep that the run was first started in, as its folder remembers it
 
-
-def open_parent(client: Any, experiment: str, key: str, name: str, tags: dict[str, str]) -> str:
-    """The id of the run that stands for the sweep of that key: found, or made."""
-    found = client.search_runs([experiment], by_tag(SWEEP, key), max_results=1)
-    if found:
-        run_id = str(found[0].info.run_id)
+def open_sweep_run(client: Any, experiment: str, key: str, name: str, tags: dict[str, str]) -> str:
+    """Return the id of the parent run of the sweep with this key; create it if it is new."""
+    runs = client.search_runs([experiment], tag_filter(SWEEP_TAG, key), max_results=1)
+    if runs:
+        run_id = str(runs[0].info.run_id)
         client.update_run(run_id, "RUNNING")
     else:
-        run = client.create_run(experiment, run_name=name, tags={SWEEP: key})
+        run = client.create_run(experiment, run_name=name, tags={SWEEP_TAG: key})
         run_id = str(run.info.run_id)
     for tag, value in tags.items():
         set_tag(client, run_id, tag, value)
     return run_id
 
 
-def drop_parent(client: Any, run_id: str) -> None:
-    """End the run that stands for a sweep as FAILED, and delete it unless it has children."""
+def discard_sweep_run(client: Any, run_id: str) -> None:
+    """End a sweep's run as FAILED, and delete it unless it has children."""
     client.set_terminated(run_id, "FAILED")
     experiment = client.get_run(run_id).info.experiment_id
-    if not client.search_runs([experiment], by_tag(PARENT, run_id), max_results=1):
+    if not client.search_runs([experiment], tag_filter(PARENT_TAG, run_id), max_results=1):
         client.delete_run(run_id)
 
 
 def set_tag(client: Any, run_id: str, tag: str, value: str) -> None:
-    """Set a tag that another process may be setting at this moment."""
+    """Set a tag that another process may be setting at the same time."""
     from mlflow.exceptions import MlflowException
 
     try:
         client.set_tag(run_id, tag, value)
-    except MlflowException:  # both found it missing, and the other one was faster
+    except MlflowException:  # both tried to insert it, and the other one was first
         client.set_tag(run_id, tag, value)
 
 
-def end_stale(client: Any, experiment: str) -> None:
-    """Call KILLED what says RUNNING on this host although its process is dead.
+def end_dead_runs(client: Any, experiment: str) -> None:
+    """Set the status KILLED of runs that are RUNNING on this host but whose process is dead.
 
-    A run that is at work holds the lock of its folder; a sweep is known by its process.
+    A live run holds the lock of its folder; a sweep's run has no folder, but the id of its process.
     """
-    running = client.search_runs(
-        [experiment], f"attributes.status = 'RUNNING' and {by_tag('host', socket.gethostname())}"
-    )
-    for run in running:
+    query = f"attributes.status = 'RUNNING' and {tag_filter('host', socket.gethostname())}"
+    for run in client.search_runs([experiment], query):
         folder, pid = run.data.tags.get("lmft.folder"), run.data.tags.get("pid", "0")
         if is_locked(Path(folder)) if folder else psutil.pid_exists(int(pid)):
             continue
-        if client.get_run(run.info.run_id).info.status == "RUNNING":  # it may have ended just now
+        if client.get_run(run.info.run_id).info.status == "RUNNING":  # not ended since the search
             client.set_terminated(run.info.run_id, "KILLED")
 
 
-def adopt(client: Any, folder: str, parent: str, name: str) -> None:
-    """Show the run of `folder` under `parent`.
+def add_to_sweep(client: Any, folder: str, sweep_id: str, name: str) -> None:
+    """Show the run of `folder` in a sweep, as `name`.
 
-    A run has one parent in MLflow: where it is another sweep's, a link to it stands here, made once
-    it has finished.
+    MLflow allows a run one parent. If the run is part of another sweep, a linked copy of it is
+    created, once it has finished.
     """
     run = find_run_of_folder(client, folder)
     if run is None:
         return
-    own = run.data.tags.get(PARENT)
-    if own is None:
-        set_tag(client, run.info.run_id, PARENT, parent)
+    parent = run.data.tags.get(PARENT_TAG)
+    if parent is None:
+        set_tag(client, run.info.run_id, PARENT_TAG, sweep_id)
         client.update_run(run.info.run_id, name=name)
-    elif own != parent and run.info.status == "FINISHED":
-        _link(client, run, parent, name)
+    elif parent != sweep_id and run.info.status == "FINISHED":
+        _link(client, run, sweep_id, name)
 
 
-def knows_run(client: Any, run_id: str) -> bool:
-    """Whether the store has a run of that id."""
+def has_run(client: Any, run_id: str) -> bool:
+    """Return whether the store has a run with that id."""
     from mlflow.exceptions import MlflowException
 
     if not run_id:
@@ -94,10 +91,11 @@ def knows_run(client: Any, run_id: str) -> bool:
     return True
 
 
-def _link(client: Any, run: Any, parent: str, name: str) -> None:
+def _link(client: Any, run: Any, sweep_id: str, name: str) -> None:
+    """Create a run in the sweep with the params and last metrics of `run`, unless there is one."""
     from mlflow.entities import Metric, Param, RunTag
 
-    query = f"{by_tag(LINK, run.info.run_id)} and {by_tag(PARENT, parent)}"
+    query = f"{tag_filter(LINK_TAG, run.info.run_id)} and {tag_filter(PARENT_TAG, sweep_id)}"
     experiment = run.info.experiment_id
     if client.search_runs([experiment], query, max_results=1):
         return
@@ -105,7 +103,7 @@ def _link(client: Any, run: Any, parent: str, name: str) -> None:
         experiment,
         start_time=run.info.start_time,
         run_name=name,
-        tags={PARENT: parent, LINK: run.info.run_id},
+        tags={PARENT_TAG: sweep_id, LINK_TAG: run.info.run_id},
     ).info.run_id
     points = [Metric(key, value, run.info.end_time, 0) for key, value in run.data.metrics.items()]
     params = [Param(key, value) for key, value in run.data.params.items()]

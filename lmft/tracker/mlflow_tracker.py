@@ -1,4 +1,4 @@
-"""Runs and sweeps in an MLflow store or server."""
+"""The tracker that shows runs and sweeps in an MLflow store or server."""
 
 import logging
 from collections.abc import Iterator
@@ -9,7 +9,7 @@ from typing import Any
 
 from lmft.errors import Interrupted, StoreUnavailable, UserError
 from lmft.output.sanitize import redact
-from lmft.tracker.background import BackgroundUpload, give_up
+from lmft.tracker.background import BackgroundUpload, mark_unavailable
 from lmft.tracker.mlflow_model import move_checkpoint
 from lmft.tracker.mlflow_schema import check_schema
 from lmft.tracker.mlflow_store import (
@@ -17,15 +17,22 @@ from lmft.tracker.mlflow_store import (
     find_run_of_folder,
     has_experiment,
     open_client,
+    read_run_state,
     sqlite_path,
-    state_of,
+    store_errors,
     store_uri,
-    told,
 )
-from lmft.tracker.mlflow_sweep import JOINED, adopt, drop_parent, end_stale, open_parent, set_tag
-from lmft.tracker.mlflow_upload import Place, RunUpload
-from lmft.tracker.protocol import RunLog
-from lmft.tracker.run_log import Record, read_facts, size_of_points
+from lmft.tracker.mlflow_sweep import (
+    FIRST_SWEEP_TAG,
+    add_to_sweep,
+    discard_sweep_run,
+    end_dead_runs,
+    open_sweep_run,
+    set_tag,
+)
+from lmft.tracker.mlflow_upload import RunUpload
+from lmft.tracker.protocol import RunLog, SweepEntry
+from lmft.tracker.run_log import Record, points_size, read_facts
 
 logger = logging.getLogger(__name__)
 
@@ -34,24 +41,24 @@ LONGEST_NAME = 250  # characters of an experiment
 
 
 def check_uri(uri: str) -> None:
-    """Refuse what leads to no store, as far as that can be told before MLflow is imported.
+    """Check that `uri` can be a store, as far as that is possible without importing MLflow.
 
     Raises:
-        UserError: it does not.
+        UserError: it can't.
     """
     if "://" not in uri or uri.startswith("file:"):
         raise UserError(
-            f"tracker.uri is {uri!r}, which names no store or server; write "
+            f"tracker.uri is {uri!r}, which names no store or server; set it to "
             "sqlite:////path/mlflow.db, or http://host:5000."
         )
-    place = sqlite_path(uri)
-    if place is not None:
-        check_schema(place)
+    path = sqlite_path(uri)
+    if path is not None:
+        check_schema(path)
 
 
 @dataclass(frozen=True)
 class MlflowTracker:
-    """Runs in an MLflow store or server."""
+    """Shows runs in an MLflow store or server."""
 
     uri: str | None  # null: mlflow.db in the working directory
     experiment_name: str
@@ -60,147 +67,154 @@ class MlflowTracker:
         name = self.experiment_name
         if not (name.isprintable() and name.strip() and len(name) <= LONGEST_NAME):
             raise UserError(
-                f"tracker.experiment_name is {name!r}; it must be a text on one line, of at most "
+                f"tracker.experiment_name is {name!r}; set it to a text on one line, of at most "
                 f"{LONGEST_NAME} characters."
             )
 
     def check(self) -> None:
-        """The store must open, or be made, and the experiment must not be a deleted one.
+        """Open the store, or create it; check that the experiment is not a deleted one.
 
         Raises:
-            UserError: it is not so; Silent if it may be later.
+            UserError: the settings can't be used.
+            StoreUnavailable: the store does not answer now, but may do so later.
         """
         check_uri(store_uri(self.uri))
         if not has_experiment(store_uri(self.uri), self.experiment_name):
-            with told(store_uri(self.uri)):
+            with store_errors(store_uri(self.uri)):
                 self._experiment(open_client(self.uri))
 
     @contextmanager
-    def follow(self, record: Record, job: Place | None = None) -> Iterator[RunLog]:
-        """The run of this record, found or made, as part of a sweep; sent every few seconds."""
-        if job is not None and JOINED not in read_facts(record.path)["tags"]:
-            record.tags({JOINED: job[0]})
-        sender = self._send(record, job)
+    def track_run(self, record: Record, entry: SweepEntry | None = None) -> Iterator[RunLog]:
+        """Find or create the record's run in MLflow, and upload the record every few seconds."""
+        if entry is not None and FIRST_SWEEP_TAG not in read_facts(record.path)["tags"]:
+            record.set_tags({FIRST_SWEEP_TAG: entry[0]})
+        upload = self._start_upload(record, entry)
         status = "FAILED"
         try:
-            yield sender
+            yield upload
             status = "FINISHED"
         except Interrupted:
             status = "KILLED"
             raise
         except Exception as error:
-            sender.tags({"reason": redact(f"{type(error).__name__}: {error}")[:500]})
+            upload.set_tags({"reason": redact(f"{type(error).__name__}: {error}")[:500]})
             raise
         finally:
             record.end(status)
-            sender.finish(status)
+            upload.finish(status)
 
     @contextmanager
-    def amend(self, record: Record) -> Iterator[RunLog]:
-        """The run of this record, found or made, and FINISHED as before."""
+    def update_run(self, record: Record) -> Iterator[RunLog]:
+        """Find or create the record's run in MLflow, upload what it lacks, and end it FINISHED."""
         yield record
-        self._send(record, None).finish("FINISHED")
+        self._start_upload(record, None).finish("FINISHED")
 
-    def holds(self, path: Path, status: str = "FINISHED") -> bool:
-        """Whether the store has the whole run of `path`, ended so; False where it is silent."""
+    def is_up_to_date(self, path: Path, status: str = "FINISHED") -> bool:
+        """Return whether the store has all metrics of the run in the folder `path`, and `status`.
+
+        False if the store does not answer.
+        """
         uri = store_uri(self.uri)
         try:
-            return state_of(uri, path) == (status, size_of_points(path))
+            return read_run_state(uri, path) == (status, points_size(path))
         except StoreUnavailable:
-            give_up(uri)
+            mark_unavailable(uri)
             return False
 
-    def fill(self, path: Path, status: str) -> int:
-        """Send what the store lacks of a run that has ended so; returns how many points.
+    def upload(self, path: Path, status: str) -> int:
+        """Upload what the store lacks of a run that has ended; return the number of points sent.
 
         Raises:
-            UserError: the store does not take it; Silent if it does not answer.
+            UserError: the store does not take it.
+            StoreUnavailable: the store does not answer.
         """
-        mirror = RunUpload(self._connect, path, None)
-        with told(store_uri(self.uri)):
-            mirror.update(live=False)
-            mirror.end(status)
-        return mirror.points
+        upload = RunUpload(self._connect, path, None)
+        with store_errors(store_uri(self.uri)):
+            upload.update(live=False)
+            upload.end(status)
+        return upload.points_sent
 
-    def adopt(self, folder: str, parent: str, name: str) -> None:
-        """Make the run a child of `parent`; one that has another parent is linked once finished."""
-        with self._if_available("the run is not linked to its sweep"):
-            adopt(open_client(self.uri), folder, parent, name)
+    def add_to_sweep(self, folder: str, sweep_id: str, name: str) -> None:
+        """Make the run a child of the sweep's run; link it if it is part of another sweep."""
+        with self._warn_if_unavailable("the run is not linked to its sweep"):
+            add_to_sweep(open_client(self.uri), folder, sweep_id, name)
 
-    def move(self, folder: str, place: str) -> None:
-        """Tag the run, if the store has it."""
-        with self._if_available("the run that was there is shown as before"):
+    def move_run(self, folder: str, new_folder: str) -> None:
+        """Change the folder in the run's tags, and tag it as superseded."""
+        with self._warn_if_unavailable("the earlier run keeps its old folder there"):
             client = open_client(self.uri)
             run = find_run_of_folder(client, folder)
             if run is not None:
-                client.set_tag(run.info.run_id, "lmft.folder", place)
+                client.set_tag(run.info.run_id, "lmft.folder", new_folder)
                 client.set_tag(run.info.run_id, "superseded", "true")
-                move_checkpoint(client, run, place)
+                move_checkpoint(client, run, new_folder)
 
     def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
-        """The parent run, RUNNING.
+        """Find or create the parent run with this key, and set it to RUNNING.
 
         Raises:
-            UserError: the store can't be used; Silent if it does not answer.
+            UserError: the store can't be used.
+            StoreUnavailable: the store does not answer.
         """
-        with told(store_uri(self.uri)):
+        with store_errors(store_uri(self.uri)):
             client = open_client(self.uri)
-            return open_parent(client, self._experiment(client), key, name, tags)
+            return open_sweep_run(client, self._experiment(client), key, name, tags)
 
-    def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
-        """The parent run, FINISHED or FAILED."""
-        with self._if_available("the sweep is not ended there"):
+    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: str) -> None:
+        """Log the texts and the best job to the parent run, and set it to FINISHED or FAILED."""
+        with self._warn_if_unavailable("the sweep is still shown as running"):
             client = open_client(self.uri)
-            set_tag(client, parent, "best", redact(best))
+            set_tag(client, sweep_id, "best", redact(best))
             if texts.is_dir():
-                client.log_artifacts(parent, str(texts))
-            client.set_terminated(parent, "FINISHED" if succeeded else "FAILED")
+                client.log_artifacts(sweep_id, str(texts))
+            client.set_terminated(sweep_id, "FINISHED" if succeeded else "FAILED")
 
-    def drop_sweep(self, parent: str) -> None:
-        """No parent run, or where it has children, FAILED."""
-        with self._if_available("the sweep is not ended there"):
-            drop_parent(open_client(self.uri), parent)
+    def discard_sweep(self, sweep_id: str) -> None:
+        """Delete the parent run; if it has children, set it to FAILED instead."""
+        with self._warn_if_unavailable("the sweep is still shown as running"):
+            discard_sweep_run(open_client(self.uri), sweep_id)
 
-    def where(self) -> str:
-        """The command that opens the page."""
+    def how_to_view(self) -> str:
+        """Return the server's address, or the command that starts a server on the store."""
         uri = store_uri(self.uri)
         return uri if uri.startswith("http") else f"make ui STORE={uri}"
 
-    def _send(self, record: Record, job: Place | None) -> BackgroundUpload:
+    def _start_upload(self, record: Record, entry: SweepEntry | None) -> BackgroundUpload:
         return BackgroundUpload(
-            RunUpload(self._connect, record.path, job), record, store_uri(self.uri)
+            RunUpload(self._connect, record.path, entry), record, store_uri(self.uri)
         )
 
     @contextmanager
-    def _if_available(self, otherwise: str) -> Iterator[None]:
-        """What is done inside can be made up for; it is, when the same command is given again."""
+    def _warn_if_unavailable(self, consequence: str) -> Iterator[None]:
+        """Log a warning if the store does not answer: running the same command again fixes that."""
         try:
-            with told(store_uri(self.uri)):
+            with store_errors(store_uri(self.uri)):
                 yield
-        except StoreUnavailable as silent:
-            logger.warning("%s; %s until the same command is given again.", silent.what, otherwise)
+        except StoreUnavailable as error:
+            logger.warning("%s; %s until the same command is run again.", error.what, consequence)
 
     def _connect(self) -> tuple[Any, str]:
         client = open_client(self.uri)
         experiment = self._experiment(client)
-        end_stale(client, experiment)
+        end_dead_runs(client, experiment)
         return client, experiment
 
     def _experiment(self, client: Any) -> str:
+        """Return the id of the experiment, which is created if it is new."""
         from mlflow.exceptions import MlflowException
 
-        found = client.get_experiment_by_name(self.experiment_name)
-        if found is None:
-            place = artifact_root(self.uri)
+        experiment = client.get_experiment_by_name(self.experiment_name)
+        if experiment is None:
+            root = artifact_root(self.uri)
             try:
-                return str(client.create_experiment(self.experiment_name, place))
+                return str(client.create_experiment(self.experiment_name, root))
             except MlflowException:  # another process was faster
-                found = client.get_experiment_by_name(self.experiment_name)
-                if found is None:
+                experiment = client.get_experiment_by_name(self.experiment_name)
+                if experiment is None:
                     raise
-        if found.lifecycle_stage == "deleted":
+        if experiment.lifecycle_stage == "deleted":
             raise UserError(
                 f"tracker.experiment_name is {self.experiment_name!r}, which was deleted in "
                 "MLflow; restore it there, or choose another name."
             )
-        return str(found.experiment_id)
+        return str(experiment.experiment_id)

@@ -1,4 +1,4 @@
-"""One run in MLflow, which is made to hold what the run's folder holds."""
+"""Upload one run to an MLflow store from its folder."""
 
 import math
 import os
@@ -8,120 +8,131 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lmft.tracker.mlflow_model import move_checkpoint, show_checkpoint
-from lmft.tracker.mlflow_store import SENT, find_own, load_mlflow
-from lmft.tracker.mlflow_sweep import JOINED, adopt, knows_run
-from lmft.tracker.run_log import POINTS, find_texts, read_facts, read_points
+from lmft.tracker.mlflow_model import log_checkpoint, move_checkpoint
+from lmft.tracker.mlflow_store import SENT_TAG, load_mlflow, match_run
+from lmft.tracker.mlflow_sweep import FIRST_SWEEP_TAG, add_to_sweep, has_run
+from lmft.tracker.protocol import SweepEntry
+from lmft.tracker.run_log import POINTS, Points, find_texts, read_facts, read_points
 
-SEND_LINES = 100  # of metrics.jsonl a call; a REST call takes at most 1000 points
-
+LINES_PER_CALL = 100  # of metrics.jsonl; a REST call takes at most 1000 points
+PARAMS_PER_CALL = 100  # the most that a REST call takes
 PARAM_SIZE = 6000  # characters; MLflow's limit
-
-Place = tuple[str, str]  # a sweep's id, and the run's name there
 
 
 class RunUpload:
-    """A run in the store that is made to hold what its folder holds.
+    """Sends to the store what it lacks of a run's folder.
 
-    All is read from the folder and may be sent again: points go with the time at which they were
-    noted, so that the store takes those it has for the same. After an error, it is asked anew.
+    Everything is read from the folder and can be sent again without harm: points keep the time at
+    which they were logged, and the store drops duplicates. After an error, it is queried again for
+    what it has.
     """
 
-    def __init__(self, connect: Callable[[], tuple[Any, str]], path: Path, job: Place | None):
-        """Nothing is sent yet.
+    def __init__(
+        self, connect: Callable[[], tuple[Any, str]], path: Path, entry: SweepEntry | None
+    ):
+        """Send nothing yet.
 
         Args:
-            connect: gives the client, and the id of the experiment.
+            connect: returns the client, and the id of the experiment.
             path: the run's folder.
-            job: the sweep that it is part of.
+            entry: the sweep that it is part of.
         """
         self._connect = connect
         self._client: Any = None
         self._path = path
-        self._job = job
-        self._old = _stamps(path)  # texts that were there before
+        self._entry = entry
+        self._initial_texts = _file_versions(path)
         self._sent = 0  # bytes of metrics.jsonl
-        self.heard = math.inf  # when the store answered last, on the monotonic clock
-        self.points = 0  # sent from here; those it had already count too
+        self.last_response = math.inf  # of the store, on the monotonic clock
+        self.points_sent = 0  # including those that the store already had
 
     def update(self, live: bool) -> None:
-        """Send what the store lacks of the folder; a run that is `live` is RUNNING there.
+        """Send what the store lacks; with `live`, the run is RUNNING there.
 
         Raises:
-            Exception: the store does not take it; `forget` before the next try.
+            Exception: the store did not take it; call `reset` before the next attempt.
         """
         if self._client is None:
             self._open()
         if live:
             self._set_status("RUNNING")
         self._send_points()
-        self._send_tags(self._facts()["tags"])
+        self._send_tags(self._read_facts()["tags"])
         self._send_texts()
 
     def end(self, status: str) -> None:
-        """Say how the run ended, all else being sent; what has FINISHED shows its checkpoint."""
+        """Set the final status after the last update; a run that has FINISHED gets its model."""
         if status == "FINISHED":
-            show_checkpoint(self._client, self.run_id, self._path)
+            log_checkpoint(self._client, self.run_id, self._path)
         self._set_status(status)
 
-    def forget(self) -> None:
-        """What the store has must be asked anew: an answer may have been lost."""
+    def reset(self) -> None:
+        """Query the store again before the next update: a response may have been lost."""
         self._client = None
 
-    def waiting(self) -> int:
-        """Points in the folder that are not known to be in the store."""
+    def count_pending(self) -> int:
+        """Return the number of points in the folder that the store has not confirmed."""
         return sum(len(line.metrics) for line in read_points(self._path, self._sent))
 
-    def _facts(self) -> dict[str, Any]:
+    def _read_facts(self) -> dict[str, Any]:
         facts = read_facts(self._path)
-        facts["tags"]["lmft.folder"] = str(self._path)  # where it lies now, if it was moved
+        facts["tags"]["lmft.folder"] = str(self._path)  # it may have been moved
         return facts
 
     def _open(self) -> None:
-        """Find the run of this folder, or make it, and tell what it is made of."""
-        load_mlflow()  # takes seconds, in which nobody waits for the store
-        self.heard = min(self.heard, time.monotonic())
+        """Connect; find the folder's run or create it; send its params; read what it has."""
+        load_mlflow()  # takes seconds, which must not count as waiting for the store
+        self.last_response = min(self.last_response, time.monotonic())
         client, experiment = self._connect()
-        self.heard = time.monotonic()
-        facts = self._facts()
-        run = find_own(client, self._path, facts["tags"]) or self._make(client, experiment, facts)
+        self.last_response = time.monotonic()
+        facts = self._read_facts()
+        run = match_run(client, self._path, facts["tags"])
+        if run is None:
+            run = self._create_run(client, experiment, facts)
         self.run_id: str = run.info.run_id
         self._status = run.info.status
-        self._sent = int(run.data.tags.get(SENT, 0))
+        self._sent = int(run.data.tags.get(SENT_TAG, 0))
         self._tags: dict[str, str] = {}
         if run.data.tags.get("lmft.folder") != str(self._path):
             move_checkpoint(client, run, str(self._path))
-        self._describe(client, facts, run)
-        known = {found.path: found.file_size for found in client.list_artifacts(self.run_id)}
-        self._texts = {
-            name: stamp for name, stamp in self._old.items() if known.get(name) == stamp[1]
+        self._send_params(client, facts, run)
+        sizes = {
+            artifact.path: artifact.file_size for artifact in client.list_artifacts(self.run_id)
         }
-        job = self._job or (facts["tags"].get(JOINED, ""), facts["name"])
-        if knows_run(client, job[0]):
-            adopt(client, str(self._path), *job)
+        self._texts = {
+            name: version
+            for name, version in self._initial_texts.items()
+            if sizes.get(name) == version[1]
+        }
+        entry = self._entry or (facts["tags"].get(FIRST_SWEEP_TAG, ""), facts["name"])
+        if has_run(client, entry[0]):
+            add_to_sweep(client, str(self._path), *entry)
         self._client = client
 
     def _send_points(self) -> None:
         from mlflow.entities import Metric, RunTag
 
-        for lines in in_chunks(self._safe_points(), SEND_LINES):
+        for lines in in_chunks(self._durable_points(), LINES_PER_CALL):
             points = [
                 Metric(key, value, line.time, line.step)
                 for line in lines
                 for key, value in line.metrics.items()
             ]
-            tags = [RunTag(SENT, str(lines[-1].end))]
+            tags = [RunTag(SENT_TAG, str(lines[-1].end))]
             self._client.log_batch(self.run_id, metrics=points, tags=tags)
             self._sent = lines[-1].end
-            self.points += len(points)
-            self.heard = time.monotonic()
+            self.points_sent += len(points)
+            self.last_response = time.monotonic()
 
-    def _safe_points(self) -> Iterator[Any]:
-        """Those to be sent, safe on disk: what is lost there would be noted, and sent, again."""
-        place = self._path / POINTS
-        if not place.exists():
+    def _durable_points(self) -> Iterator[Points]:
+        """Flush metrics.jsonl and yield the points to send.
+
+        A point that was sent but lost on disk would be logged and sent a second time.
+        """
+        file_path = self._path / POINTS
+        if not file_path.exists():
             return iter(())
-        with place.open("rb") as file:
+        with file_path.open("rb") as file:
             size = os.fstat(file.fileno()).st_size
             os.fsync(file.fileno())
         return takewhile(lambda line: line.end <= size, read_points(self._path, self._sent))
@@ -130,19 +141,19 @@ class RunUpload:
         from mlflow.entities import RunTag
 
         now = {key: str(value) for key, value in tags.items()}
-        new = [RunTag(key, value) for key, value in now.items() if self._tags.get(key) != value]
-        if new:
-            self._client.log_batch(self.run_id, tags=new)
+        changed = [RunTag(key, value) for key, value in now.items() if self._tags.get(key) != value]
+        if changed:
+            self._client.log_batch(self.run_id, tags=changed)
             self._tags |= now
-            self.heard = time.monotonic()
+            self.last_response = time.monotonic()
 
     def _send_texts(self) -> None:
-        for name, stamp in _stamps(self._path).items():
-            if self._texts.get(name) != stamp:
-                text = next(text for text in find_texts(self._path) if text.name == name)
-                self._client.log_artifact(self.run_id, str(text))
-                self._texts[name] = stamp
-                self.heard = time.monotonic()
+        for name, version in _file_versions(self._path).items():
+            if self._texts.get(name) != version:
+                file = next(file for file in find_texts(self._path) if file.name == name)
+                self._client.log_artifact(self.run_id, str(file))
+                self._texts[name] = version
+                self.last_response = time.monotonic()
 
     def _set_status(self, status: str) -> None:
         if status == self._status:
@@ -153,7 +164,7 @@ class RunUpload:
             self._client.set_terminated(self.run_id, status)
         self._status = status
 
-    def _make(self, client: Any, experiment: str, facts: dict[str, Any]) -> Any:
+    def _create_run(self, client: Any, experiment: str, facts: dict[str, Any]) -> Any:
         first = next(read_points(self._path), None)
         return client.create_run(
             experiment,
@@ -162,36 +173,36 @@ class RunUpload:
             run_name=facts["name"],
         )
 
-    def _describe(self, client: Any, facts: dict[str, Any], run: Any) -> None:
-        """Say what the run is made of: all of it again, since a kill may have cut it short."""
+    def _send_params(self, client: Any, facts: dict[str, Any], run: Any) -> None:
+        """Send params, dataset and folder: all of them again, in case a kill cut it short."""
         from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
         from mlflow.exceptions import MlflowException
 
         params = (Param(key, str(value)[:PARAM_SIZE]) for key, value in facts["params"].items())
-        for some in in_chunks(params, 100):  # the most that a REST call takes
-            client.log_batch(self.run_id, params=some)
+        for chunk in in_chunks(params, PARAMS_PER_CALL):
+            client.log_batch(self.run_id, params=chunk)
         if not run.inputs.dataset_inputs:
             dataset = Dataset(facts["corpus"], facts["corpus_digest"][:36], "code", "{}")
             tags = [InputTag("mlflow.data.context", "train")]
             inputs = [DatasetInput(dataset, tags)]
             try:
                 client.log_inputs(self.run_id, inputs)
-            except MlflowException:  # another run had just put the same dataset into the store
+            except MlflowException:  # another run has just inserted the same dataset
                 client.log_inputs(self.run_id, inputs)
         client.log_batch(self.run_id, tags=[RunTag("lmft.folder", facts["tags"]["lmft.folder"])])
 
 
-def _stamps(path: Path) -> dict[str, tuple[int, int]]:
-    """Of each text in the folder, by name: when it was written, and its size in bytes."""
-    found = {text.name: text.stat() for text in find_texts(path)}
-    return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in found.items()}
+def _file_versions(path: Path) -> dict[str, tuple[int, int]]:
+    """Return modification time (ns) and size (bytes) of each text file in the folder, by name."""
+    stats = {file.name: file.stat() for file in find_texts(path)}
+    return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in stats.items()}
 
 
 T = TypeVar("T")
 
 
 def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """The same items in lists of `size`; the last may be shorter."""
+    """Yield the items in lists of `size`; the last may be shorter."""
     rest = iter(items)
-    while some := list(islice(rest, size)):
-        yield some
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -1,105 +1,158 @@
-"""What a run asks of its tracker, and the tracker that shows nothing."""
+"""What a tracker must do, and the tracker that does nothing.
+
+To use a tracker of your own, implement `Tracker` and name it by `tracker._target_`.
+"""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Protocol
 
 from lmft.tracker.run_log import Record
 
+SweepEntry = tuple[str, str]  # the id of a sweep, and the display name of a run in it
+
 
 class RunLog(Protocol):
-    """What a run tells while it goes on."""
+    """Takes what an open run logs. `Record` writes it to the run's folder."""
 
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        """Note `values`, measured after optimizer step `step`."""
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        """Log `values`, measured after optimizer step `step`.
 
-    def text(self, text: str, file_name: str) -> None:
-        """Keep a text beside the run."""
+        This is called once or more per optimizer step, so it must not wait for a server. A metric
+        that is already logged for this step or a later one is skipped: after a kill, a resumed
+        run computes the steps since its last checkpoint again.
+        """
 
-    def tags(self, tags: dict[str, str]) -> None:
-        """Set facts that the run can be found by."""
+    def log_text(self, text: str, file_name: str) -> None:
+        """Keep `text` as a file of the run."""
 
-    def sync(self) -> None:
-        """Let the metrics survive a loss of power."""
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Add or change tags of the run."""
+
+    def flush(self) -> None:
+        """Return once all metrics are on disk; called before each checkpoint."""
 
 
 class Tracker(Protocol):
-    """Where runs are shown. All follows from their records: it can be made up for later."""
+    """Shows runs and sweeps to people.
+
+    The run's folder is the source of truth: its `Record` holds facts, metrics, texts and tags. A
+    tracker shows a copy. A store that can't be reached must not stop or slow a run: whatever it
+    misses can be sent later from the folder.
+
+    Statuses are FINISHED, FAILED and KILLED. Only the rank-0 process of a run calls a tracker.
+    """
 
     def check(self) -> None:
-        """Refuse settings under which no run could be shown.
+        """Check the settings and the connection before a run, a sweep or an evaluation starts.
 
         Raises:
-            UserError: there are such; Silent where the run could be shown later.
+            UserError: the settings can't be used.
+            StoreUnavailable: the store does not answer now, but may do so later.
         """
 
-    def follow(self, record: Record, job: tuple[str, str] | None = None) -> Any:
-        """A context: the run is open inside, and ends FINISHED, FAILED or KILLED with it.
+    def track_run(
+        self, record: Record, entry: SweepEntry | None = None
+    ) -> AbstractContextManager[RunLog]:
+        """Return a context manager that tracks the run of `record` while it trains.
 
-        `job` is the id of the sweep that it is part of, and its name there.
+        On entry, show the run as running; a run that is resumed continues under the same id. On
+        exit, show how it ended: FINISHED; KILLED, if the block raised `Interrupted`; FAILED, if it
+        raised another exception. Exceptions are passed on. `Record.end` keeps the status in the
+        folder, where `lmft sync` reads it.
+
+        Args:
+            record: of the run's folder. The RunLog that is yielded must write to it.
+            entry: the sweep that the run is part of; None: no sweep.
         """
 
-    def amend(self, record: Record) -> Any:
-        """A context: the log of a run that has ended, filled from its record where it lacks."""
+    def update_run(self, record: Record) -> AbstractContextManager[RunLog]:
+        """Return a context manager that adds metrics, texts or tags to a run that has finished.
 
-    def holds(self, path: Path, status: str = "FINISHED") -> bool:
-        """Whether the run in the folder `path` is shown to its end, which was this."""
+        On exit, send what the tracker lacks of the record, including a run that it does not know
+        at all. The status stays FINISHED.
+        """
 
-    def adopt(self, folder: str, parent: str, name: str) -> None:
-        """Show the run of `folder` under the sweep `parent`, as `name`."""
+    def is_up_to_date(self, path: Path, status: str = "FINISHED") -> bool:
+        """Return whether the tracker has all metrics of the run in the folder `path`, and `status`.
 
-    def move(self, folder: str, place: str) -> None:
-        """The run of `folder` now lies at `place`, superseded by another one."""
+        This is called before anything heavy is imported, so it should be fast. Return False if the
+        store does not answer.
+        """
+
+    def add_to_sweep(self, folder: str, sweep_id: str, name: str) -> None:
+        """Show the run of `folder`, which may belong to another sweep, in this sweep as `name`."""
+
+    def move_run(self, folder: str, new_folder: str) -> None:
+        """Change the folder of a run from `folder` to `new_folder`: a new run takes its place."""
 
     def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
-        """The id of the sweep of that key, found or made; None: it is not shown."""
+        """Return the id of the sweep with this key, which is created if it is new, and show it.
 
-    def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
-        """End a sweep, with the texts in that folder, if there is one, and its best job named."""
+        Two launches of one sweep have the same key. None: this tracker has no sweeps, and
+        `add_to_sweep`, `close_sweep` and `discard_sweep` are not called.
 
-    def drop_sweep(self, parent: str) -> None:
-        """End a sweep of which no job could begin: it is shown only if it has some of before."""
+        Raises:
+            UserError: the settings can't be used.
+            StoreUnavailable: the store does not answer now, but may do so later.
+        """
 
-    def where(self) -> str:
-        """How a person comes to see the runs."""
+    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: str) -> None:
+        """End a sweep.
+
+        Args:
+            sweep_id: as `open_sweep` returned it.
+            succeeded: whether no job failed.
+            texts: a folder whose files are kept as artifacts; it may be missing.
+            best: a sentence on the best job.
+        """
+
+    def discard_sweep(self, sweep_id: str) -> None:
+        """Delete a sweep in which no job started; mark it as failed if it has earlier runs."""
+
+    def how_to_view(self) -> str:
+        """Return how to see the runs: an address, or a command to type."""
 
 
 @dataclass(frozen=True)
 class NoTracker:
-    """The folder alone."""
+    """Shows nothing: only the run's folder is written."""
 
     def check(self) -> None:
-        """Nothing can go wrong."""
+        """Accept everything."""
 
     @contextmanager
-    def follow(self, record: Record, job: tuple[str, str] | None = None) -> Iterator[RunLog]:
-        """The record itself."""
+    def track_run(self, record: Record, entry: SweepEntry | None = None) -> Iterator[RunLog]:
+        """Yield the record itself."""
         yield record
 
-    amend = follow
+    @contextmanager
+    def update_run(self, record: Record) -> Iterator[RunLog]:
+        """Yield the record itself."""
+        yield record
 
-    def holds(self, path: Path, status: str = "FINISHED") -> bool:
-        """There is nothing to make up for."""
+    def is_up_to_date(self, path: Path, status: str = "FINISHED") -> bool:
+        """Return True: there is nothing to send."""
         return True
 
-    def adopt(self, folder: str, parent: str, name: str) -> None:
-        """There are no sweeps."""
+    def add_to_sweep(self, folder: str, sweep_id: str, name: str) -> None:
+        """Do nothing."""
 
-    def move(self, folder: str, place: str) -> None:
-        """Nothing to say."""
+    def move_run(self, folder: str, new_folder: str) -> None:
+        """Do nothing."""
 
     def open_sweep(self, key: str, name: str, tags: dict[str, str]) -> str | None:
-        """There are no sweeps."""
+        """Return None: there are no sweeps."""
         return None
 
-    def close_sweep(self, parent: str, succeeded: bool, texts: Path, best: str) -> None:
-        """There are no sweeps."""
+    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: str) -> None:
+        """Do nothing."""
 
-    def drop_sweep(self, parent: str) -> None:
-        """There are no sweeps."""
+    def discard_sweep(self, sweep_id: str) -> None:
+        """Do nothing."""
 
-    def where(self) -> str:
-        """Nowhere."""
+    def how_to_view(self) -> str:
+        """Return where the numbers are."""
         return "result.json in that folder; tracker=mlflow would show curves"

@@ -1,6 +1,6 @@
-"""What a run remembers of itself, in its folder: facts, metric points and texts.
+"""The record of a run in its folder: facts, metric points and texts.
 
-The folder is what counts; a tracker mirrors it, and can be filled from it at any time.
+The folder is the source of truth. A tracker shows a copy, which can be rebuilt from it at any time.
 """
 
 import json
@@ -10,16 +10,17 @@ import uuid
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from lmft.errors import room_for
+from lmft.errors import disk_full_as_fault
 from lmft.output.sanitize import redact, redact_all
-from lmft.storage.atomic import write_json, write_text
+from lmft.storage.atomic import read_json, write_json, write_text
+
+if TYPE_CHECKING:
+    import numpy as np
 
 FACTS, POINTS = "run.json", "metrics.jsonl"
-
-ID = "lmft.id"  # a tag: no other folder has it, also not one that was at the same place before
-
+ID_TAG = "lmft.id"  # unique to a folder: a new run at the same path gets another one
 TEXTS = (".hydra/config.yaml", "samples_*.txt", "*.md", "*.svg", "*.html")
 
 
@@ -27,7 +28,7 @@ TEXTS = (".hydra/config.yaml", "samples_*.txt", "*.md", "*.svg", "*.html")
 class Facts:
     """What is known of a run when it first starts."""
 
-    name: str  # as people see it
+    name: str  # for display
     key: str  # a hash of all that decides its numbers
     params: dict[str, Any]  # every knob, by full name
     corpus: str  # the dataset's name
@@ -37,64 +38,64 @@ class Facts:
 
 @dataclass(frozen=True)
 class Points:
-    """Metrics that were noted together."""
+    """Metrics that were logged together: one line of metrics.jsonl."""
 
     metrics: dict[str, float]
     step: int  # optimizer steps taken
     time: int  # ms since 1970
-    end: int  # bytes of the file up to here
+    end: int  # offset in the file of the next line, in bytes
 
 
 class Record:
-    """The memory of the run in the folder `path`; one process at a time may write to it."""
+    """Writes the record of the run in the folder `path`; for one process at a time."""
 
     def __init__(self, path: Path):
         self.path = path
-        _cut_torn_line(path / POINTS)
-        # Of each metric, the last step: what is computed again after a kill is noted once.
+        _truncate_torn_line(path / POINTS)
+        # The last step of each metric: steps that are recomputed after a kill are logged once.
         self._last: dict[str, int] = {}
         for points in read_points(path):
             self._last |= dict.fromkeys(points.metrics, points.step)
         self._file = (path / POINTS).open("ab", buffering=0)
 
     def start(self, facts: Facts, tags: dict[str, str]) -> None:
-        """Keep the facts of a first start; the tags of every one."""
-        known = read_facts(self.path) or {"tags": {ID: uuid.uuid4().hex}}
-        self._write({**redact_all(asdict(facts)), **known}, tags)
+        """Write the tags of this start, and the facts if it is the first one."""
+        kept = read_facts(self.path) or {"tags": {ID_TAG: uuid.uuid4().hex}}
+        self._write({**redact_all(asdict(facts)), **kept}, tags)
 
-    def metrics(self, values: dict[str, float], step: int) -> None:
-        """Note `values`, measured after optimizer step `step`, but those it has of that step."""
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        """Log `values` after optimizer step `step`; skip metrics that are logged up to there."""
         new = {key: value for key, value in values.items() if self._last.get(key, -1) < step}
         if new:
             line = {"step": step, "time": time.time_ns() // 1_000_000, "metrics": new}
             self._append(json.dumps(line).encode() + b"\n")
             self._last |= dict.fromkeys(new, step)
 
-    def text(self, text: str, file_name: str) -> None:
-        """Keep a text beside the run."""
+    def log_text(self, text: str, file_name: str) -> None:
+        """Write `text` to a file in the run's folder."""
         write_text(self.path / file_name, redact(text))
 
-    def tags(self, tags: dict[str, str]) -> None:
-        """Set facts that the run can be found by."""
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Add or change tags."""
         self._write(read_facts(self.path), tags)
 
     def end(self, status: str) -> None:
-        """Keep how the work on it ended: FINISHED, FAILED or KILLED."""
+        """Write how the run ended: FINISHED, FAILED or KILLED."""
         self._write({**read_facts(self.path), "status": status}, {})
 
-    def sync(self) -> None:
-        """Let the points survive a loss of power."""
+    def flush(self) -> None:
+        """Write all metric points to disk, so that they survive a power loss."""
         os.fsync(self._file.fileno())
 
     def close(self) -> None:
-        """No more points."""
+        """Close the file of metric points."""
         self._file.close()
 
     def _append(self, line: bytes) -> None:
-        """The whole line, or nothing of it."""
+        """Append the whole line, or nothing."""
         end = self._file.seek(0, os.SEEK_END)
         try:
-            with room_for(self.path / POINTS):
+            with disk_full_as_fault(self.path / POINTS):
                 while line:
                     line = line[self._file.write(line) :]
         except BaseException:
@@ -108,52 +109,65 @@ class Record:
 
 
 def read_facts(path: Path) -> dict[str, Any]:
-    """The facts and tags of the run in the folder `path`; nothing where there are none."""
-    place = path / FACTS
-    return json.loads(place.read_text()) if place.exists() else {}
+    """Return the facts and tags of the run in the folder `path`; an empty dict without any."""
+    return read_json(path / FACTS)
 
 
 def read_points(path: Path, start: int = 0) -> Iterator[Points]:
-    """The metric points of the run in the folder `path`, in order, from byte `start` on."""
-    place = path / POINTS
-    if not place.exists():
+    """Yield the metric points of the run in the folder `path`, in order, from byte `start` on."""
+    file_path = path / POINTS
+    if not file_path.exists():
         return
-    with place.open("rb") as file:
+    with file_path.open("rb") as file:
         file.seek(start)
         for line in file:
-            if not line.endswith(b"\n"):  # it is being written
+            if not line.endswith(b"\n"):  # still being written
                 return
             start += len(line)
             yield Points(**json.loads(line), end=start)
 
 
-def size_of_points(path: Path) -> int:
-    """Bytes of the metric points of the run in the folder `path`."""
-    place = path / POINTS
-    return place.stat().st_size if place.exists() else 0
+def points_size(path: Path) -> int:
+    """Return the bytes of the metric points of the run in the folder `path`."""
+    file_path = path / POINTS
+    return file_path.stat().st_size if file_path.exists() else 0
 
 
 def read_values(path: Path, key: str) -> Iterator[tuple[int, float]]:
-    """One metric of the run in the folder `path`: step and value, in order."""
+    """Yield step and value of one metric of the run in the folder `path`, in order."""
     for points in read_points(path):
         if key in points.metrics:
             yield points.step, points.metrics[key]
 
 
 def read_curve(path: Path, key: str) -> dict[int, float]:
-    """One metric of the run in the folder `path`, by step."""
+    """Return one metric of the run in the folder `path`, by step."""
     return dict(read_values(path, key))
 
 
+def read_losses(path: Path) -> "dict[str, np.ndarray]":
+    """Return the losses of the run in the folder `path`: step and nats per target (N, 2), by split.
+
+    As arrays, since a long run has hundreds of thousands.
+    """
+    import numpy as np
+
+    point = np.dtype((float, 2))
+    return {
+        split: np.fromiter(read_values(path, f"{split}/loss"), point)
+        for split in ("train", "validation")
+    }
+
+
 def find_texts(path: Path) -> list[Path]:
-    """The texts that were kept in the folder `path`."""
-    return sorted(found for pattern in TEXTS for found in path.glob(pattern))
+    """Return the text files in the folder `path` that a tracker keeps as artifacts."""
+    return sorted(file for pattern in TEXTS for file in path.glob(pattern))
 
 
-def _cut_torn_line(place: Path) -> None:
-    """Drop what a killed process wrote of its last line."""
-    if not place.exists():
+def _truncate_torn_line(file_path: Path) -> None:
+    """Remove an incomplete last line, which a killed process leaves."""
+    if not file_path.exists():
         return
-    with place.open("rb+") as file:
+    with file_path.open("rb+") as file:
         whole = sum(len(line) for line in file if line.endswith(b"\n"))
         file.truncate(whole)

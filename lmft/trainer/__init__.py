@@ -1,4 +1,4 @@
 """Training: the loop, the optimizer step, checkpoints, evaluation and the model card.
 
-`run.py` tells the story of a run from its config to its result.
+Start reading in `run.py`, which takes a run from its config to its result.
 """

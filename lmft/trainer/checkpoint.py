@@ -1,8 +1,8 @@
-"""Checkpoints: all that going on takes, written whole or not at all, and checked when read.
+"""Checkpoints to resume from: written atomically, verified by checksums when read.
 
-`checkpoints/step-N/` holds weights, optimizer and progress as safetensors and JSON; there is no
-random state, since all dice are a function of seed and step. `checkpoints/best-N/` holds the best
-weights so far as an ordinary Hugging Face folder.
+`checkpoints/step-N/` holds weights, optimizer state and progress as safetensors and JSON. There is
+no random state, since all randomness is a function of seed and step. `checkpoints/best-N/` holds
+the best weights so far as a Hugging Face folder.
 """
 
 import json
@@ -25,15 +25,15 @@ from lmft.storage.checksums import is_intact, write_checksums
 logger = logging.getLogger(__name__)
 
 
-KEPT = 2  # newest checkpoints, while the run goes on
+KEPT = 2  # newest checkpoints kept, until the run has finished
 
 
 @dataclass(frozen=True)
 class Checkpoint:
-    """One that passed its checks."""
+    """A checkpoint whose checksums are right."""
 
     path: Path
-    progress: dict[str, Any]  # as it was given
+    progress: dict[str, Any]  # as given to Checkpoints.save
 
 
 class Checkpoints:
@@ -43,7 +43,7 @@ class Checkpoints:
         self.root = root
 
     def best(self, step: int) -> Path:
-        """The folder of the best weights, if `step` gave them."""
+        """Return the folder of the best weights, if they are those after `step`."""
         return self.root / f"best-{step}"
 
     def save(
@@ -53,12 +53,13 @@ class Checkpoints:
         progress: dict[str, Any],
         best: int,
     ) -> None:
-        """Keep what going on from `step` takes; older ones go, but for the last but one.
+        """Write a checkpoint, then delete all older ones but the newest.
 
         Args:
             step: optimizer steps taken.
-            write: fills a folder with all tensors; what it returns is no tensor, but kept too.
-            progress: whatever else must be known, as JSON can hold it.
+            write: writes all tensors to a folder, and returns the optimizer state that is not a
+                tensor.
+            progress: the run's progress, as JSON values.
             best: the step whose weights are the best so far; 0 for none.
         """
         with new_folder(self.root / f"step-{step}") as folder:
@@ -70,82 +71,83 @@ class Checkpoints:
 
     @contextmanager
     def new_best(self, step: int) -> Iterator[Path]:
-        """A folder to be filled with the weights after `step`, the best so far."""
+        """Yield a folder to write the weights after `step`, the best so far, to."""
         with new_folder(self.best(step)) as folder:
             yield folder
             write_checksums(folder)
 
     def newest(self) -> Checkpoint | None:
-        """The newest one that is whole; those that are not are passed over, saying so.
+        """Return the newest intact checkpoint; None if there is none. Damaged ones are skipped.
 
         Raises:
-            Fault: there are some, but none is whole.
+            Fault: there are checkpoints, but all are damaged.
         """
-        found = self._steps()
-        for path in found:
+        paths = self._paths()
+        for path in paths:
             if is_intact(path):
                 state = json.loads((path / "state.json").read_text())
                 if not state["best"] or is_intact(self.best(state["best"])):
                     return Checkpoint(path, state["progress"])
-            if path != found[-1]:
-                logger.warning("%s is damaged; going on from the one before.", path)
-        if found:
+            if path != paths[-1]:
+                logger.warning("%s is damaged; resuming from the checkpoint before it.", path)
+        if paths:
             raise Fault(
-                f"No checkpoint in {self.root} is as it was written, so its disk may be failing; "
-                "start anew with fresh=true."
+                f"All checkpoints in {self.root} are damaged, so its disk may be failing; start "
+                "over with fresh=true."
             )
         return None
 
     def check_best(self, step: int) -> None:
-        """The weights after `step` must still be as they were written.
+        """Check that the best weights, those after `step`, are intact.
 
         Raises:
-            Fault: they are not.
+            Fault: they are damaged.
         """
         if not is_intact(self.best(step)):
             raise Fault(
-                f"{self.best(step)}, the best weights, is not as it was written, so its disk may "
-                "be failing; give the same command again, or start anew with fresh=true."
+                f"{self.best(step)}, the best weights, failed its checksum, so its disk may be "
+                "failing; run the same command again, or start over with fresh=true."
             )
 
     def prune(self, step: int, best: int) -> None:
-        """Keep the newest two up to `step`, and the best weights that they and the run refer to."""
-        found = self._steps()
-        later = [path for path in found if _number(path) > step]  # damaged, and passed over
-        kept = [path for path in found if path not in later][:KEPT]
-        for path in set(found) - set(kept):
-            shutil.rmtree(path)
-        named = {self.best(best)} | {self.best(_best_of(path)) for path in kept}
-        for path in set(self.root.glob("best-*")) - named:
-            shutil.rmtree(path)
-        for rubbish in self.root.glob(".*"):  # of a killed process
-            shutil.rmtree(rubbish)
+        """Delete all but the newest checkpoints up to `step`, and the best weights they refer to.
 
-    def drop(self) -> None:
-        """Remove them all: the run has finished."""
+        Checkpoints after `step` are damaged: they were skipped when the run was resumed.
+        """
+        paths = self._paths()
+        kept = [path for path in paths if _step(path) <= step][:KEPT]
+        for path in set(paths) - set(kept):
+            shutil.rmtree(path)
+        kept_best = {self.best(best)} | {self.best(_best_step(path)) for path in kept}
+        for path in set(self.root.glob("best-*")) - kept_best:
+            shutil.rmtree(path)
+        for temporary in self.root.glob(".*"):  # left by a killed process
+            shutil.rmtree(temporary)
+
+    def delete_all(self) -> None:
+        """Delete all checkpoints, after the run has finished."""
         shutil.rmtree(self.root, ignore_errors=True)
 
-    def _steps(self) -> list[Path]:
-        """The newest first."""
-        found = self.root.glob("step-*")
-        return sorted(found, key=_number, reverse=True)
+    def _paths(self) -> list[Path]:
+        """Return the folders of all checkpoints, newest first."""
+        return sorted(self.root.glob("step-*"), key=_step, reverse=True)
 
 
 def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
-    """Put a checkpoint's weights and optimizer state where they belong.
+    """Load a checkpoint's weights and optimizer state.
 
     Raises:
-        UserError: they are of another model.
+        UserError: it is of another model.
     """
     numbers = json.loads((path / "state.json").read_text())["optimizer"]
     read_state(path, model, optimizer, numbers)
 
 
-def _number(path: Path) -> int:
+def _step(path: Path) -> int:
     return int(path.name.removeprefix("step-"))
 
 
-def _best_of(path: Path) -> int:
+def _best_step(path: Path) -> int:
     try:
         return int(json.loads((path / "state.json").read_text())["best"])
     except (OSError, ValueError, KeyError, TypeError):

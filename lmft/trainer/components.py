@@ -1,4 +1,4 @@
-"""What a run works with, made from its config and checked before anything starts."""
+"""Build the components of a run from its config, and check that they fit each other."""
 
 import logging
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ from lmft.errors import UserError
 from lmft.evaluation.scoring import check_evaluation
 from lmft.hardware.allocator import keep_freed_memory
 from lmft.hardware.device import Hardware, find_hardware
-from lmft.model.load import context_size, load_model
+from lmft.model.load import context_size, load_model, silence_transformers
 from lmft.model.mixed_precision import Network, build_network
 from lmft.runs.run_dir import RunFolder, find_run
 from lmft.runs.run_id import model_label
@@ -36,8 +36,8 @@ class Components:
     network: Network
 
     def describe(self) -> dict[str, str]:
-        """What the choices came to, for a person."""
-        streams = {name: some.blocks.stream for name, some in self.batches.items()}
+        """Return the sizes of dataset and model, and the hardware, for display."""
+        streams = {name: batches.blocks.stream for name, batches in self.batches.items()}
         weights = sum(weight.numel() for weight in self.network.model.parameters())
         return {
             "dataset": ", ".join(
@@ -49,22 +49,25 @@ class Components:
         }
 
 
-def compose_model(conf: Path, words: list[str]) -> tuple[DictConfig, RunFolder | None]:
-    """The config of a run's best weights (`run=PLACE` among `words`), or of any model.
+def compose_model(run: str | None, words: list[str]) -> tuple[DictConfig, RunFolder | None]:
+    """Return the config of a run's best weights with `words` on top, or of any model.
+
+    Args:
+        run: the run's folder or MLflow id; None: the model that the words name.
+        words: overrides, as on the command line.
 
     Raises:
         UserError: there is no such run.
     """
-    places = [word.removeprefix("run=") for word in words if word.startswith("run=")]
-    words = [word for word in words if not word.startswith("run=")]
-    if not places:
-        return compose(conf, words), None
-    run = find_run(places[-1], next((w[12:] for w in words if w.startswith("tracker.uri=")), None))
-    composed = recompose(conf, run.path, words)
-    weights = {"name": str(run.checkpoint), "label": run.path.name, "from_scratch": False}
+    if run is None:
+        return compose(words), None
+    uris = [word.partition("=")[2] for word in words if word.startswith("tracker.uri=")]
+    folder = find_run(run, uris[0] if uris else None)
+    composed = recompose(folder.path, words)
+    weights = {"name": str(folder.checkpoint), "label": folder.path.name, "from_scratch": False}
     unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))
     composed.model = {**composed.model, **weights, **unset}
-    return composed, run
+    return composed, folder
 
 
 def build_components(
@@ -73,12 +76,12 @@ def build_components(
     """Tokenize the splits and load the model.
 
     Args:
-        config: the run.
+        config: the run's config.
         splits: of its dataset.
-        precision: that the run was started in, where it goes on.
+        precision: the precision that the run was started in, if it is resumed.
 
     Raises:
-        UserError: something is missing, or two things don't fit each other.
+        UserError: something is missing, or two components do not fit each other.
     """
     hardware = find_hardware(config.hardware, config.trainer.batch_size, precision)
     tokenizer = find_tokenizer(config, splits)
@@ -96,37 +99,40 @@ def build_components(
         )
         for name, split in splits.items()
     }
-    for name, some in batches.items():
-        if len(some) == 0:
-            raise UserError(f"dataset.{name} has a single token, so nothing can be predicted.")
+    for name, split_batches in batches.items():
+        if len(split_batches) == 0:
+            raise UserError(
+                f"dataset.{name} has a single token, so nothing can be predicted; choose more text."
+            )
     model = load_model(config.model, config.objective, tokenizer, config.seed)
     check_context(config, context_size(model))
     network = build_network(model, hardware)
-    # From here on: what reading a model took goes back. FSDP gathers tensors of many sizes.
+    # Only now, so that memory used for loading is returned. FSDP gathers tensors of many sizes.
     keep_freed_memory(large=config.hardware.strategy is not Strategy.fsdp)
     return Components(hardware, tokenizer, batches, network)
 
 
-def check_context(config: RunConfig, most: int | None) -> None:
-    """Refuse blocks and windows of more tokens than the model can read at once.
+def check_context(config: RunConfig, limit: int | None) -> None:
+    """Check that blocks and evaluation windows fit into the model's context of `limit` tokens.
 
     Raises:
-        UserError: there are such.
+        UserError: they are longer.
     """
-    wanted = {
+    lengths = {
         "dataset.block_size": config.dataset.block_size,
         "evaluation.context": config.evaluation.context,
     }
-    for knob, tokens in wanted.items():
-        if most is not None and (tokens or 0) > most:
+    for knob, tokens in lengths.items():
+        if limit is not None and (tokens or 0) > limit:
             raise UserError(
-                f"{knob} is {tokens}, but model={model_label(config.model)} reads at most {most} "
-                f"tokens at once; set {knob}={most} or less."
+                f"{knob} is {tokens}, but model={model_label(config.model)} reads at most {limit} "
+                f"tokens at once; set {knob}={limit} or less."
             )
 
 
 def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTokenizerBase:
-    """The model's own tokenizer, another one, or one trained on the training split."""
+    """Load the model's own tokenizer or another one, or train one on the training split."""
+    silence_transformers()
     model = config.model
     if model.tokenizer == CORPUS:
         train = splits["train"]
@@ -140,16 +146,16 @@ def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTok
     name = model.tokenizer or model.name
     assert name is not None
     if model.trust_remote_code:
-        warn_of_remote_code(model.name or name)
+        warn_about_remote_code(model.name or name)
     return load_tokenizer(
         name, pinned_revision(name, model.revision, knob), model.trust_remote_code
     )
 
 
-def warn_of_remote_code(name: str) -> None:
-    """Say loudly that code of strangers may run."""
+def warn_about_remote_code(name: str) -> None:
+    """Warn that code of third parties may run."""
     logger.warning(
-        "model.trust_remote_code=true: Python code that comes with %s runs here, with all rights "
-        "of yours.",
+        "model.trust_remote_code=true: Python code that comes with %s runs here, with all your "
+        "permissions.",
         name,
     )

@@ -1,7 +1,7 @@
-"""What all processes of a team do alike, on a model that they share.
+"""What all ranks of a process group do together: train, evaluate, write and read a model.
 
-Each public call of `Engine` that the leader makes is made by the others too, with the same
-arguments; what is given by keyword is the leader's alone.
+When rank 0 calls a public method of `Engine`, the other ranks call it too, with the same positional
+arguments. Keyword arguments are for rank 0 only.
 """
 
 from collections.abc import Callable, Iterator
@@ -13,30 +13,29 @@ from typing import Any, Concatenate, ParamSpec, TypeVar
 from lmft.config.schema import RunConfig, Strategy
 from lmft.evaluation.generation import Sample, draw_samples
 from lmft.evaluation.scoring import Scores
-from lmft.hardware.mfu import find_limit
+from lmft.hardware.mfu import estimate_flops
 from lmft.model.state_dict import write_state
 from lmft.model.weights import save_model
 from lmft.optimizer import build_optimizer
-from lmft.signals import finish_first
+from lmft.signals import defer_signals
 from lmft.trainer.checkpoint import load_checkpoint
 from lmft.trainer.components import Components
 from lmft.trainer.evaluate import score
 from lmft.trainer.step import Step, train
 
 P = ParamSpec("P")
-
 T = TypeVar("T")
 
 
-def together(
+def on_all_ranks(
     method: Callable[Concatenate["Engine", P], T],
 ) -> Callable[Concatenate["Engine", P], T]:
-    """Let the others make the call as well."""
+    """Let the other ranks call the method too."""
 
     @wraps(method)
     def call(engine: "Engine", *arguments: P.args, **local: P.kwargs) -> T:
-        # Between processes, what is begun must be finished by all, whatever signal comes.
-        with finish_first() if engine.process_group.size > 1 else nullcontext():
+        # All ranks must complete a call that one has begun, so signals wait until then.
+        with defer_signals() if engine.process_group.size > 1 else nullcontext():
             engine.process_group.tell(method.__name__, arguments=arguments)
             return method(engine, *arguments, **local)
 
@@ -44,13 +43,13 @@ def together(
 
 
 class Engine:
-    """A model at work: trained, scored, written and read."""
+    """Trains, evaluates, writes and reads the model of a run."""
 
     def __init__(self, config: RunConfig, components: Components):
-        """Nothing is trained yet.
+        """Build the optimizer.
 
         Raises:
-            UserError: the optimizer refuses a value.
+            UserError: the optimizer rejects a value.
         """
         self.config = config
         self.components = components
@@ -61,17 +60,17 @@ class Engine:
 
     @property
     def steps(self) -> int:
-        """Optimizer steps of the whole run."""
+        """The number of optimizer steps of the whole run."""
         trainer = self.config.trainer
         return trainer.steps(self.components.batches["train"].steps_per_epoch(trainer.batch_size))
 
-    @together
+    @on_all_ranks
     def start(self, checkpoint: str | None, done: int, loss_scale: float | None) -> None:
-        """Make ready for the steps after the first `done`, which `checkpoint` stands for."""
+        """Prepare the steps after the first `done`, and load the `checkpoint` of those, if any."""
         if checkpoint is not None:
             self.network.reshard()
             load_checkpoint(Path(checkpoint), self.network.model, self.optimizer)
-            self.network.refresh()
+            self.network.update_low_precision()
         trainer, seed = self.config.trainer, self.config.seed
         batches = self.components.batches["train"]
         self._steps = train(
@@ -82,7 +81,7 @@ class Engine:
             trainer,
             range(done + 1, self.steps + 1),
             seed,
-            find_limit(
+            estimate_flops(
                 self.network.model,
                 self.components.hardware,
                 causal=bool(batches.objective.target_shift),
@@ -90,37 +89,37 @@ class Engine:
             loss_scale,
         )
 
-    @together
+    @on_all_ranks
     def step(self) -> Step:
-        """The next optimizer step."""
+        """Take the next optimizer step."""
         return next(self._steps)
 
-    @together
+    @on_all_ranks
     def score(self, split: str, advance: Callable[[int], None] = lambda windows: None) -> Scores:
-        """The nats of every target of a split; `advance` hears of windows done."""
+        """Score a split; `advance` is called with the number of newly scored windows."""
         return score(split, self.config, self.components, advance=advance)
 
-    @together
+    @on_all_ranks
     def draw_samples(self) -> list[Sample]:
-        """What the model makes of a few validation texts."""
-        return draw_samples(self.network.compute, self.components.batches["validation"])
+        """Draw samples from a few validation texts."""
+        return draw_samples(self.network.compute_model, self.components.batches["validation"])
 
-    @together
+    @on_all_ranks
     def write_checkpoint(self, folder: str) -> dict[str, Any]:
-        """All tensors that going on takes; returns what is no tensor."""
+        """Write weights and optimizer state; return the state that is not a tensor."""
         self.network.reshard()
         if self.process_group.rank > 0 and self.network.strategy is not Strategy.fsdp:
-            return {}  # the leader has all of it
+            return {}  # rank 0 writes all of it
         return write_state(Path(folder), self.network.model, self.optimizer)
 
-    @together
+    @on_all_ranks
     def write_weights(self, folder: str) -> None:
-        """An ordinary Hugging Face folder."""
-        weights = self.network.whole_weights()
+        """Write a Hugging Face folder."""
+        weights = self.network.full_state_dict()
         if self.process_group.rank == 0:
             save_model(self.network.model, self.components.tokenizer, Path(folder), weights)
 
-    @together
+    @on_all_ranks
     def read_weights(self, folder: str) -> None:
-        """What `write_weights` wrote."""
+        """Read the weights that `write_weights` wrote."""
         self.network.read_weights(Path(folder))

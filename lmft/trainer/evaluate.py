@@ -1,4 +1,4 @@
-"""Scoring a split and saying what the number means: the same for `lmft` and `lmft evaluate`."""
+"""Score a split and describe the result, for training and `lmft evaluate` alike."""
 
 import logging
 from collections.abc import Callable
@@ -31,7 +31,7 @@ def score(
     draw: int = 0,
     advance: Callable[[int], None] = lambda windows: None,
 ) -> Scores:
-    """The nats of every target of a split, as `evaluation` asks for them."""
+    """Score every target of a split, as `config.evaluation` says."""
     windows = windows_of(split, config, components)
     return evaluate(
         components.network,
@@ -45,7 +45,7 @@ def score(
 
 
 def windows_of(split: str, config: RunConfig, components: Components) -> Windows:
-    """The windows in which a split is read."""
+    """Return the windows in which a split is scored."""
     batches = components.batches[split]
     tokens = len(batches.blocks.stream.ids)
     return cut_windows(tokens, config.evaluation, batches.blocks.size, batches.objective)
@@ -54,7 +54,7 @@ def windows_of(split: str, config: RunConfig, components: Components) -> Windows
 def find_conditions(
     split: Split, config: RunConfig, values: dict[str, Any], tokenizer: Any
 ) -> Conditions:
-    """What a loss on this split will be comparable by; nothing is read but digests."""
+    """Return the conditions of an evaluation of this split, from digests only."""
     context = config.evaluation.context or config.dataset.block_size
     masks: int | str = 0 if config.objective.target_shift else config.evaluation.mask_draws
     if config.evaluation.pseudo:
@@ -79,7 +79,7 @@ def assess(
     values: dict[str, Any],
     components: Components,
 ) -> Assessment:
-    """The loss with its interval, bits per byte, word perplexity and label."""
+    """Return the result of scoring a split: loss, interval, bits per byte, and so on."""
     stream = components.batches[split.name].blocks.stream
     spans = measure_spans(split, components.tokenizer, config.dataset.separator, stream)
     units = split.units()
@@ -92,7 +92,7 @@ def assess(
     unit = "document" if scored >= FEW_DOCUMENTS else "block"
     if unit == "document" and scored < SOME_DOCUMENTS:
         logger.warning(
-            "The interval of the %s loss rests on %d documents; under %d it is rough.",
+            "The interval of the %s loss is from %d documents; with fewer than %d it is rough.",
             split.name,
             scored,
             SOME_DOCUMENTS,

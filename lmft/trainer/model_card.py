@@ -1,8 +1,10 @@
-"""The card of a run: all that a stranger needs to trust its numbers, and to reach them again."""
+"""The model card of a run: its numbers, and what is needed to reproduce them."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 import yaml
 
 from lmft.config.schema import ModelConfig, RunConfig
@@ -10,37 +12,38 @@ from lmft.dataset.sources import HubDataset
 from lmft.dataset.splits import Split
 from lmft.evaluation.generation import Sample
 from lmft.hardware.device import Hardware
-from lmft.output.markdown import fence, folded, table
+from lmft.output.markdown import details, fence, table
+from lmft.output.plots import COLORS, GRAY, as_svg, new_figure, thin
 from lmft.output.sanitize import redact, redact_all
 from lmft.runs.provenance import Origin
 from lmft.runs.run_dir import RunFolder
 from lmft.storage.atomic import write_text
-from lmft.storage.hub import content_digest, locate, pinned_revision
+from lmft.storage.hub import content_digest, find_local_folder, pinned_revision
 from lmft.tracker.protocol import RunLog
+from lmft.tracker.run_log import read_losses
 from lmft.trainer.components import Components
-from lmft.trainer.loss_curve import draw_losses, read_losses
 
 CARD, CURVE = "card.md", "curve.svg"
 
 
 @dataclass(frozen=True)
 class CardFacts:
-    """What a run was, and what came of it."""
+    """What the card of a finished run is written from."""
 
     config: RunConfig
     values: dict[str, Any]  # the same, as plain values
     origin: Origin
     splits: dict[str, Split]
     components: Components
-    result: dict[str, Any]  # what result.json holds
-    samples: dict[str, list[Sample]]  # before and after
+    result: dict[str, Any]  # the content of result.json
+    samples: dict[str, list[Sample]]  # before and after training
 
 
-def write_card(story: CardFacts, folder: RunFolder, log: RunLog) -> None:
-    """Put the card and its picture into the run's folder, its checkpoint and the tracker."""
-    body = redact(describe_run(story, folder.path.name))
-    curve = draw_losses(read_losses(folder.path), story.result["best_step"])
-    readme = f"---\n{_yaml(model_facts(story.config))}---\n\n{body}"
+def write_card(facts: CardFacts, folder: RunFolder, log: RunLog) -> None:
+    """Write the card and its loss curve to the run's folder, its checkpoint and the tracker."""
+    body = redact(describe_run(facts, folder.path.name))
+    curve = draw_losses(read_losses(folder.path), facts.result["best_step"])
+    readme = f"---\n{_yaml(card_metadata(facts.config))}---\n\n{body}"
     for path, text in {
         folder.path / CARD: body,
         folder.path / CURVE: curve,
@@ -48,48 +51,46 @@ def write_card(story: CardFacts, folder: RunFolder, log: RunLog) -> None:
         folder.checkpoint / CURVE: curve,
     }.items():
         write_text(path, text)
-    log.text(body, CARD)
-    log.text(curve, CURVE)
+    log.log_text(body, CARD)
+    log.log_text(curve, CURVE)
 
 
-def model_facts(config: RunConfig) -> dict[str, Any]:
-    """What the hub asks of a model card's front matter; the license is the owner's to choose."""
+def card_metadata(config: RunConfig) -> dict[str, Any]:
+    """Return the metadata of a model card on the Hugging Face hub, except the license."""
     task = "text-generation" if config.objective.target_shift else "fill-mask"
     kind = "causal-lm" if config.objective.target_shift else "masked-lm"
-    facts: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task}
+    metadata: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task}
     name = config.model.name
-    if name and not config.model.from_scratch and locate(name, "model.name") is None:
-        facts["base_model"] = name
+    if name and not config.model.from_scratch and find_local_folder(name, "model.name") is None:
+        metadata["base_model"] = name
     if isinstance(config.dataset.source, HubDataset):
-        facts["datasets"] = [config.dataset.source.name]
-    return facts | {"tags": ["language-model", kind, "lmft"]}
+        metadata["datasets"] = [config.dataset.source.name]
+    return metadata | {"tags": ["language-model", kind, "lmft"]}
 
 
-def describe_run(story: CardFacts, name: str) -> str:
-    """The card's body."""
-    config, components = story.config, story.components
-    task = "causal" if config.objective.target_shift else "masked"
-    new = "trained from scratch" if config.model.from_scratch else "fine-tuned"
+def describe_run(facts: CardFacts, name: str) -> str:
+    """Return the body of the card of the run `name`."""
+    config, components = facts.config, facts.components
+    kind = "causal" if config.objective.target_shift else "masked"
+    trained = "trained from scratch" if config.model.from_scratch else "fine-tuned"
     parts = [
         f"# {name}",
-        f"A {task} language model, {new} with lmft. To make it again:",
-        fence(story.origin.command, "sh"),
-        "## Numbers",
-        describe_numbers(story.result),
+        f"A {kind} language model, {trained} with lmft. To reproduce it:",
+        fence(facts.origin.command, "sh"),
+        "## Results",
+        describe_results(facts.result),
         f"![Training and validation loss by optimizer step]({CURVE})",
         "## Samples",
-        "Pieces of validation texts, and what the model made of them before and after training.",
-        describe_samples(story.samples),
-        "## Model and corpus",
-        describe_components(config.model, config.dataset.name, story.splits, components),
-        "## Where it ran",
-        describe_place(story.origin, components.hardware, story.result["timing"]),
-        folded("The composed config", fence(_yaml(redact_all(story.values)), "yaml")),
+        "Excerpts of validation texts, and the model's answers before and after training.",
+        describe_samples(facts.samples),
+        "## Model and dataset",
+        describe_components(config.model, config.dataset.name, facts.splits, components),
+        "## Environment",
+        describe_environment(facts.origin, components.hardware, facts.result["timing"]),
+        details("The composed config", fence(_yaml(redact_all(facts.values)), "yaml")),
     ]
-    if story.origin.changes:
-        parts.append(
-            folded("What the code had beyond that commit", fence(story.origin.changes, "diff"))
-        )
+    if facts.origin.changes:
+        parts.append(details("Uncommitted changes", fence(facts.origin.changes, "diff")))
     return "\n\n".join(parts) + "\n"
 
 
@@ -97,12 +98,12 @@ def _yaml(value: dict[str, Any]) -> str:
     return yaml.safe_dump(value, sort_keys=False, allow_unicode=True, default_flow_style=None)
 
 
-def describe_numbers(result: dict[str, Any]) -> str:
-    """Losses before, best, last and on the test split; below them the full labels."""
+def describe_results(result: dict[str, Any]) -> str:
+    """Return a table of losses: before training, best, last, test; and the full labels."""
     best = {split: result[split] for split in ("validation", "test") if result[split]}
     rows = [
         ("validation, before", 0, result["baseline"]),
-        *((f"{split}, best", result["best_step"], found) for split, found in best.items()),
+        *((f"{split}, best", result["best_step"], losses) for split, losses in best.items()),
         ("validation, last", result["steps"], result["final"]),
     ]
     head = ("", "step", "loss, nats per target", "perplexity", "bits per byte", "targets")
@@ -110,25 +111,26 @@ def describe_numbers(result: dict[str, Any]) -> str:
         (
             label,
             f"{step:,}",
-            f"{found['loss']:.4f}",
-            f"{found['perplexity']:,.2f}",
-            f"{found['bits_per_byte']:.4f}" if "bits_per_byte" in found else "",
-            f"{found['targets']:,}",
+            f"{losses['loss']:.4f}",
+            f"{losses['perplexity']:,.2f}",
+            f"{losses['bits_per_byte']:.4f}" if "bits_per_byte" in losses else "",
+            f"{losses['targets']:,}",
         )
-        for label, step, found in rows
+        for label, step, losses in rows
     ]
     labels = "\n".join(
-        f"{found['label']}\n  evaluation fingerprint {found['fingerprint']}"
-        for found in best.values()
+        f"{losses['label']}\n  evaluation fingerprint {losses['fingerprint']}"
+        for losses in best.values()
     )
     return (
-        f"{table(head, cells)}\n\nBest is the lowest validation loss after step 0; the checkpoint "
-        f"has its weights. In full, with 95 % intervals:\n\n{fence(labels)}"
+        f"{table(head, cells)}\n\nThe best step is the one with the lowest validation loss, step 0 "
+        "aside; the checkpoint has its weights. In full, with 95 % intervals:\n\n"
+        f"{fence(labels)}"
     )
 
 
 def describe_samples(samples: dict[str, list[Sample]]) -> str:
-    """What the model made of the same texts before and after."""
+    """Return the model's answers to the same texts before and after training."""
     blocks = []
     for before, after in zip(samples["before"], samples["after"], strict=True):
         texts = (before.prompt, before.answer, after.answer)
@@ -138,9 +140,9 @@ def describe_samples(samples: dict[str, list[Sample]]) -> str:
 
 
 def describe_components(
-    model: ModelConfig, corpus: str, splits: dict[str, Split], components: Components
+    model: ModelConfig, dataset: str, splits: dict[str, Split], components: Components
 ) -> str:
-    """The model's size and origin; each split's size and digest."""
+    """Return a table of the model's size and origin, and one of each split's size and digest."""
     weights = sum(weight.numel() for weight in components.network.model.parameters())
     rows = []
     for name, split in splits.items():
@@ -152,13 +154,13 @@ def describe_components(
                 ("model", "weights", "vocabulary"),
                 [(describe_origin(model), f"{weights:,}", f"{len(components.tokenizer):,}")],
             ),
-            table((corpus, "documents", "tokens", "digest"), rows),
+            table((dataset, "documents", "tokens", "digest"), rows),
         ]
     )
 
 
 def describe_origin(model: ModelConfig) -> str:
-    """Where the model's weights, or its architecture, come from."""
+    """Return where the model's weights, or its architecture, come from."""
     if model.name is None:
         return f"new {(model.architecture or {}).get('model_type')}"
     commit = pinned_revision(model.name, model.revision)
@@ -167,11 +169,11 @@ def describe_origin(model: ModelConfig) -> str:
     return f"architecture of {origin}" if model.from_scratch else origin
 
 
-def describe_place(origin: Origin, hardware: Hardware, timing: dict[str, float]) -> str:
-    """Machine, versions, commit, and what time and memory it took."""
+def describe_environment(origin: Origin, hardware: Hardware, timing: dict[str, float]) -> str:
+    """Return a table of machine, versions and commit, and the time and memory used."""
     tags = origin.tags
     commit = tags.get("mlflow.source.git.commit", "not in a git repository")
-    dirty = ", with changes" if tags.get("git.dirty") == "true" else ""
+    dirty = ", with uncommitted changes" if tags.get("git.dirty") == "true" else ""
     versions = {name.removeprefix("version."): tags[name] for name in tags if "version." in name}
     rows = [
         ("hardware", hardware.describe()),
@@ -184,3 +186,25 @@ def describe_place(origin: Origin, hardware: Hardware, timing: dict[str, float])
         ("packages", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
     return table(("", ""), rows)
+
+
+def draw_losses(losses: Mapping[str, np.ndarray], best_step: int) -> str:
+    """Return an SVG of the loss by step, with the best step marked.
+
+    Args:
+        losses: step and nats per target (N, 2), by split, as `read_losses` returns them.
+        best_step: of the lowest validation loss.
+    """
+    from matplotlib.ticker import MaxNLocator
+
+    with new_figure((7, 3.5), layout=None) as (figure, (axes,)):
+        axes.set_position((0.09, 0.14, 0.89, 0.83))
+        axes.plot(*thin(losses["train"]), color=COLORS[0], alpha=0.35, label="training")
+        axes.plot(
+            *thin(losses["validation"]), "o-", color=COLORS[1], markersize=4, label="validation"
+        )
+        axes.axvline(best_step, color=GRAY, linewidth=0.8, linestyle=":", label="best")
+        axes.set(xlabel="optimizer step", ylabel="loss, nats per target")
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axes.legend()
+        return as_svg(figure)

@@ -1,4 +1,4 @@
-"""How far a run has come, and what it reached."""
+"""The progress of a run, and its final result."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ from lmft.tracker.run_log import read_values
 
 @dataclass
 class Progress:
-    """What going on must know beside weights and optimizer."""
+    """The state of a run beside weights and optimizer, kept in each checkpoint."""
 
     step: int = 0  # optimizer steps taken
     evaluated: int | None = None  # the step of the last validation
@@ -21,19 +21,19 @@ class Progress:
     best: TokenLoss | None = None  # the lowest validation after step 0
     best_step: int = 0
     final: TokenLoss | None = None  # the last validation
-    since_best: int = 0  # evaluations
-    loss_scale: float | None = None  # of fp16, after the last step
-    skipped_steps: int = 0  # that were not finite
+    since_best: int = 0  # evaluations without a better one
+    loss_scale: float | None = None  # in fp16, after the last step
+    skipped_steps: int = 0  # because loss or gradients were not finite
     skipped_in_a_row: int = 0
-    seconds: float = 0.0  # at work, over all starts
+    seconds: float = 0.0  # run time, over all starts
 
-    def count(self, skipped: bool) -> None:
-        """One more step was taken, or skipped."""
+    def count_step(self, skipped: bool) -> None:
+        """Update the counts of skipped steps after a step."""
         self.skipped_steps += skipped
         self.skipped_in_a_row = self.skipped_in_a_row + 1 if skipped else 0
 
-    def note(self, loss: TokenLoss) -> bool:
-        """Take in a validation; returns whether it is the best so far."""
+    def add_validation(self, loss: TokenLoss) -> bool:
+        """Record the loss of a validation; return whether it is the best so far."""
         self.evaluated, self.final = self.step, loss
         if self.step == 0:
             self.baseline = loss
@@ -46,7 +46,7 @@ class Progress:
 
     @staticmethod
     def from_json(saved: dict[str, Any]) -> "Progress":
-        """What `asdict` gave; the very same numbers."""
+        """Return the progress that `asdict` turned into `saved`."""
         losses = {
             name: TokenLoss(**saved[name])
             for name in ("baseline", "best", "final")
@@ -57,14 +57,14 @@ class Progress:
 
 @dataclass
 class Outcome:
-    """What a run reached."""
+    """The final result of a run."""
 
     progress: Progress
-    assessed: dict[str, Assessment] = field(default_factory=dict)  # of the best, by split
+    assessed: dict[str, Assessment] = field(default_factory=dict)  # of the best weights, by split
 
     def as_dict(self, folder: Path, seconds: float) -> dict[str, Any]:
-        """What result.json holds; all that a clock or a memory meter measured is under `timing`."""
-        assessed = {name: found.result.as_dict() for name, found in self.assessed.items()}
+        """Return the content of result.json; all that differs between repeats is in `timing`."""
+        assessed = {split: found.result.as_dict() for split, found in self.assessed.items()}
         progress = self.progress
         assert progress.baseline is not None and progress.final is not None
         speeds = [value for _, value in read_values(folder, "train/tokens_per_second")]

@@ -1,4 +1,4 @@
-"""The story of a run: from a config to a fine-tuned model and the numbers it reached."""
+"""Run a config: from the config to a fine-tuned model and its result."""
 
 import shutil
 import time
@@ -12,10 +12,11 @@ from lmft.config.schema import RunConfig
 from lmft.dataset.splits import Split, open_splits, warn_of_overlap
 from lmft.errors import StoreUnavailable, UserError
 from lmft.evaluation.result import write_sums
-from lmft.hardware.process_group import join, worker_failures_raised
+from lmft.hardware.process_group import join_process_group, worker_failures_raised
+from lmft.model.load import silence_transformers
 from lmft.output.run_logging import log_to_file
 from lmft.output.terminal import Terminal
-from lmft.runs.finished import Job, answer, show_result
+from lmft.runs.finished import Job, report_finished, show_result
 from lmft.runs.provenance import find_origin
 from lmft.runs.run_dir import RunFolder, create_run_folder, set_aside
 from lmft.runs.run_id import name_folder
@@ -23,7 +24,7 @@ from lmft.storage.atomic import new_folder
 from lmft.storage.checksums import CHECKSUMS
 from lmft.storage.lock import run_lock
 from lmft.tracker.run_log import Facts, Record, read_facts
-from lmft.trainer.components import build_components, warn_of_remote_code
+from lmft.trainer.components import build_components, warn_about_remote_code
 from lmft.trainer.engine import Engine
 from lmft.trainer.evaluate import assess
 from lmft.trainer.loop import SCORES, Prune, fine_tune, read_best_scores
@@ -40,25 +41,26 @@ def run(
     job: Job | None = None,
     prune: Prune = lambda step, folder: False,
 ) -> RunFolder:
-    """Fine-tune as `config` says, or go on with it; returns the run's folder.
+    """Start or resume the run that `config` describes; return its folder.
 
-    A run that has finished only shows its result.
+    If the run has finished, only show its result.
 
     Args:
-        config: the run.
+        config: the run's config.
         values: the same as plain values, to be logged.
-        composed: Hydra's files about it, by name, to be kept.
-        terminal: where a person looks on.
-        job: the sweep that it is part of; it waits for another process at the same run.
-        prune: whether the run is not worth going on with, asked after each validation.
+        composed: the texts of Hydra's files about the run by file name, to be kept.
+        terminal: the terminal to print to.
+        job: the run's place in a sweep, which waits if another process holds the run's lock.
+        prune: returns whether to stop an unpromising run; called after each validation.
 
     Raises:
         UserError: something in the config can't be done.
-        Busy: another process is at the same run.
+        RunLocked: another process holds the run's lock, and this run is not part of a sweep.
         FloatingPointError: a loss is not finite.
-        Stopped: by a signal; the same command goes on from there.
+        Interrupted: a signal arrived; the same command resumes the run.
     """
     started = time.monotonic()
+    silence_transformers()
     splits = open_splits(config.dataset)
     if "train" not in splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
@@ -69,14 +71,14 @@ def run(
             with open_session(
                 config, values, composed, splits, folder, terminal, job, started
             ) as session:
-                progress, over = fine_tune(session, prune)
-                if not over:
-                    session.log.tags({"pruned_at": str(progress.step)})
-                    terminal.say(f"Pruned at step {progress.step:,}.")
+                progress, has_ended = fine_tune(session, prune)
+                if not has_ended:
+                    session.log.set_tags({"pruned_at": str(progress.step)})
+                    terminal.print(f"Pruned at step {progress.step:,}.")
                     return folder
                 result = conclude(session, progress)
     if finished:
-        answer(folder, config.tracker, terminal, job)
+        report_finished(folder, config.tracker, terminal, job)
     else:
         show_result(result, folder, config.tracker, terminal)
     return folder
@@ -93,50 +95,52 @@ def open_session(
     job: Job | None,
     started: float,
 ) -> Iterator[Session]:
-    """Everything made ready and checked before the folder is touched; then the run is open."""
+    """Build and check everything, then open the run's folder and tracker."""
     warn_of_overlap(splits)
-    kept = {} if config.fresh else read_facts(folder.path)
-    join().tell("open", config=composed["config.yaml"], precision=kept.get("precision"))
+    facts = {} if config.fresh else read_facts(folder.path)  # of an earlier start
+    join_process_group().tell(
+        "open", config=composed["config.yaml"], precision=facts.get("precision")
+    )
     with worker_failures_raised():
-        components = build_components(config, splits, kept.get("precision"))
+        components = build_components(config, splits, facts.get("precision"))
         engine = Engine(config, components)
-    check_tracker(config, anew=not kept and (job is None or job.parent is None))
+    check_tracker(config, must_answer=not facts and (job is None or job.parent is None))
     terminal.show_config(folder.path.name, values, components.describe())
     if config.fresh and folder.path.exists():
-        set_aside_old(folder, config, terminal)
+        set_old_run_aside(folder, config, terminal)
     create_run_folder(folder, composed)
     with log_to_file(folder.log), closing(Record(folder.path)) as record:
         if config.model.trust_remote_code:
-            warn_of_remote_code(str(config.model.name))
+            warn_about_remote_code(str(config.model.name))
         origin = find_origin(composed)
         record.start(
-            describe(folder, config, values, splits, job, components.hardware.precision.value),
+            describe_facts(
+                folder, config, values, splits, job, components.hardware.precision.value
+            ),
             origin.tags | {"lmft.key": folder.key, "lmft.folder": str(folder.path)},
         )
-        place = None if job is None or job.parent is None else (job.parent, job.name)
-        with config.tracker.follow(record, place) as log, worker_failures_raised():
-            # fmt: off
-            yield Session(
-                config, values, splits, engine, folder, log, origin, terminal, started
-            )
+        entry = None if job is None or job.parent is None else (job.parent, job.name)
+        with config.tracker.track_run(record, entry) as log, worker_failures_raised():
+            yield Session(config, values, splits, engine, folder, log, origin, terminal, started)
 
 
-def check_tracker(config: RunConfig, anew: bool) -> None:
-    """A run that begins anew needs a store that answers; later, its folder can wait for one.
+def check_tracker(config: RunConfig, must_answer: bool) -> None:
+    """Check the tracker; if it must not answer, its store may be unavailable for now.
 
-    So can a job, since its sweep has begun there.
+    A new run needs a store that answers. A resumed run does not, since its folder keeps what the
+    store lacks, nor does a job of a sweep, which has checked the store.
 
     Raises:
-        UserError: the tracker's settings are wrong, or its store does not answer.
+        UserError: the tracker's settings are wrong, or its store does not answer but must.
     """
     try:
         config.tracker.check()
     except StoreUnavailable:
-        if anew:
+        if must_answer:
             raise
 
 
-def describe(
+def describe_facts(
     folder: RunFolder,
     config: RunConfig,
     values: dict[str, Any],
@@ -144,23 +148,23 @@ def describe(
     job: Job | None,
     precision: str,
 ) -> Facts:
-    """What is known of the run when it first starts."""
+    """Return the facts that are logged when the run first starts."""
     name = folder.path.name if job is None else job.name
     corpus = config.dataset.name, splits["train"].digest()
     return Facts(name, folder.key, flatten(values), *corpus, precision)
 
 
-def set_aside_old(folder: RunFolder, config: RunConfig, terminal: Terminal) -> None:
-    """Make room for a fresh start; what was there stays, under another name."""
-    place = set_aside(folder.path)
-    with closing(Record(place)) as record:
-        record.tags({"superseded": "true", "lmft.folder": str(place)})
-    config.tracker.move(str(folder.path), str(place))
-    terminal.say(f"The run that was there is now {place.name}.")
+def set_old_run_aside(folder: RunFolder, config: RunConfig, terminal: Terminal) -> None:
+    """Rename the folder of the old run, which a fresh start replaces."""
+    new_path = set_aside(folder.path)
+    with closing(Record(new_path)) as record:
+        record.set_tags({"superseded": "true", "lmft.folder": str(new_path)})
+    config.tracker.move_run(str(folder.path), str(new_path))
+    terminal.print(f"The old run is now {new_path.name}.")
 
 
 def conclude(session: Session, progress: Progress) -> dict[str, Any]:
-    """Put the best weights in their place, say what they reach, and call the run finished."""
+    """Evaluate the best weights, write the run's final files, and mark the run as finished."""
     folder = session.folder
     session.checkpoints.check_best(progress.best_step)
     best = session.checkpoints.best(progress.best_step)
@@ -168,38 +172,47 @@ def conclude(session: Session, progress: Progress) -> dict[str, Any]:
         session.engine.read_weights(str(best))
     show_samples("after", session)
     outcome = assess_best(session, progress)
-    with new_folder(folder.checkpoint) as place:
-        copy_model(best, place)
+    with new_folder(folder.checkpoint) as temporary:
+        copy_model(best, temporary)
     result = outcome.as_dict(folder.path, session.seconds(progress))
-    told = (session.config, session.values, session.origin, session.splits, session.components)
-    write_card(CardFacts(*told, result, read_samples(session)), folder, session.log)
-    folder.write_json("result.json", result)  # from here on the run has finished
-    session.checkpoints.drop()
+    facts = CardFacts(
+        session.config,
+        session.values,
+        session.origin,
+        session.splits,
+        session.components,
+        result,
+        read_samples(session),
+    )
+    write_card(facts, folder, session.log)
+    folder.write_json("result.json", result)  # its existence marks the run as finished
+    session.checkpoints.delete_all()
     return result
 
 
 def assess_best(session: Session, progress: Progress) -> Outcome:
-    """What the best weights reach on validation and test, with labels and intervals."""
+    """Return the results of the best weights on validation and test, and log them."""
     outcome = Outcome(progress)
     scores = {"validation": read_best_scores(session, progress)}
     if "test" in session.splits:
         with session.terminal.progress(0) as bars:
             scores["test"] = score_split("test", session, bars)
         show_loss("test", progress.best_step, scores["test"].loss, session)
-    for name, some in scores.items():
-        found = assess(
-            session.splits[name], some, session.config, session.values, session.components
+    for name, split_scores in scores.items():
+        assessment = assess(
+            session.splits[name], split_scores, session.config, session.values, session.components
         )
-        outcome.assessed[name] = found
-        metrics = {f"{name}/{key}": value for key, value in found.result.as_metrics().items()}
-        session.log.metrics(metrics, progress.best_step)
-        session.log.tags({f"{name}/{key}": v for key, v in found.result.as_tags().items()})
-        write_sums(session.folder.path, found)
+        outcome.assessed[name] = assessment
+        result = assessment.result
+        metrics = {f"{name}/{key}": value for key, value in result.as_metrics().items()}
+        session.log.log_metrics(metrics, progress.best_step)
+        session.log.set_tags({f"{name}/{key}": value for key, value in result.as_tags().items()})
+        write_sums(session.folder.path, assessment)
     return outcome
 
 
-def copy_model(source: Path, place: Path) -> None:
-    """The Hugging Face folder, without what was kept beside it for going on."""
+def copy_model(source: Path, target: Path) -> None:
+    """Copy a Hugging Face folder, without the files that lmft keeps beside it."""
     for file in source.iterdir():
         if file.name not in (SCORES, CHECKSUMS):
-            shutil.copyfile(file, place / file.name)
+            shutil.copyfile(file, target / file.name)

@@ -1,4 +1,4 @@
-"""What one start of a run works with, and how it reports."""
+"""One start of a run: its components and folder, and how it reports and logs."""
 
 import json
 import logging
@@ -31,7 +31,7 @@ SAMPLES = "samples.json"
 
 @dataclass(frozen=True)
 class Session:
-    """One start of a run: what it works with, where it keeps things, who listens."""
+    """One start of a run."""
 
     config: RunConfig
     values: dict[str, Any]  # the same, as plain values
@@ -44,22 +44,26 @@ class Session:
     started: float  # on the monotonic clock
 
     def seconds(self, progress: Progress) -> float:
-        """At work so far, over all starts."""
+        """Return the run time so far, over all starts."""
         return progress.seconds + time.monotonic() - self.started
 
     @property
     def components(self) -> Components:
-        """What the engine works with."""
+        """The components of the engine."""
         return self.engine.components
 
     @property
     def checkpoints(self) -> Checkpoints:
-        """What going on takes."""
+        """The checkpoints of the run."""
         return Checkpoints(self.folder.checkpoints)
 
 
 def score_split(split: str, session: Session, bars: Bars) -> Scores:
-    """The scores on a split, which must be finite."""
+    """Score a split.
+
+    Raises:
+        FloatingPointError: the loss is not finite.
+    """
     config, components = session.config, session.components
     with bars.evaluation(split, len(windows_of(split, config, components))) as advance:
         scores = session.engine.score(split, advance=advance)
@@ -69,48 +73,50 @@ def score_split(split: str, session: Session, bars: Bars) -> Scores:
 
 
 def show_loss(split: str, step: int, loss: TokenLoss, session: Session) -> None:
-    """One evaluation, to all who listen."""
-    session.log.metrics({f"{split}/{name}": value for name, value in loss.as_dict().items()}, step)
+    """Report the loss of an evaluation to the tracker, the terminal and the log."""
+    session.log.log_metrics(
+        {f"{split}/{name}": value for name, value in loss.as_dict().items()}, step
+    )
     session.terminal.show_loss(step, split, loss)
     logger.info("step %d: %s loss %.6f", step, split, loss.mean)
 
 
 def show_samples(when: str, session: Session) -> None:
-    """What the model makes of three validation texts, to the person, the folder and the tracker."""
+    """Draw samples from validation texts; print, log and keep them."""
     samples = session.engine.draw_samples()
-    session.terminal.show_samples(f"{when} training", samples)
+    session.terminal.show_samples(f"{when} training", [(s.prompt, s.answer) for s in samples])
     text = "\n\n".join(f"{sample.prompt} → {sample.answer}" for sample in samples)
-    session.log.text(strip_control(text) + "\n", f"samples_{when}.txt")
-    known = session.folder.read_json(SAMPLES)
-    session.folder.write_json(SAMPLES, {**known, when: [asdict(sample) for sample in samples]})
+    session.log.log_text(strip_control(text) + "\n", f"samples_{when}.txt")
+    saved = session.folder.read_json(SAMPLES)
+    session.folder.write_json(SAMPLES, {**saved, when: [asdict(sample) for sample in samples]})
 
 
 def read_samples(session: Session) -> dict[str, list[Sample]]:
-    """The samples before and after training."""
+    """Read the samples drawn before and after training."""
     saved = json.loads((session.folder.path / SAMPLES).read_text())
     return {when: [Sample(**sample) for sample in samples] for when, samples in saved.items()}
 
 
-SIZES = "micro_batch.json"  # in the run's folder: the first step of each size, and the size
+SIZES = "micro_batch.json"  # in the run's folder: each micro-batch size by its first step
 
 
 def restore_micro_batch_size(session: Session, step: int) -> None:
-    """Let `step`, and an evaluation just before it, have the size that was in force there."""
+    """Set the micro-batch size that was used at `step`, also for the evaluation before it."""
     hardware = session.components.hardware
-    if hardware.adapts:
-        hardware.micro_batch_size = _known_size(session, step)
+    if hardware.auto_micro_batch_size:
+        hardware.micro_batch_size = _saved_size(session, step)
 
 
 def save_micro_batch_size(session: Session, step: int) -> None:
-    """Remember the size in force from `step` on, if it is a new one."""
+    """Save the micro-batch size used from `step` on, if it was lowered."""
     hardware = session.components.hardware
-    if hardware.adapts and hardware.micro_batch_size < _known_size(session, step):
-        known = session.folder.read_json(SIZES)
-        session.folder.write_json(SIZES, {**known, str(step): hardware.micro_batch_size})
-        session.log.tags({"micro_batch_size": str(hardware.micro_batch_size)})
+    if hardware.auto_micro_batch_size and hardware.micro_batch_size < _saved_size(session, step):
+        saved = session.folder.read_json(SIZES)
+        session.folder.write_json(SIZES, {**saved, str(step): hardware.micro_batch_size})
+        session.log.set_tags({"micro_batch_size": str(hardware.micro_batch_size)})
 
 
-def _known_size(session: Session, step: int) -> int:
-    known = session.folder.read_json(SIZES)
-    sizes = [int(size) for first, size in known.items() if int(first) <= step]
+def _saved_size(session: Session, step: int) -> int:
+    saved = session.folder.read_json(SIZES)
+    sizes = [int(size) for first, size in saved.items() if int(first) <= step]
     return min([session.config.trainer.batch_size, *sizes])

@@ -9,41 +9,41 @@ from lmft.config.build import read_config
 from lmft.config.compose import register_resolvers
 from lmft.dataset.splits import open_splits
 from lmft.errors import UserError, as_fault
-from lmft.hardware.process_group import ProcessGroup, join
+from lmft.hardware.process_group import ProcessGroup, join_process_group
 from lmft.trainer.components import build_components
 from lmft.trainer.engine import Engine
 from lmft.trainer.step import NotFinite
 
 
-def follow() -> None:
-    """Until the leader has nothing more to do."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # the leader heeds them, after the step
+def run_worker() -> None:
+    """Call what rank 0 calls, until it ends."""
+    for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 handles them, after the step
         signal.signal(number, signal.SIG_IGN)
     register_resolvers()
-    process_group = join()
+    process_group = join_process_group()
     try:
-        obey(process_group)
+        run_calls(process_group)
     except Exception as error:
-        known = error if isinstance(error, UserError) else as_fault(error)
-        process_group.fail(str(known or f"{type(error).__name__}: {error}"))
+        explained = error if isinstance(error, UserError) else as_fault(error)
+        process_group.fail(str(explained or f"{type(error).__name__}: {error}"))
         raise
 
 
-def obey(process_group: ProcessGroup) -> None:
-    """Task after task."""
+def run_calls(process_group: ProcessGroup) -> None:
+    """Open an engine for each run, and call its methods as rank 0 does."""
     engine: Engine | None = None
-    while (told := process_group.hear())["task"] != "end":
-        if told["task"] == "open":
-            del engine  # before its successor needs memory
-            engine = open_engine(told["config"], told["precision"])
+    while (call := process_group.hear())["task"] != "end":
+        if call["task"] == "open":
+            del engine  # to free its memory first
+            engine = open_engine(call["config"], call["precision"])
         else:
             assert engine is not None
-            with suppress(NotFinite):  # the leader sees the same, and says what is next
-                getattr(engine, told["task"])(*told["arguments"])
+            with suppress(NotFinite):  # raised on rank 0 too, which decides what to do
+                getattr(engine, call["task"])(*call["arguments"])
 
 
 def open_engine(config_yaml: str, precision: str | None) -> Engine:
-    """As the leader opens its own."""
+    """Build the same engine as rank 0."""
     composed = OmegaConf.create(config_yaml)
     assert isinstance(composed, DictConfig)
     config, _ = read_config(composed)

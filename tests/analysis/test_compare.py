@@ -7,24 +7,33 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from lmft.analysis.compare.paired import LOSS, Seeds, pair, seed_difference
+from lmft.analysis.compare.paired import LOSS, SeedGroup, pair, seed_difference
 from lmft.analysis.compare.ranking import compare_runs
 from lmft.analysis.compare.report import as_markdown
-from lmft.analysis.compare.run_results import Run, by_knob, choose_results, differing_knobs
-from lmft.analysis.compare.sentences import tell_apart, tell_ranking, tell_settings
-from lmft.commands.compare import tell
+from lmft.analysis.compare.run_results import (
+    ScoredRun,
+    choose_results,
+    differing_knobs,
+    flatten_groups,
+)
+from lmft.analysis.compare.sentences import (
+    ranking_sentences,
+    separation_sentences,
+    settings_sentence,
+)
+from lmft.commands.arguments import parse_words
+from lmft.commands.compare import main
 from lmft.errors import UserError
 from lmft.evaluation.bootstrap import paired_difference, seeds_needed
 from lmft.evaluation.result import read_sums
-from tests.conftest import CONF
 
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
 HOSTILE = "<script src=http://evil>|$x$[bold]`"
 
 
 def words_of(comparison):
-    told = [text for ranking in comparison.rankings for text in tell_ranking(ranking)]
-    return " ".join(tell_apart(comparison) + told)
+    told = [text for ranking in comparison.rankings for text in ranking_sentences(ranking)]
+    return " ".join(separation_sentences(comparison) + told)
 
 
 def parse(path):
@@ -52,12 +61,16 @@ def parse(path):
     return tags, "".join(texts)
 
 
+def run_compare(words):
+    main(parse_words("compare", words))
+
+
 def test_runs_that_differ_in_learning_rate_are_ranked_in_words(fit, store, corpus, capsys):
     overrides = [*corpus, *TINY, *store.overrides, f"dataset.name='{HOSTILE}'"]
     slow = fit(*overrides, "optimizer.lr=1e-5")
     fast = fit(*overrides, "optimizer.lr=1e-2")
     capsys.readouterr()
-    tell([str(slow), store.run_of(fast).info.run_id, f"tracker.uri={store.uri}"], CONF)
+    run_compare([str(slow), store.run_of(fast).info.run_id, f"tracker.uri={store.uri}"])
     printed = capsys.readouterr().out
     printed = " ".join(printed.replace("•", " ").split())  # the terminal folds lines
     assert "A (optimizer.lr=0.01) is ahead of B (optimizer.lr=1e-05)" in printed
@@ -139,9 +152,9 @@ def test_bits_per_byte_stand_in_where_every_byte_was_scored(fit, corpus):
     (ranking,) = found.bytewise
     (only,) = ranking.pairs
     assert only.units == 5  # but for the first document, whose first token is not scored
-    assert "bits per byte stand in" in words_of(found)
+    assert "compared by bits per byte below" in words_of(found)
     assert "is ahead" not in words_of(found)
-    assert "bits per byte" in " ".join(tell_ranking(ranking))
+    assert "bits per byte" in " ".join(ranking_sentences(ranking))
 
 
 def test_a_sweep_and_an_experiment_name_their_finished_runs(fit, store, corpus, tmp_path, capsys):
@@ -153,12 +166,12 @@ def test_a_sweep_and_an_experiment_name_their_finished_runs(fit, store, corpus, 
     for folder in folders:
         store.client.set_tag(store.run_of(folder).info.run_id, "mlflow.parentRunId", parent)
     uri, out = f"tracker.uri={store.uri}", f"out={tmp_path / 'out'}"
-    tell([parent, uri, out], CONF)
+    run_compare([parent, uri, out])
     assert {path.name for path in (tmp_path / "out").iterdir()} == {"compare.md", "compare.html"}
     assert "compare.html" in {a.path for a in store.client.list_artifacts(parent)}
     store.client.set_terminated(store.run_of(folders[0]).info.run_id, "FAILED")
     with pytest.raises(UserError, match="two runs or more, but has 1"):
-        tell(["tracker.experiment_name=sweep", uri, out], CONF)
+        run_compare(["tracker.experiment_name=sweep", uri, out])
 
 
 def test_a_t_test_of_seeds_is_students():
@@ -189,23 +202,23 @@ def test_a_mistake_gets_one_sentence(words, sentence, tmp_path, monkeypatch):
     for name in ("empty", "other"):
         (tmp_path / name).mkdir()
     with pytest.raises(UserError, match=sentence):
-        tell(words, CONF)
+        run_compare(words)
     assert not (tmp_path / "mlflow.db").exists()
 
 
 def test_knobs_differ_where_one_run_has_not_got_them():
     small = {"training": "yes", "seed": 0, "model.config": {"n_layer": 1}}
-    strip_control = {
+    plain = {
         "training": "yes",
         "seed": 0,
         "model.config": None,
         "objective.mask_fraction": 0.15,
     }
     scored = {"training": "no", "model.config": None}
-    assert differing_knobs([small, strip_control]) == ["model.config", "objective.mask_fraction"]
+    assert differing_knobs([small, plain]) == ["model.config", "objective.mask_fraction"]
     assert differing_knobs([small, scored]) == ["training", "model.config"]
     tree = {"optimizer": {"_target_": "torch.optim.AdamW", "lr": 1.0}, "seed": 0}
-    assert by_knob(tree) == {"optimizer": "AdamW", "optimizer.lr": 1.0, "seed": 0}
+    assert flatten_groups(tree) == {"optimizer": "AdamW", "optimizer.lr": 1.0, "seed": 0}
 
 
 def test_results_are_chosen_that_all_runs_share():
@@ -221,13 +234,13 @@ def test_results_are_chosen_that_all_runs_share():
 def test_settings_that_seeds_do_not_tell_apart_say_how_many_would():
     def seeds(letters, lr, values):
         knobs = {"training": "yes", "optimizer.lr": lr}
-        return Seeds([Run(Path(), knobs, {}, {}, letter) for letter in letters], values)
+        return SeedGroup([ScoredRun(Path(), knobs, {}, {}, letter) for letter in letters], values)
 
     first, second = seeds("AB", 1, [1.0, 1.4]), seeds("CD", 2, [1.2, 1.5])
-    told = tell_settings(first, second, "nats per token", ["optimizer.lr"])
+    told = settings_sentence(first, second, "nats per token", ["optimizer.lr"])
     needed = seeds_needed(first.values, second.values)
     assert "A and B (optimizer.lr=1) are ahead of C and D (optimizer.lr=2) by 0.1500" in told
-    assert f"{needed} seeds a side would tell" in told
+    assert f"{needed} seeds per setting would detect it" in told
     assert f"{needed - 2} and {needed - 2} more than there are" in told
-    alone = tell_settings(seeds("A", 1, [1.0]), seeds("B", 2, [1.2]), "nats per token", [])
+    alone = settings_sentence(seeds("A", 1, [1.0]), seeds("B", 2, [1.2]), "nats per token", [])
     assert "one seed each" in alone

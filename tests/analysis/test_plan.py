@@ -6,22 +6,23 @@ import re
 import pytest
 import torch
 
-from lmft.analysis.plan.activations import MemoryCounter, find_passes, measure_passes
-from lmft.analysis.plan.duration import find_work
+from lmft.analysis.plan.activations import MemoryCounter, find_step_memory, measure_step_memory
+from lmft.analysis.plan.duration import count_work
 from lmft.analysis.plan.estimate import (
     Memory,
-    find_disk,
-    find_memory,
+    estimate_disk_space,
+    estimate_memory,
     optimizer_bytes,
     tensor_bytes,
 )
-from lmft.analysis.plan.report import find_knobs
+from lmft.analysis.plan.report import suggest_knobs
 from lmft.config.build import read_config
 from lmft.dataset.splits import open_splits
 from lmft.model.state_dict import write_state
 from lmft.optimizer import build_optimizer
 from lmft.trainer.components import build_components
-from tests.conftest import compose, start
+from tests.helpers.processes import start
+from tests.helpers.runs import compose
 
 TINY = ["dataset.block_size=16", "trainer.batch_size=8", "hardware.device=cpu"]
 ROOMY = 2**50  # bytes
@@ -41,9 +42,9 @@ def opened(corpus, tmp_path):
 
 
 def memory_of(config, components, processes=1):
-    passes = find_passes(config, components, processes, ROOMY)
+    step = find_step_memory(config, components, processes, ROOMY)
     optimizer = optimizer_bytes(config, components.network)
-    return find_memory(config, components, processes, passes, 1000, optimizer)
+    return estimate_memory(config, components, processes, step, 1000, optimizer)
 
 
 def test_the_meter_counts_what_is_alive_at_once():
@@ -54,12 +55,12 @@ def test_the_meter_counts_what_is_alive_at_once():
         view = second[:10]
         third = second + 1
         third += view.sum()
-    assert meter.peak == meter.passing == 8000 + 4  # and a sum
+    assert meter.peak == meter.activations == 8000 + 4  # and a sum
 
 
 def test_larger_micro_batches_raise_nothing_but_what_passes_by(opened):
     small, large = (memory_of(*opened(f"hardware.micro_batch_size={size}")) for size in (2, 4))
-    for part in ("process", "weights", "gradients", "gathered", "optimizer", "allocator"):
+    for part in ("process", "weights", "gradients", "gathered", "optimizer", "allocator_overhead"):
         assert getattr(small, part) == getattr(large, part)
     assert small.activations < large.activations <= 2 * small.activations
     assert large.loss_chunk == 2 * small.loss_chunk > 0
@@ -68,12 +69,12 @@ def test_larger_micro_batches_raise_nothing_but_what_passes_by(opened):
 
 def test_what_has_no_room_is_estimated_and_never_too_low(opened):
     config, components = opened("hardware.micro_batch_size=4")
-    measured = find_passes(config, components, 1, ROOMY)
-    estimated = find_passes(config, components, 1, room=0)
-    assert estimated.estimated and not measured.estimated
-    assert estimated.blocks == measured.blocks == 4
-    assert estimated.passing >= measured.passing and estimated.peak >= measured.peak
-    twice = measure_passes(config, components, 8, 1)
+    measured = find_step_memory(config, components, 1, ROOMY)
+    estimated = find_step_memory(config, components, 1, available=0)
+    assert estimated.extrapolated and not measured.extrapolated
+    assert estimated.micro_batch_size == measured.micro_batch_size == 4
+    assert estimated.activations >= measured.activations and estimated.peak >= measured.peak
+    twice = measure_step_memory(config, components, 8, 1)
     assert twice.peak <= 2 * measured.peak  # as what is safe to try rests on
 
 
@@ -90,7 +91,7 @@ def test_optimizer_and_checkpoint_are_as_large_as_they_then_are(optimizer, opene
     assert counted == tensor_bytes(iter(state))
     write_state(tmp_path, model, real)
     (file,) = tmp_path.glob("*.safetensors")
-    planned = find_disk(config, components, counted).checkpoint
+    planned = estimate_disk_space(config, components, counted).checkpoint
     assert planned == pytest.approx(file.stat().st_size, rel=0.02)
 
 
@@ -116,7 +117,7 @@ def test_a_twin_takes_half_as_much_again(opened):
 
 def test_the_work_is_that_of_a_run(opened):
     config, components = opened("trainer.max_steps=5", "trainer.evaluate_every=2")
-    work = find_work(config, components)
+    work = count_work(config, components)
     assert (work.steps, work.evaluations) == (5, 4)  # before step 1, and after 2, 4 and 5
     tokens = {name: len(some.blocks.stream.ids) for name, some in components.batches.items()}
     windows = {name: -(-count // 16) for name, count in tokens.items()}
@@ -134,7 +135,7 @@ def test_the_work_is_that_of_a_run(opened):
 def test_the_knob_fits_what_is_too_large(room, knobs):
     config, _ = read_config(compose(*TINY, "hardware.micro_batch_size=8"))
     memory = Memory(100, 100, 100, 0, 200, 800, 0, 0, 0)
-    found = find_knobs(config, memory, room, 8)
+    found = suggest_knobs(config, memory, room, 8)
     assert all(knob in " ".join(found) for knob in knobs)
 
 
@@ -162,14 +163,14 @@ def test_a_mistake_gets_one_sentence(words, told, command):
 
 def differs_by(words, folder):
     """How far what is planned is from what a run then takes; 0.1 is a tenth too much."""
-    words += " trainer.max_steps=4 evaluation.max_blocks=8 cache_root=cache hardware.device=cpu"
+    words += " trainer.max_steps=2 evaluation.max_blocks=2 cache_root=cache hardware.device=cpu"
     log = folder / "plan.log"
     planned = start(f"plan {words}", folder, log)
     planned.join()
     run = start(words, folder, folder / "run.log")
     run.join()
     assert (planned.exitcode, run.exitcode) == (0, 0), log.read_text()
-    told = re.search(r"at the highest +([\d,.]+)", log.read_text())[1]
+    told = re.search(r"peak +([\d,.]+)", log.read_text())[1]
     (result,) = folder.glob("runs/*/result.json")
     peak = json.loads(result.read_text())["timing"]["peak_memory_bytes"]
     return float(told.replace(",", "")) * 2**20 / peak - 1

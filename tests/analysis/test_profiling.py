@@ -4,23 +4,23 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lmft.analysis.profiling.measure import WATCHED, measure
+from lmft.analysis.profiling.measure import PROFILED, measure
 from lmft.analysis.profiling.operators import (
     FAMILIES,
     PHASES,
     PYTHON,
     STEP,
-    family_of,
-    find_operations,
+    find_family,
+    find_operator_calls,
     find_phases,
-    shares,
+    time_shares,
 )
 from lmft.analysis.profiling.summary import advise
 from lmft.config.build import read_config
 from lmft.dataset.splits import open_splits
-from lmft.hardware.mfu import find_limit
+from lmft.hardware.mfu import estimate_flops
 from lmft.trainer.components import build_components
-from tests.conftest import compose
+from tests.helpers.runs import compose
 
 TINY = ["dataset.block_size=16", "trainer.batch_size=4", "hardware=cpu", "hardware.precision=fp32"]
 
@@ -33,15 +33,15 @@ def test_every_operation_has_a_family_and_a_phase_and_the_shares_add_up(
     groups = [f"objective={objective}", f"model={model}", "hardware.micro_batch_size=2"]
     config, _ = read_config(compose(*corpus, *TINY, *groups, f"cache_root={tmp_path}"))
     components = build_components(config, open_splits(config.dataset, only=("train",)))
-    limit = find_limit(components.network.model, components.hardware, causal=objective == "clm")
-    measured, memory, operations = measure(config, components, limit, 2)
+    flops = estimate_flops(components.network.model, components.hardware, causal=objective == "clm")
+    measured, memory, operations = measure(config, components, flops, 2)
     assert [step.number for step in measured] == [3, 4] and memory > 0
-    families, phases = shares(operations, "family"), shares(operations, "phase")
+    families, phases = time_shares(operations, "family"), time_shares(operations, "phase")
     assert sum(families.values()) == pytest.approx(1) == sum(phases.values())
     assert families.keys() <= FAMILIES.keys() and phases.keys() == set(PHASES)
     expected = {"matrix products", "attention", "dropout", "loss", "norms", "embeddings", PYTHON}
     assert expected <= families.keys() and families["other"] < 0.5
-    assert [one.name for one in operations].count(PYTHON) == WATCHED
+    assert [one.name for one in operations].count(PYTHON) == PROFILED
     assert 1 <= len(advise(families, 0.0, config, components.hardware)) <= 2
 
 
@@ -54,7 +54,7 @@ def test_no_time_of_a_step_is_lost_or_counted_twice():
                 (weight @ weight).softmax(dim=-1).sum().backward()
     events = watched.events()
     whole = sum(event.cpu_time_total for event in events if event.name == STEP)
-    operations = find_operations(events, on_device=False)
+    operations = find_operator_calls(events, on_device=False)
     assert 1e6 * sum(one.seconds for one in operations) == pytest.approx(whole)
 
 
@@ -74,12 +74,12 @@ PATHS = {
     "forward ChunkedAttention aten::bmm": "attention",
     "backward ChunkedAttentionBackward aten::random_": "dropout",
     "forward aten::scaled_dot_product_attention aten::_flash_attention_forward": "attention",
-    "forward ThinOut aten::clone aten::copy_": "dropout",
+    "forward DropoutFunction aten::clone aten::copy_": "dropout",
     "forward aten::native_dropout": "dropout",
     "forward aten::to aten::_to_copy aten::copy_": "copies and casts",
     "forward aten::layer_norm aten::native_layer_norm": "norms",
-    "forward aten::gelu": "element-wise passes",
-    "backward aten::gelu_backward": "element-wise passes",
+    "forward aten::gelu": "element-wise operators",
+    "backward aten::gelu_backward": "element-wise operators",
     "backward aten::embedding_dense_backward": "embeddings",
     "optimizer Optimizer.step aten::_fused_adamw_": "optimizer and clipping",
     "clipping aten::linalg_vector_norm": "optimizer and clipping",
@@ -89,7 +89,7 @@ PATHS = {
 
 @pytest.mark.parametrize("path", PATHS)
 def test_the_family_follows_from_what_is_called_and_where(path):
-    assert family_of(path) == PATHS[path]
+    assert find_family(path) == PATHS[path]
 
 
 def test_the_command_tells_of_the_step_and_leaves_no_run_behind(command, corpus, tmp_path):
@@ -97,7 +97,7 @@ def test_the_command_tells_of_the_step_and_leaves_no_run_behind(command, corpus,
     line = " ".join(["profile", "steps=1", "cache_root=cache", *corpus, *TINY])
     code, printed, complaint = command(line)
     assert (code, complaint) == (0, "")
-    for told in ("tokens/s", "% of the limit", "matrix products", "backward", "calls a step"):
+    for told in ("tokens/s", "% MFU", "matrix products", "backward", "calls a step"):
         assert told in printed
     assert {path.name for path in tmp_path.iterdir()} - before == {"cache"}
 

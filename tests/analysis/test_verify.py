@@ -6,7 +6,7 @@ import shlex
 import numpy as np
 import pytest
 
-from lmft.analysis.verify.diff import compare_runs, compare_store
+from lmft.analysis.verify.diff import compare_folders, compare_with_store
 from lmft.analysis.verify.micro_batches import choose_sizes, relative_difference
 
 CACHE = "cache_root=cache"  # of the test's own folder
@@ -27,7 +27,7 @@ def test_a_run_that_is_killed_is_proved_to_end_as_if_nothing_had_happened(
     rows = re.findall(r"^(?:checkpoint|result|metrics|MLflow).* identical$", printed, re.M)
     assert len(rows) == 5
     reached, resumed = re.search(
-        r"Identical: interrupted at step (\d) of 8 and gone on from step (\d), the run", printed
+        r"Identical: interrupted at step (\d) of 8 and resumed from step (\d), the run", printed
     ).groups()
     assert 8 >= int(reached) >= 4 and 2 <= int(resumed) <= int(reached)
     assert not (tmp_path / "elsewhere").exists() and not (tmp_path / "mlflow.db").exists()
@@ -38,8 +38,8 @@ def test_the_first_difference_between_two_runs_is_told_with_its_step(corpus, fit
         fit(*TINY, *corpus, *store.overrides, "trainer.max_steps=3", f"trainer.warmup_steps={n}")
         for n in (0, 1)
     )
-    assert not any(finding.difference for finding in compare_runs(whole, whole))
-    files, result, metrics = compare_runs(whole, broken)
+    assert not any(finding.difference for finding in compare_folders(whole, whole))
+    files, result, metrics = compare_folders(whole, broken)
     assert files.difference.startswith("model.safetensors: ")
     assert re.match(r"validation\.loss: \S+ straight, \S+ interrupted; ", result.difference)
     # Up to the first update the runs are one, but for the learning rate of the first step.
@@ -47,8 +47,8 @@ def test_the_first_difference_between_two_runs_is_told_with_its_step(corpus, fit
     assert re.fullmatch(told, metrics.difference)
     with (broken / "metrics.jsonl").open("a") as file:
         file.write('{"step": 3, "time": 0, "metrics": {"train/loss": 1.5}}\n')
-    assert compare_store("straight", whole, store.uri).difference is None
-    twice = compare_store("interrupted", broken, store.uri).difference
+    assert compare_with_store("straight", whole, store.uri).difference is None
+    twice = compare_with_store("interrupted", broken, store.uri).difference
     told = r"train/loss at step 3: \S+ and 1.5 folder, \S+ MLflow; 1 of \d+ points differ"
     assert re.fullmatch(told, twice)
 
@@ -84,9 +84,9 @@ def test_a_relative_difference_is_of_the_expected_size():
 @pytest.mark.parametrize(
     ("line", "told"),
     [
-        ("", "say lmft verify resume"),
+        ("", "run lmft verify resume"),
         ("resumes", "Did you mean 'resume'?"),
-        ("resume -m seed=0,1", "not -m"),
+        ("resume -m seed=0,1", "unrecognized arguments: -m"),
         ("batch seed", "'seed' is not KNOB=VALUE"),
         ("batch trainer.batch_size=1", "set it to 2 or more"),
         ("batch dataset.train=null", "dataset.train has no value"),

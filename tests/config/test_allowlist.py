@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lmft import objective
+from lmft.config import CONF
 from lmft.config.allowlist import OPTIMIZERS, SEARCHES, TARGETS, check_config
 from lmft.config.build import check_types
 from lmft.config.compose import load_composed, register_resolvers
@@ -24,8 +25,7 @@ from lmft.config.knobs import walk
 from lmft.dataset import sources
 from lmft.errors import UserError
 from lmft.runs.listing import list_runs
-from tests.conftest import CONF
-from tests.conftest import compose as ours
+from tests.helpers.runs import compose
 
 TRICKS = [
     "builtins.open",
@@ -203,7 +203,7 @@ def test_a_target_is_found_at_any_depth(tree):
 
 def test_what_lmft_itself_composes_is_allowed_and_places_may_come_from_variables(monkeypatch):
     monkeypatch.setenv("SCRATCH", "/scratch")
-    config = ours(
+    config = compose(
         "run_root='${oc.env:SCRATCH}/runs'", "tracker.uri='${oc.env:MLFLOW_TRACKING_URI,x}'"
     )
     assert config.run_root == "/scratch/runs"
@@ -237,7 +237,7 @@ def test_every_target_of_conf_is_allowed_where_it_stands():
 
 
 def test_open_is_not_called(monkeypatch, tmp_path):
-    composed = ours()
+    composed = compose()
     composed.tracker = {"_target_": "builtins.open", "file": str(tmp_path / "secret")}
     opened = []
     real = builtins.open

@@ -17,7 +17,7 @@ def tokenizer():
 
 def batches(tokens, size, objective, tokenizer):
     ids = (np.arange(tokens) % 270 + 10).astype(np.uint16)
-    stream = TokenStream(ids, np.array([tokens]), np.array([tokens]), "")
+    stream = TokenStream(ids, np.array([tokens]), "")
     return Batches(Blocks(stream, size), objective, tokenizer)
 
 

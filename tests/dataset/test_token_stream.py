@@ -2,11 +2,7 @@
 
 import logging
 import os
-import subprocess
-import sys
 import time
-from collections.abc import Iterator
-from dataclasses import dataclass, field
 from threading import Timer
 
 import numpy as np
@@ -20,16 +16,23 @@ from lmft.config.schema import DocumentRule
 from lmft.dataset import chunked_tokenize as pieces
 from lmft.dataset import documents as document_pieces
 from lmft.dataset import word_cache as words
-from lmft.dataset.sources import Rows, TextFiles
+from lmft.dataset.sources import TextFiles
 from lmft.dataset.splits import Split
 from lmft.dataset.token_stream import Blocks, open_stream
-from lmft.dataset.tokenizer import load_tokenizer, text_backend, train_tokenizer
-from lmft.dataset.word_cache import WordCache, words_stand_alone
+from lmft.dataset.tokenizer import load_tokenizer, text_backend
+from lmft.dataset.word_cache import WordCache, words_are_independent
 from lmft.errors import UserError
-from lmft.storage.hashing import digest
+from tests.helpers.corpus import (
+    PROSE,
+    BlockingSource,
+    BrokenSource,
+    ListSource,
+    as_split,
+    train_small_tokenizer,
+)
+from tests.helpers.processes import fork
 
 NAMES = ["gpt2", "stories260k", "minilm", "smollm2", "trained"]
-PROSE = "The café’s cat, once 3 years old, sat on <unk> the mat; it's 12,345 @-@ times!\n"
 WORDS = ["the", " cat", "'s", " 12,345", "<s>", "</s>", "<|endoftext|>", "[SEP]", "<unk>", "é",
          "e\N{COMBINING ACUTE ACCENT}", "\N{CAT FACE}", "\U0001f44d\U0001f3ff", "日本語",
          "\n", "\n\n", "  ", " \n ", "\t", "\x1c", "\x85", "\u2028",
@@ -40,51 +43,6 @@ SHORT = st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=4)), max_siz
 CHUNKS = st.one_of(st.sampled_from([PROSE, *WORDS]), SHORT, RUNS)
 LONG = st.lists(CHUNKS, min_size=1, max_size=12).map("".join)
 FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
-
-
-@dataclass
-class Told:
-    """A source of documents told to it; counts how often they are read."""
-
-    documents: list[str]
-    readings: list[None] = field(default_factory=list)
-
-    def parts(self, where: str) -> list[Rows]:
-        return [Rows(self.read, rule="row")]
-
-    def digest(self, where: str) -> str:
-        return digest([where, self.documents])
-
-    def read(self) -> Iterator[str]:
-        self.readings.append(None)
-        yield from self.documents
-
-
-class Broken(Told):
-    """A source that fails when it has told all but the last document."""
-
-    def read(self) -> Iterator[str]:
-        yield from self.documents[:-1]
-        raise UserError("the last document is broken.")
-
-
-class Slow(Told):
-    """A source that writes down each reading in `where`, then waits for `where`.go."""
-
-    def parts(self, where: str) -> list[Rows]:
-        def read() -> Iterator[str]:
-            with open(where, "a") as log:
-                log.write("read\n")
-            while not os.path.exists(f"{where}.go"):
-                time.sleep(0.01)
-            yield from self.documents
-
-        return [Rows(read, rule="row")]
-
-
-def as_split(documents, where="train", source=Told):
-    source = source(documents) if isinstance(documents, list) else documents
-    return Split("train", "told", source, where, DocumentRule.auto, None, 0.05, None)
 
 
 @pytest.fixture(scope="session")
@@ -99,7 +57,7 @@ def tokenizer(request, tokenizers):
     name = request.param
     if name not in tokenizers:
         if name == "trained":
-            tokenizers[name] = train_small()
+            tokenizers[name] = train_small_tokenizer()
         else:
             tokenizers[name] = load_tokenizer(str(request.getfixturevalue(name)), revision=None)
     return tokenizers[name]
@@ -112,12 +70,7 @@ def gpt2(tokenizers):
 
 @pytest.fixture(scope="module")
 def trained():
-    return train_small()
-
-
-def train_small():
-    texts = [PROSE] * 20 + ["<s> wraps </s> \N{CAT FACE} 日本語 " * 9]
-    return train_tokenizer(iter(texts), vocab_size=320)
+    return train_small_tokenizer()
 
 
 def ids_of(tokenizer, text, special=False):
@@ -182,7 +135,7 @@ def test_ordinary_text_is_tokenized_in_pieces_that_join_seamlessly(
 @example(text="ab " * 500 + "x" * 700 + PROSE * 9)
 def test_any_long_text_in_pieces_gives_the_tokens_of_the_whole(tokenizer, text, small_pieces):
     text = PROSE * 3 + text + PROSE * 3 + text[: len(text) // 2] + "the end" * 90
-    assert len(list(pieces._overlapping(iter([text])))) > 2
+    assert len(list(pieces._overlapping_chunks(iter([text])))) > 2
     assert stitched(tokenizer, text)[0] == ids_of(tokenizer, text)
 
 
@@ -198,7 +151,6 @@ def test_long_documents_among_short_ones_stand_where_they_should(
         stream = open_stream(as_split(texts), trained, separator, cache)
     ids, _ = plain_stream(trained, texts, separator)
     assert stream.ids.tolist() == ids
-    assert stream.bytes.tolist() == [len(text.encode()) for text in texts]
 
 
 # Words
@@ -212,19 +164,19 @@ def test_long_documents_among_short_ones_stand_where_they_should(
 def test_words_tokenized_once_give_the_tokens_of_the_text(tokenizer, texts):
     backend = text_backend(tokenizer)
     ids, counts = WordCache(backend).encode(texts)
-    strip_control = [ids_of(tokenizer, text) for text in texts]
-    assert ids.tolist() == [token for some in strip_control for token in some]
-    assert counts.tolist() == [len(some) for some in strip_control]
+    plain = [ids_of(tokenizer, text) for text in texts]
+    assert ids.tolist() == [token for some in plain for token in some]
+    assert counts.tolist() == [len(some) for some in plain]
 
 
 def test_every_character_may_stand_between_words_and_in_them(gpt2):
-    assert words_stand_alone(text_backend(gpt2))
+    assert words_are_independent(text_backend(gpt2))
     chars = [chr(code) for code in [*range(0x2100), 0x3000, 0xFEFF, 0x1F431]]
     texts = [f"a{c}b !{c}! 1{c}{c}1 x {c} {c}\n{c}a  {c}.\n\n{c}" for c in chars]
     ids, counts = WordCache(text_backend(gpt2)).encode(texts)
-    strip_control = [found.ids for found in text_backend(gpt2).encode_batch_fast(texts)]
-    assert counts.tolist() == [len(some) for some in strip_control]
-    assert ids.tolist() == [token for some in strip_control for token in some]
+    plain = [found.ids for found in text_backend(gpt2).encode_batch_fast(texts)]
+    assert counts.tolist() == [len(some) for some in plain]
+    assert ids.tolist() == [token for some in plain for token in some]
 
 
 def test_words_are_learned_anew_when_they_fill_their_memory(trained, monkeypatch):
@@ -240,23 +192,23 @@ def test_words_are_learned_anew_when_they_fill_their_memory(trained, monkeypatch
 def test_only_tokenizers_that_see_one_word_at_a_time_are_trusted(tokenizer):
     kind = text_backend(tokenizer).pre_tokenizer
     byte_level = kind is not None and "ByteLevel" in repr(kind)
-    assert words_stand_alone(text_backend(tokenizer)) == byte_level
+    assert words_are_independent(text_backend(tokenizer)) == byte_level
 
 
 @pytest.mark.parametrize("token", [AddedToken("cat sat"), AddedToken("cat", rstrip=True)])
 def test_a_tokenizer_with_a_token_across_words_is_not_trusted(token):
-    tokenizer = train_small()
-    assert words_stand_alone(text_backend(tokenizer))
+    tokenizer = train_small_tokenizer()
+    assert words_are_independent(text_backend(tokenizer))
     tokenizer.add_tokens([token])
-    assert not words_stand_alone(text_backend(tokenizer))
+    assert not words_are_independent(text_backend(tokenizer))
 
 
 @pytest.mark.parametrize("settings", [{"add_prefix_space": True}, {"use_regex": False}])
 def test_a_tokenizer_that_looks_beyond_words_is_not_trusted(settings, tmp_path):
-    tokenizer = train_small()
+    tokenizer = train_small_tokenizer()
     whole = {"add_prefix_space": False, "use_regex": True} | settings
     tokenizer.backend_tokenizer.pre_tokenizer = ByteLevel(**whole)
-    assert not words_stand_alone(text_backend(tokenizer))
+    assert not words_are_independent(text_backend(tokenizer))
     stream = open_stream(as_split([PROSE * 2, "a\nb"]), tokenizer, "none", tmp_path)
     assert stream.ids.tolist() == ids_of(tokenizer, PROSE * 2) + ids_of(tokenizer, "a\nb")
 
@@ -282,7 +234,6 @@ def test_a_stream_equals_what_transformers_would_give(
     assert stream.ids.tolist() == ids
     assert stream.ends.tolist() == ends
     assert stream.ends[-1] == len(stream.ids)
-    assert stream.bytes.tolist() == [len(text.encode()) for text in documents]
 
 
 def test_the_raw_test_split_has_as_many_tokens_as_are_published(shared, gpt2, tmp_path):
@@ -298,7 +249,6 @@ def test_the_raw_test_split_has_as_many_tokens_as_are_published(shared, gpt2, tm
     split = Split("test", "", TextFiles("text"), str(path), DocumentRule.file, None, 0.05, None)
     stream = open_stream(split, gpt2, "eos", tmp_path)  # above 1 MB: in pieces
     assert len(stream.ids) == 286_221
-    assert stream.bytes.tolist() == [path.stat().st_size]
 
 
 def test_a_tokenizer_without_offsets_takes_whole_documents(tmp_path, caplog, monkeypatch):
@@ -311,7 +261,6 @@ def test_a_tokenizer_without_offsets_takes_whole_documents(tmp_path, caplog, mon
         assert "ByT5Tokenizer gives no offsets" in caplog.text
         ids, ends = plain_stream(byt5, documents, separator)
         assert (stream.ids.tolist(), len(stream.ends)) == (ids, len(ends))
-        assert stream.bytes.tolist() == [len(text.encode()) for text in documents]
     with pytest.raises(UserError, match="dataset.separator"):
         open_stream(as_split(documents), byt5, "\n\n", tmp_path)
 
@@ -350,7 +299,7 @@ def test_ids_take_two_bytes_where_the_vocabulary_allows_and_four_where_not(share
 
 
 def test_a_stream_is_made_once(trained, tmp_path):
-    source = Told([PROSE, "more"])
+    source = ListSource([PROSE, "more"])
     first = open_stream(as_split(source), trained, "eos", tmp_path)
     assert len(source.readings) == 1
     again = open_stream(as_split(source), trained, "eos", tmp_path)
@@ -386,7 +335,9 @@ def test_the_time_of_a_file_does_not_matter(trained, tmp_path):
     assert digest() != first
 
 
-@pytest.mark.parametrize("documents, source", [(["a", "b"], Broken), (["", ""], Told), ([], Told)])
+@pytest.mark.parametrize(
+    "documents, source", [(["a", "b"], BrokenSource), (["", ""], ListSource), ([], ListSource)]
+)
 def test_a_stream_that_fails_leaves_nothing_behind(documents, source, trained, tmp_path):
     with pytest.raises(UserError) as caught:
         open_stream(as_split(documents, source=source), trained, "none", tmp_path)
@@ -394,40 +345,35 @@ def test_a_stream_that_fails_leaves_nothing_behind(documents, source, trained, t
     assert [path.suffix for path in (tmp_path / "tokens").iterdir()] in ([".lock"], [])
 
 
-CHILD = """
-import sys, time
-from pathlib import Path
-from lmft.blocks import open_stream
-from tests.dataset.test_token_stream import PROSE, Slow, as_split, train_small
-
-folder = Path(sys.argv[1])
-while not (folder / "start").exists():
-    time.sleep(0.01)
-split = as_split([PROSE, "more"], where=str(folder / "log"), source=Slow)
-open_stream(split, train_small(), "eos", folder)
-"""
+def open_blocked(folder):
+    """Open a stream whose source waits, once there is the file `start`."""
+    while not (folder / "start").exists():
+        time.sleep(0.01)
+    split = as_split([PROSE, "more"], where=str(folder / "log"), source=BlockingSource)
+    open_stream(split, train_small_tokenizer(), "eos", folder)
 
 
 @pytest.fixture(scope="module", autouse=True)
 def other_process(tmp_path_factory):
     """A process that waits for `start` in a folder: it imports while the other tests run."""
     folder = tmp_path_factory.mktemp("both")
-    child = subprocess.Popen([sys.executable, "-c", CHILD, str(folder)])
+    child = fork(open_blocked, folder)
     yield folder, child
     child.kill()
-    child.wait()
+    child.join()
 
 
 def test_two_processes_that_start_at_once_share_one_stream(other_process, trained):
     folder, child = other_process
     (folder / "start").touch()
     while not (folder / "log").exists():  # the child reads, and so it holds the lock
-        assert child.poll() is None
+        assert child.is_alive()
         time.sleep(0.01)
     Timer(0.2, (folder / "log.go").touch).start()
-    split = as_split([PROSE, "more"], where=str(folder / "log"), source=Slow)
+    split = as_split([PROSE, "more"], where=str(folder / "log"), source=BlockingSource)
     stream = open_stream(split, trained, "eos", folder)
     assert (folder / "log.go").exists(), "it did not wait"
-    assert child.wait(timeout=60) == 0
+    child.join(60)
+    assert child.exitcode == 0
     assert (folder / "log").read_text() == "read\n"
     assert stream.ids.tolist() == plain_stream(trained, [PROSE, "more"], "eos")[0]

@@ -49,14 +49,14 @@ POPULATIONS = [equal_blocks, documents_of_any_length, easier_when_long]
 
 def coverage(population, repetitions, draws):
     """Per cent of repetitions, of 20 to 60 documents each, whose interval holds the known mean."""
-    run_lock = 0
+    held = 0
     for repetition in range(repetitions):
         random = np.random.default_rng(repetition)
         nats, targets = population(random, random.integers(20, 61))
         seed = random.integers(2**32)  # other dice than the documents'
         interval = bootstrap_interval(nats, targets, seed=seed, draws=draws)
-        run_lock += interval.low <= MEAN <= interval.high
-    return 100 * run_lock / repetitions
+        held += interval.low <= MEAN <= interval.high
+    return 100 * held / repetitions
 
 
 def rejections(noise, repetitions, draws):
@@ -363,5 +363,5 @@ def test_a_difference_without_noise_needs_two_seeds_and_none_at_all_no_number_te
     assert seeds_needed([3.0, 3.1], [3.0, 3.1]) is None
     assert seeds_needed([0.1 + 0.2, 0.3], [0.3, 0.1 + 0.2]) is None
     assert seeds_needed([3.0], [3.1, 3.3]) is not None
-    with pytest.raises(ValueError, match="run one of the two with another seed"):
+    with pytest.raises(ValueError, match="run one of them with another seed"):
         seeds_needed([3.0], [3.1])

@@ -1,7 +1,7 @@
 """Memory that runs out, for real: a sentence with the knobs, or smaller micro-batches."""
 
 import json
-import multiprocessing
+import os
 import resource
 import subprocess
 import sys
@@ -13,30 +13,33 @@ import numpy as np
 import pytest
 import torch
 
+from lmft.config.build import read_config
 from lmft.config.schema import Precision
 from lmft.errors import Fault, UserError
 from lmft.hardware.allocator import peak_memory
 from lmft.hardware.device import Hardware
 from lmft.tracker.run_log import read_curve
-from tests.conftest import compose, enter, read_config, start, warm_up
+from tests.helpers.processes import fork, run_command, start, warm_up
+from tests.helpers.runs import compose
 
 RUN = (
-    "model=gpt2_tiny model.config={n_layer:4,n_embd:128,n_head:2} dataset.block_size=256 "
-    "trainer.batch_size=64 trainer.max_steps=3 model.dropout=0.1 hardware=cpu tracker=none "
+    "model=gpt2_tiny model.config={n_layer:2,n_embd:128,n_head:2} dataset.block_size=128 "
+    "trainer.batch_size=64 trainer.max_steps=2 model.dropout=0.1 hardware=cpu tracker=none "
     "hardware.precision=fp32 cache_root=cache trainer.evaluate_every=2 optimizer.lr=1e-3 "
     "evaluation.max_blocks=2"
 )
-ROOM = 2**20 * 450  # bytes: for some blocks with all that is made of them, not for 64
+ROOM = 2**20 * 200  # bytes: for some blocks with all that is made of them, not for 64
 
 
-def enter_scarce(line, folder, log, room):
+def run_in_little_memory(line, folder, log, room):
     """The command, in a process that may take so much more memory until its size has settled."""
+    os.environ["RAYON_NUM_THREADS"] = "1"  # a stack for each core takes memory, too
     if room:
         with open("/proc/self/status") as file:
             used = next(int(line.split()[1]) * 1024 for line in file if line.startswith("VmData"))
         resource.setrlimit(resource.RLIMIT_DATA, (used + room, resource.RLIM_INFINITY))
         Thread(target=wait_and_lift, args=(Path(folder),), daemon=True).start()
-    enter(line, folder, log, {})
+    run_command(line, folder, log, {})
 
 
 def wait_and_lift(folder):
@@ -50,18 +53,16 @@ def run_scarce(line, folder, room=ROOM):
     """Exit code and output of the command with so little memory."""
     folder.mkdir(exist_ok=True)
     log = folder / "log"
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=enter_scarce, args=(line, str(folder), str(log), room))
-    process.start()
+    process = fork(run_in_little_memory, line, str(folder), str(log), room)
     process.join(100)
     return process.exitcode, log.read_text()
 
 
 def test_the_peak_is_of_this_program_and_not_of_the_one_that_started_it():
-    run_lock = np.ones(2**28, dtype=np.uint8)
-    words = "from lmft.allocator import peak_memory; print(peak_memory())"
+    held = np.ones(2**28, dtype=np.uint8)
+    words = "from lmft.hardware.allocator import peak_memory; print(peak_memory())"
     found = subprocess.run([sys.executable, "-c", words], capture_output=True, check=True)
-    assert 2**22 < int(found.stdout) < run_lock.nbytes < peak_memory()
+    assert 2**22 < int(found.stdout) < held.nbytes < peak_memory()
 
 
 @pytest.fixture(scope="module")
@@ -90,7 +91,7 @@ def test_auto_halves_until_it_fits_and_going_on_repeats_it(line, tmp_path):
     sizes = json.loads((folder / "micro_batch.json").read_text())
     size = min(sizes.values())
     assert sizes.keys() == {"1"} and 1 <= size < 64
-    assert f"going on as with hardware.micro_batch_size={size}." in printed
+    assert f"retrying with hardware.micro_batch_size={size}." in printed
     # The very numbers of that size from the start, dropout and all.
     process = start(f"{line} hardware.micro_batch_size={size}", tmp_path)
     process.join(100)
@@ -107,7 +108,9 @@ def test_auto_halves_until_it_fits_and_going_on_repeats_it(line, tmp_path):
 
 
 def test_a_single_block_that_does_not_fit_is_the_end():
-    hardware = Hardware(torch.device("cpu"), Precision.fp32, 5, False, False, adapts=True)
+    hardware = Hardware(
+        torch.device("cpu"), Precision.fp32, 5, False, False, auto_micro_batch_size=True
+    )
     tried = []
 
     def work():
@@ -115,12 +118,14 @@ def test_a_single_block_that_does_not_fit_is_the_end():
         return torch.empty(2**60, dtype=torch.uint8)  # more than any machine has
 
     with pytest.raises(Fault, match="even with hardware.micro_batch_size=1; lower dataset.block_"):
-        hardware.fit(work)
+        hardware.halve_on_oom(work)
     assert tried == [5, 2, 1]
 
 
 def test_what_was_left_of_a_try_is_cleared_before_the_next():
-    hardware = Hardware(torch.device("cpu"), Precision.fp32, 4, False, False, adapts=True)
+    hardware = Hardware(
+        torch.device("cpu"), Precision.fp32, 4, False, False, auto_micro_batch_size=True
+    )
     left = []
 
     def work():
@@ -129,13 +134,15 @@ def test_what_was_left_of_a_try_is_cleared_before_the_next():
             torch.empty(2**60, dtype=torch.uint8)
         return list(left)
 
-    assert hardware.fit(work, left.clear) == [2]
+    assert hardware.halve_on_oom(work, left.clear) == [2]
 
 
 def test_other_errors_are_no_matter_of_memory():
-    hardware = Hardware(torch.device("cpu"), Precision.fp32, 4, False, False, adapts=True)
+    hardware = Hardware(
+        torch.device("cpu"), Precision.fp32, 4, False, False, auto_micro_batch_size=True
+    )
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
-        hardware.fit(lambda: torch.zeros(2, 3) @ torch.zeros(2, 3))
+        hardware.halve_on_oom(lambda: torch.zeros(2, 3) @ torch.zeros(2, 3))
     assert hardware.micro_batch_size == 4
 
 

@@ -1,4 +1,4 @@
-"""The share of the limit: its operations are those that torch itself counts."""
+"""MFU: FLOPs are those that torch itself counts."""
 
 from dataclasses import replace
 
@@ -8,11 +8,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from lmft.config.schema import Precision
 from lmft.hardware.device import Hardware
-from lmft.hardware.mfu import find_limit, matrix_product_rate
+from lmft.hardware.mfu import estimate_flops, measure_peak_throughput
 from lmft.model.lm_head import find_head
 from lmft.model.loss import mean_nats
 from lmft.objective import IGNORED, Batch
-from tests.model.test_loss import CAUSAL, MASKED, build
+from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
 
 HARDWARE = Hardware(torch.device("cpu"), Precision.bf16, 4, False, False)
 SHARING = {"albert"}  # goes through one layer several times
@@ -28,29 +28,29 @@ def batch():
 
 @pytest.mark.parametrize("kind", sorted({*CAUSAL, *MASKED} - SHARING))
 def test_the_operations_of_a_step_are_those_that_torch_counts(kind, batch):
-    model = build(kind)
+    model = build_tiny(kind)
     model.set_attn_implementation("eager")  # torch counts no other on a CPU
     head = find_head(model)
     with FlopCounterMode(display=False) as counter:
         mean, _ = mean_nats(model, head, batch, batch.num_targets)
         mean.backward()
-    limit = find_limit(model, HARDWARE, causal=False)
-    assert limit.operations([batch]) == pytest.approx(counter.get_total_flops(), rel=1e-6)
+    estimate = estimate_flops(model, HARDWARE, causal=False)
+    assert estimate.flops([batch]) == pytest.approx(counter.get_total_flops(), rel=1e-6)
 
 
 def test_a_causal_model_needs_half_the_attention_and_parts_add_up(batch):
-    model = build("gpt2")
-    every, before = (find_limit(model, HARDWARE, causal) for causal in (False, True))
+    model = build_tiny("gpt2")
+    every, before = (estimate_flops(model, HARDWARE, causal) for causal in (False, True))
     pairs = 3 * 16**2
-    spared = every.operations([batch]) - before.operations([batch])
+    spared = every.flops([batch]) - before.flops([batch])
     assert spared == pytest.approx(6 * 2 * 32 * pairs)  # 2 layers, 32 wide
-    whole = before.operations([batch])
-    assert sum(before.operations([part]) for part in batch.split(1)) == pytest.approx(whole)
-    known = replace(before, rate=whole)
-    assert known.share([batch], 1.0) == 1.0 and known.share([batch], 4.0) == 0.25
+    whole = before.flops([batch])
+    assert sum(before.flops([part]) for part in batch.split(1)) == pytest.approx(whole)
+    known = replace(before, peak=whole)
+    assert known.mfu([batch], 1.0) == 1.0 and known.mfu([batch], 4.0) == 0.25
 
 
 def test_measuring_the_rate_leaves_the_dice_alone():
     before = torch.get_rng_state()
-    assert matrix_product_rate.__wrapped__(HARDWARE.device, torch.float32) > 0
+    assert measure_peak_throughput.__wrapped__(HARDWARE.device, torch.float32) > 0
     assert torch.equal(torch.get_rng_state(), before)

@@ -21,7 +21,8 @@ from lmft.config.build import check_types
 from lmft.errors import UserError
 from lmft.hardware.ranks import count_processes, share_cores
 from lmft.tracker.run_log import read_curve
-from tests.conftest import compose, kill, start, wait_for, warm_up
+from tests.helpers.processes import kill, start, wait_for, warm_up
+from tests.helpers.runs import compose
 
 TRAINED = (  # 13 blocks in batches of 5: the last batch is smaller, and its last block is short
     "hardware.device=cpu hardware.precision=fp32 model.dropout=0 dataset=text_files "
@@ -154,7 +155,7 @@ def test_a_signal_leaves_a_checkpoint_and_any_number_of_processes_reads_it(corpu
     wait_for(lambda: steps_of(tmp_path) >= before + 7)
     kill(single)
     run = run_ranks(2, f"{line} hardware=ddp", tmp_path)
-    assert (tmp_path / "log").read_text().count("Going on from step") == 2
+    assert (tmp_path / "log").read_text().count("Resuming from step") == 2
     found = read_curve(run, "train/loss")
     assert list(found) == list(range(1, 41))
     assert found == pytest.approx(read_curve(alone["objective=clm"], "train/loss"), rel=1e-4)
@@ -173,7 +174,7 @@ def test_a_mistake_that_all_processes_share_is_told_once(corpus, tmp_path):
     ranks = start_ranks(2, f"{corpus} hardware=ddp model.config={{n_head:7}}", tmp_path)
     assert ranks.end() == [2, 2]
     said = ranks.log.read_text()
-    assert said.startswith("lmft: No model can be made") and said.count("\n") == 1
+    assert said.startswith("lmft: No model can be built") and said.count("\n") == 1
 
 
 def test_processes_share_the_cores_unless_the_user_says_otherwise(monkeypatch):
@@ -236,7 +237,7 @@ def test_processes_that_lmft_starts_itself(strategy, corpus, alone, tmp_path):
     process.join(100)
     assert process.exitcode == 2
     said = (tmp_path / "wrong").read_text()
-    assert said.startswith("lmft: No model can be made") and said.count("\n") == 1
+    assert said.startswith("lmft: No model can be built") and said.count("\n") == 1
 
 
 @pytest.mark.soak
@@ -249,7 +250,7 @@ def test_torchrun_starts_a_lost_process_again_and_the_run_goes_on(corpus, alone,
     wait_for(lambda: steps_of(tmp_path) >= 4, 300)
     psutil.Process(started.pid).children()[-1].kill()
     assert started.wait(300) == 0, (tmp_path / "log").read_text()
-    assert (tmp_path / "log").read_text().count("Going on from step") == 1
+    assert (tmp_path / "log").read_text().count("Resuming from step") == 1
     (run,) = tmp_path.glob("runs/*-*")
     expected = read_curve(alone["objective=clm"], "train/loss")
     assert read_curve(run, "train/loss") == pytest.approx(expected, rel=1e-5)

@@ -12,23 +12,23 @@ from torch.nn import functional as F
 from lmft.analysis.plan.activations import MemoryCounter
 from lmft.model.kernels import attention as room
 from lmft.model.kernels.attention import (
-    QUERIES,
+    QUERIES_PER_CHUNK,
     AttentionSpec,
     ChunkedAttention,
     ShortAttention,
     attend,
 )
-from lmft.model.kernels.dropout import Dice
-from lmft.model.kernels.recompute import Recompute
-from tests.model.test_loss import CAUSAL, MASKED, build
+from lmft.model.kernels.dropout import DropoutMask
+from lmft.model.kernels.recompute import RecomputeHooks
+from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
 
 
 def dense(query, key, value, mask, terms):
     """The same by autograd, on whole weights."""
-    dice, outs = Dice(terms.dropout, terms.seed), []
-    for rows, keys in room.chunks(query.shape[2], key.shape[2], terms.causal):
-        weights = room.attention(query, key, mask, rows, keys, terms)
-        kept = dice.throw(weights)
+    dice, outs = DropoutMask(terms.dropout, terms.seed), []
+    for rows, keys in room.query_chunks(query.shape[2], key.shape[2], terms.causal):
+        weights = room.attention_weights(query, key, mask, rows, keys, terms)
+        kept = dice.draw(weights)
         outs.append((weights * kept) @ value[:, :, :keys])
     return torch.cat(outs, dim=2)
 
@@ -37,9 +37,9 @@ def dense(query, key, value, mask, terms):
 @pytest.mark.parametrize("masked", ["causal", "all", "bool", "added"])
 def test_gradients_are_those_of_autograd_with_the_same_dice(masked, kernel, monkeypatch):
     torch.manual_seed(0)
-    size = 2 * QUERIES + 5
+    size = 2 * QUERIES_PER_CHUNK + 5
     if kernel is ShortAttention:
-        monkeypatch.setattr(room, "QUERIES", size)
+        monkeypatch.setattr(room, "QUERIES_PER_CHUNK", size)
     query, key, value = (
         torch.randn(2, 3, size, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)
     )
@@ -62,9 +62,9 @@ def test_gradients_are_those_of_autograd_with_the_same_dice(masked, kernel, monk
 @pytest.mark.parametrize("masked", ["causal", "all", "bool"])
 @pytest.mark.parametrize("kernel", [ShortAttention, ChunkedAttention])
 def test_without_dropout_it_is_that_of_torch(kernel, masked, heads, monkeypatch):
-    monkeypatch.setattr(room, "SHORT", 10**6 if kernel is ShortAttention else 0)
+    monkeypatch.setattr(room, "SHORT_BLOCK", 10**6 if kernel is ShortAttention else 0)
     torch.manual_seed(0)
-    size = QUERIES + 5
+    size = QUERIES_PER_CHUNK + 5
     query, key, value = (
         torch.randn(2, some, size, 8, dtype=torch.bfloat16, requires_grad=True)
         for some in (3, heads, heads)
@@ -109,11 +109,11 @@ def test_short_attention_drops_as_many_weights_as_asked_and_scales_up_the_others
 
 def test_dice_are_fair_and_their_mean_is_one():
     for dropout in (0.1, 0.5, 0.003):
-        kept = Dice(dropout, 3).throw(torch.ones(10**6))
+        kept = DropoutMask(dropout, 3).draw(torch.ones(10**6))
         share = (kept == 0).double().mean().item()
         assert abs(share - dropout) < 5 * math.sqrt(dropout / 10**6) + 1e-5
         assert abs(kept.double().mean().item() - 1) < 5 * math.sqrt(dropout / 10**6)
-    one, two = (Dice(0.5, seed).throw(torch.ones(100)) for seed in (1, 2))
+    one, two = (DropoutMask(0.5, seed).draw(torch.ones(100)) for seed in (1, 2))
     assert not torch.equal(one, two)
 
 
@@ -131,21 +131,21 @@ def gradients_and_kept(model, ids, recompute_hooks):
 
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
 def test_what_is_made_again_changes_no_bit_and_is_not_kept(kind):
-    model, ids = build(kind), torch.randint(3, 97, (2, 16))
-    strip_control, kept = gradients_and_kept(model, ids, nullcontext())
-    ours, less = gradients_and_kept(model, ids, Recompute(model))
+    model, ids = build_tiny(kind), torch.randint(3, 97, (2, 16))
+    plain, kept = gradients_and_kept(model, ids, nullcontext())
+    ours, less = gradients_and_kept(model, ids, RecomputeHooks(model))
     assert less < kept
-    assert len(ours) == len(strip_control) and all(map(torch.equal, ours, strip_control))
+    assert len(ours) == len(plain) and all(map(torch.equal, ours, plain))
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "opt", "bert"])
 def test_what_gets_no_backward_pass_goes_at_once(kind):
-    model, ids = build(kind), torch.randint(3, 97, (2, 16))
+    model, ids = build_tiny(kind), torch.randint(3, 97, (2, 16))
     model(input_ids=ids)  # what is made once and stays
     gc.disable()  # which might find it later
     try:
         with MemoryCounter(lambda: []) as meter:
-            with Recompute(model):
+            with RecomputeHooks(model):
                 loss = model(input_ids=ids, use_cache=False).logits.sum()
             assert meter.alive > 0
             del loss
@@ -170,7 +170,7 @@ def test_what_became_of_an_output_is_not_taken_for_it(part, change):
     torch.manual_seed(0)
     weight = torch.randn(12, 12, requires_grad=True)
     start, found = torch.randn(2, 12), []
-    for recompute_hooks in (nullcontext(), Recompute(part)):
+    for recompute_hooks in (nullcontext(), RecomputeHooks(part)):
         with recompute_hooks:
             made = change(part(start @ weight))
             later = torch.ones(made.shape[-1], 3, requires_grad=True)
@@ -195,7 +195,7 @@ def test_what_takes_more_than_one_input_is_kept():
              lambda: part(start, gate))  # fmt: skip
     for call in calls:
         found = []
-        for recompute_hooks in (nullcontext(), Recompute(part)):
+        for recompute_hooks in (nullcontext(), RecomputeHooks(part)):
             with recompute_hooks:
                 out = (call() @ weight).square().sum()
             found.append(torch.autograd.grad(out, weight)[0])

@@ -11,7 +11,7 @@ from lmft.config.build import read_config
 from lmft.dataset.splits import open_splits
 from lmft.trainer.components import build_components
 from lmft.trainer.evaluate import assess, score
-from tests.conftest import compose
+from tests.helpers.runs import compose
 
 
 def score_start(text, smollm2, folder):

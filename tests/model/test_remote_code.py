@@ -16,7 +16,7 @@ from lmft.errors import UserError
 from lmft.model.load import load_model
 from lmft.objective import CausalLM
 from lmft.trainer.components import find_tokenizer
-from tests.conftest import compose
+from tests.helpers.runs import compose
 
 LMFT = Path(__file__).parents[2] / "lmft"
 UNSAFE = re.compile(

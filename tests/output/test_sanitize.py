@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lmft.output.sanitize import HIDDEN, redact, redact_all, redact_yaml, without_hidden
+from lmft.output.sanitize import HIDDEN, redact, redact_all, redact_yaml, remove_hidden_userinfo
 from lmft.runs.provenance import repeat_command
 from tests.helpers.server import Server
 
@@ -37,7 +37,10 @@ def test_no_password_of_an_address_survives_in_any_form(user, password, scheme):
     words = {"overrides.yaml": yaml.safe_dump(tree["words"])}
     assert quoted not in shlex.split(repeat_command(words))[1]
     kept = OmegaConf.create(redact_yaml(yaml.safe_dump(tree)))
-    assert without_hidden(kept.tracker.uri) == f"{scheme}://host:5000/db" and kept.tracker.lr == 1
+    assert (
+        remove_hidden_userinfo(kept.tracker.uri) == f"{scheme}://host:5000/db"
+        and kept.tracker.lr == 1
+    )
 
 
 @given(st.text(st.sampled_from("abcXYZ019_-./ ':\n"), max_size=60))

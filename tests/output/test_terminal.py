@@ -9,9 +9,7 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from rich.table import Table
 
-from lmft.analysis.compare.report import escape_markdown
-from lmft.evaluation.generation import Sample
-from lmft.output.markdown import fence, table
+from lmft.output.markdown import escape, fence, table
 from lmft.output.sanitize import strip_control
 from lmft.output.terminal import Screen, Terminal
 
@@ -64,8 +62,8 @@ def test_the_terminal_shows_texts_as_they_are(text):
     values["dataset"] = {"name": text}
     values["model"] = {"label": text, "name": text}
     terminal.show_config(text, values, {"model": text})
-    terminal.say(text)
-    terminal.show_samples(text, [Sample(text, text)])
+    terminal.print(text)
+    terminal.show_samples(text, [(text, text)])
     terminal.show_jobs([(1, text, "failed", 1.0, text)])
     cells = Table(text, title=text)
     cells.add_row(text)
@@ -78,7 +76,7 @@ def test_the_terminal_shows_texts_as_they_are(text):
 
 @pytest.mark.parametrize("text", NASTY)
 def test_markdown_shows_texts_as_they_are(text):
-    for body in (fence(text), table(("a", text), [(text, "b")]), escape_markdown(text)):
+    for body in (fence(text), table(("a", text), [(text, "b")]), escape(text)):
         assert not is_steering(body)
         html = MarkdownIt("commonmark").enable("table").render(body)
         assert "<script" not in html and "<img" not in html and "href" not in html

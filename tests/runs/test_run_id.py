@@ -1,6 +1,7 @@
 """A run's folder: whatever its parts are called, it lies in run_root and nowhere else."""
 
 import os
+import shlex
 
 import pytest
 from hypothesis import given
@@ -9,7 +10,7 @@ from hypothesis import strategies as st
 from lmft.config.build import read_config
 from lmft.dataset.splits import open_splits
 from lmft.runs.run_id import LONGEST_NAME, name_folder, safe_name
-from tests.conftest import compose
+from tests.helpers.runs import compose
 
 CLIMBING = ["../../up", "/etc/cron.d/x", "..", ".", "~/x", "a/../../b", "x\x00y", "a\\b", "-rf"]
 NAMES = st.text() | st.sampled_from(CLIMBING)
@@ -43,3 +44,50 @@ def test_an_experiment_is_no_place(fit, store, corpus, tmp_path):
     assert store.run_of(folder).info.experiment_id == experiment.experiment_id
     assert experiment.artifact_location.endswith("/mlartifacts")
     assert folder.parent == tmp_path / "runs"
+
+
+KEYS_OF_8DCC21F = {  # command -> folder name; a run that was made then must be found again
+    "": "gpt2_tiny-text_files-clm-e91efa8107",
+    "objective=mlm model=bert_tiny": "bert_tiny-text_files-mlm-602969fe73",
+    "objective=mlm model=bert_tiny objective.mask_fraction=0.25 seed=3": (
+        "bert_tiny-text_files-mlm-a0cf45330a"
+    ),
+    "hardware.precision=bf16 model.dropout=0.1": "gpt2_tiny-text_files-clm-d219920915",
+    "hardware.precision=fp32 hardware.micro_batch_size=2 trainer.batch_size=16": (
+        "gpt2_tiny-text_files-clm-5ff00706f3"
+    ),
+    "hardware=ddp hardware.processes=2 hardware.precision=fp32": (
+        "gpt2_tiny-text_files-clm-6903f449e0"
+    ),
+    "hardware=fsdp hardware.processes=2 hardware.precision=bf16": (
+        "gpt2_tiny-text_files-clm-b9bca51b36"
+    ),
+    "trainer.patience=2 trainer.evaluate_every=5 trainer.max_steps=100": (
+        "gpt2_tiny-text_files-clm-5669827c97"
+    ),
+    "trainer.on_nonfinite=skip trainer.checkpoint_every=7 trainer.checkpoint_minutes=null": (
+        "gpt2_tiny-text_files-clm-811b4b67ba"
+    ),
+    "optimizer=adafactor trainer.schedule=cosine trainer.warmup_steps=10": (
+        "gpt2_tiny-text_files-clm-dc4f13817e"
+    ),
+    "evaluation.context=64 evaluation.stride=16 evaluation.max_blocks=5": (
+        "gpt2_tiny-text_files-clm-5f0a1c933b"
+    ),
+    r"dataset.separator='\n\n' dataset.block_size=64 dataset.document=file": (
+        "gpt2_tiny-text_files-clm-339c933a59"
+    ),
+    "model.config={n_layer:1,n_embd:32,n_head:2} model.vocab_size=400 trainer.shuffle=false": (
+        "gpt2_tiny-text_files-clm-317fbc69a3"
+    ),
+    "dataset.validation=null dataset.validation_fraction=0.2 tracker=none fresh=true debug=true": (
+        "gpt2_tiny-text_files-clm-abea94e2d2"
+    ),
+}
+
+
+@pytest.mark.parametrize("words", KEYS_OF_8DCC21F)
+def test_runs_keep_the_keys_that_8dcc21f_gave_them(words, corpus):
+    config, values = read_config(compose(*corpus, *shlex.split(words)))
+    folder = name_folder(config, values, open_splits(config.dataset))
+    assert folder.path.name == KEYS_OF_8DCC21F[words]

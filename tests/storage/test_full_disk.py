@@ -1,7 +1,5 @@
 """A disk that fills up at any write: a clear end, and afterwards the same command goes on."""
 
-import json
-import multiprocessing
 import os
 import re
 import resource
@@ -12,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from lmft.storage.checksums import CHECKSUMS
-from lmft.tracker.run_log import read_points
-from tests.conftest import Store, enter, start, warm_up, write_corpus
-from tests.trainer.test_resume import EXEMPT
+from tests.helpers.corpus import write_corpus
+from tests.helpers.mlflow import Store
+from tests.helpers.processes import fork, run_command, start, warm_up
+from tests.helpers.runs import read_result, repeatable_metrics
 
 RUN = [
     "model=gpt2_tiny", "model.config={n_layer:1,n_embd:32,n_head:2}", "dataset.block_size=16",
@@ -54,9 +53,9 @@ class Filling:
                     file.write("\n".join(self.seen))
 
 
-def enter_filling(line, folder, log, number, moments):
+def run_on_filling_disk(line, folder, log, number, moments):
     sys.addaudithook(Filling(f"{folder}/", number, moments))
-    enter(line, folder, log, {})
+    run_command(line, folder, log, {})
 
 
 def run_filling(line, folder, number):
@@ -64,10 +63,8 @@ def run_filling(line, folder, number):
     pipe = folder.parent / f"{folder.name}.pipe"  # which takes output though no file may grow
     os.mkfifo(pipe)
     reader = os.open(pipe, os.O_RDONLY | os.O_NONBLOCK)
-    context = multiprocessing.get_context("forkserver")
-    arguments = (line, str(folder), str(pipe), number, str(folder.parent / "moments"))
-    process = context.Process(target=enter_filling, args=arguments)
-    process.start()
+    moments = str(folder.parent / "moments")
+    process = fork(run_on_filling_disk, line, str(folder), str(pipe), number, moments)
     process.join(100)
     printed = b"".join(iter(lambda: os.read(reader, 2**16), b"")).decode()
     os.close(reader)
@@ -78,18 +75,13 @@ def run_filling(line, folder, number):
 def outcome(root):
     """All that must not depend on a disk that was full in between."""
     (folder,) = root.glob("runs/*-*")
-    result = json.loads((folder / "result.json").read_text())
-    del result["timing"]
-    noted = [(p.step, k, v) for p in read_points(folder) for k, v in p.metrics.items()]
-    points = {(step, key): value for step, key, value in noted if key not in EXEMPT}
-    assert len(noted) == len({(step, key) for step, key, _ in noted}), "noted twice"
     sums = {path.name: path.read_bytes() for path in folder.glob("sums-*.parquet")}
     assert sums and (folder / "card.md").exists() and not (folder / "checkpoints").exists()
     rubbish = [path for path in root.rglob(".*-new")] + [path for path in root.rglob(".*-old")]
     assert not rubbish
     # The README of the weights says when.
     weights = (folder / "checkpoint" / "model.safetensors").read_bytes()
-    return weights, points, result, sums
+    return weights, repeatable_metrics(folder), read_result(folder), sums
 
 
 @pytest.fixture(scope="module")
@@ -109,9 +101,9 @@ def check_filling(number, expected, folder):
     folder.mkdir()
     code, printed = run_filling(line, folder, number)
     if number < len(moments):  # after the last one all is written
-        said = [words for words in printed.splitlines() if "no room left" in words]
+        said = [words for words in printed.splitlines() if "No space left" in words]
         assert code == 1 and len(said) == 1, (moments[number - 1], printed)
-        assert said[0].startswith(f"lmft: There is no room left on the disk for {folder}/")
+        assert said[0].startswith(f"lmft: No space left on the disk for {folder}/")
         assert "Traceback" not in printed and "Error" not in printed
     code, printed = run_filling(line, folder, None)
     assert code == 0, printed
@@ -137,9 +129,9 @@ def test_whichever_write_it_is_that_fails(expected, tmp_path):
 LARGE = ["model.config={n_layer:4,n_embd:128,n_head:2}", "hardware.precision=fp32"]
 
 
-def enter_limited(line, folder, log, limit):
+def run_with_small_files(line, folder, log, limit):
     resource.setrlimit(resource.RLIMIT_FSIZE, (limit, resource.RLIM_INFINITY))
-    enter(line, folder, log, {})
+    run_command(line, folder, log, {})
 
 
 def test_a_run_whose_checkpoint_has_no_room_has_failed_and_then_finishes(
@@ -148,16 +140,14 @@ def test_a_run_whose_checkpoint_has_no_room_has_failed_and_then_finishes(
     warm_up()
     line, log = " ".join([*RUN, *LARGE, *corpus]), tmp_path / "log"
     limit = 2 * (tmp_path / "mlflow.db").stat().st_size  # less than weights and optimizer
-    context = multiprocessing.get_context("forkserver")
-    process = context.Process(target=enter_limited, args=(line, str(tmp_path), str(log), limit))
-    process.start()
+    process = fork(run_with_small_files, line, str(tmp_path), str(log), limit)
     process.join(100)
     (folder,) = tmp_path.glob("runs/*-*")
     printed = log.read_text()
     assert process.exitcode == 1, printed
-    assert re.search(f"no room left on the disk for {folder}/checkpoints/[a-z]+-2; make", printed)
+    assert re.search(f"No space left on the disk for {folder}/checkpoints/[a-z]+-2; free", printed)
     found = Store(tmp_path).run_of(folder)
-    assert found.info.status == "FAILED" and "no room left" in found.data.tags["reason"]
+    assert found.info.status == "FAILED" and "No space left" in found.data.tags["reason"]
     process = start(line, tmp_path, log)
     process.join(100)
     assert process.exitcode == 0 and Store(tmp_path).run_of(folder).info.status == "FINISHED"
@@ -177,7 +167,7 @@ def test_a_small_disk_that_is_made_larger(size, expected, tmp_path):
         (process := start(line, disk, tmp_path / "log")).join(100)
         printed = (tmp_path / "log").read_text()
         assert process.exitcode in (0, 1), printed
-        assert (process.exitcode == 1) == (f"no room left on the disk for {disk}/" in printed)
+        assert (process.exitcode == 1) == (f"No space left on the disk for {disk}/" in printed)
         assert "Traceback" not in printed
         mount(disk, "remount,size=64m")
         (process := start(line, disk, tmp_path / "log")).join(100)

@@ -1,6 +1,7 @@
 """What is true of models and datasets from the hub, as a user's own process fetches them."""
 
-import json
+import re
+import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from tests.helpers.hub import client_environment, serve_hub, wikitext_repository
+from tests.helpers.runs import read_result
 
 TRAIN = [
     "dataset=wikitext2", "dataset.block_size=64", "model=pretrained", "trainer.max_steps=2",
@@ -15,27 +17,28 @@ TRAIN = [
 ]  # fmt: skip
 
 
-def start(root: Path, environment: dict[str, str], *overrides: str) -> subprocess.Popen[str]:
+# A process reads the hub's address once, when it starts; so it runs all commands that share one.
+COMMANDS = """
+import shlex, sys
+from lmft import cli
+
+for line in sys.argv[1:]:
+    sys.argv = ["lmft", *shlex.split(line)]
+    print(f"exit code {cli.main()}", file=sys.stderr)
+"""
+
+
+def run(environment: dict[str, str], *lines: str) -> list[tuple[int, str]]:
+    """The exit code of each command and what it wrote to stderr, in one process."""
+    words = [sys.executable, "-c", COMMANDS, *lines]
+    process = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=120)
+    parts = re.split(r"^exit code (\d+)\n", process.stderr, flags=re.M)
+    return [(int(code), said) for said, code in zip(parts[::2], parts[1::2], strict=False)]
+
+
+def train(root: Path, model: str) -> str:
     """The command, with its runs and its cache under `root`."""
-    places = [f"run_root={root / 'runs'}", f"cache_root={root / 'cache'}"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "lmft", *TRAIN, *places, *overrides],
-        env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
-
-
-def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    """Its exit code, and what it said on stderr."""
-    try:
-        return process.wait(timeout=120), process.communicate()[1]
-    finally:
-        process.kill()
-        process.communicate()
-
-
-def result(root: Path) -> dict[str, object]:
-    (found,) = (root / "runs").glob("*/result.json")
-    return json.loads(found.read_text()) | {"timing": None}
+    return shlex.join([*TRAIN, f"run_root={root / 'runs'}", f"cache_root={root / 'cache'}", model])
 
 
 @pytest.fixture
@@ -50,23 +53,25 @@ def hub(tmp_path, stories, wikitext):
 
 def test_a_run_from_the_hub_goes_again_offline_with_the_same_numbers(hub, tmp_path):
     environment, asked = hub
-    model = "model.name=someone/stories260k"
-    online = start(tmp_path / "online", environment, model)
-    unknown = start(tmp_path / "unknown", environment, "model.name=someone/unknown")
-    code, said = finish(online)
+    known = "model.name=someone/stories260k"
+    (code, said), (unknown_code, complaint) = run(
+        environment,
+        train(tmp_path / "online", known),
+        train(tmp_path / "unknown", "model.name=someone/unknown"),
+    )
     assert code == 0, said
-    found = result(tmp_path / "online")
-    assert found["steps"] == 2 and found["test"]
+    expected = read_result(next((tmp_path / "online" / "runs").glob("*-*")))
+    assert expected["steps"] == 2 and expected["test"]
     files = {request.path.rpartition("/")[2] for request in asked if request.status < 400}
     assert {"model.safetensors", "tokenizer.json", "train-00000-of-00001.parquet"} <= files
 
-    code, said = finish(unknown)
-    assert code == 2
-    assert said.startswith("lmft: ") and said.count("\n") == 1 and "someone/unknown" in said
+    assert unknown_code == 2 and "someone/unknown" in complaint
+    assert complaint.startswith("lmft: ") and complaint.count("\n") == 1
     assert not list((tmp_path / "unknown" / "runs").glob("[!.]*"))
 
     asked.clear()
-    code, said = finish(start(tmp_path / "offline", environment | {"HF_HUB_OFFLINE": "1"}, model))
+    offline = train(tmp_path / "offline", known)
+    ((code, said),) = run(environment | {"HF_HUB_OFFLINE": "1"}, offline)
     assert code == 0, said
-    assert result(tmp_path / "offline") == found
+    assert read_result(next((tmp_path / "offline" / "runs").glob("*-*"))) == expected
     assert not asked

@@ -7,7 +7,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_plugins.lmft_optuna.space import as_words, corners, read_space
+from hydra_plugins.lmft_optuna.space import as_overrides, corner_points, read_space
 from lmft.errors import UserError
 from lmft.sweep.optuna_study import NEVER, Study, open_trial
 
@@ -24,7 +24,7 @@ def draw(word, seed=0):
     space, _ = read_space([word])
     sampler = optuna.samplers.RandomSampler(seed)
     trial = optuna.create_study(sampler=sampler).ask(space)
-    (heard,) = as_words(trial.params)
+    (heard,) = as_overrides(trial.params)
     return *trial.params.values(), heard
 
 
@@ -73,7 +73,7 @@ def test_the_command_line_outranks_the_file_and_fixed_words_go_to_all_jobs():
     space, shared = read_space(words)
     assert space == {"a": optuna.distributions.CategoricalDistribution(("5", "6", "7"))}
     assert shared == ["b=z", "c=3", "+d=[1,2]"]
-    assert corners(space) == [{"a": "5"}, {"a": "6"}, {"a": "7"}]
+    assert corner_points(space) == [{"a": "5"}, {"a": "6"}, {"a": "7"}]
 
 
 @pytest.mark.parametrize(
@@ -93,21 +93,21 @@ def facts_of(folder, pruner=NEVER):
 def test_trials_that_were_cut_off_come_first_with_their_numbers_and_values(tmp_path):
     space, _ = read_space(["a=interval(0, 1)", "b=choice(x, y)"])
     first = Study(facts_of(tmp_path), RANDOM, seed=0)
-    before = first.next_trials(space, at_once=4, in_all=6)
+    before = first.next_trials(space, n_jobs=4, n_trials=6)
     assert list(before) == [0, 1, 2, 3]
     first.tell(0, "finished", 1.0)
     first.tell(2, "running", 9.0)  # its process was killed
     again = Study(facts_of(tmp_path), RANDOM, seed=0)
-    assert again.next_trials(space, at_once=4, in_all=6) == {1: before[1]}
+    assert again.next_trials(space, n_jobs=4, n_trials=6) == {1: before[1]}
     again.tell(1, "pruned", 9.0)
-    assert again.next_trials(space, at_once=1, in_all=6) == {3: before[3]}
-    rest = again.next_trials(space, at_once=4, in_all=6)
+    assert again.next_trials(space, n_jobs=1, n_trials=6) == {3: before[3]}
+    rest = again.next_trials(space, n_jobs=4, n_trials=6)
     assert list(rest) == [3, 4, 5] and rest[3] == before[3]
     drawn = [values["a"] for values in [*before.values(), rest[4], rest[5]]]
     assert len(set(drawn)) == 6, "a second launch draws other points than the first"
     for number in rest:
         again.tell(number, "finished", 2.0)
-    assert again.next_trials(space, at_once=4, in_all=6) == {}
+    assert again.next_trials(space, n_jobs=4, n_trials=6) == {}
     assert again.best().number == 0 and again.count("FAIL") == 1
 
 
@@ -116,7 +116,7 @@ def test_a_point_that_was_half_drawn_is_drawn_to_its_end(tmp_path):
     facts = facts_of(tmp_path)
     study = optuna.create_study(study_name=facts["name"], storage=facts["storage"])
     half = study.ask({"a": space["a"]}).params["a"]
-    found = Study(facts, RANDOM, seed=0).next_trials(space, at_once=1, in_all=1)
+    found = Study(facts, RANDOM, seed=0).next_trials(space, n_jobs=1, n_trials=1)
     assert found[0]["a"] == half and found[0]["b"] in "xy"
 
 
@@ -125,7 +125,7 @@ def test_a_job_reports_each_loss_once_and_is_pruned_by_the_study(tmp_path):
     pruner = {"_target_": "optuna.pruners.MedianPruner", "n_startup_trials": 1}
     facts = facts_of(tmp_path, pruner)
     study = Study(facts, RANDOM, seed=0)
-    study.next_trials(space, at_once=2, in_all=2)
+    study.next_trials(space, n_jobs=2, n_trials=2)
     assert not open_trial(facts, 0).should_prune({0: 9.0, 5: 2.0, 10: 1.0})
     study.tell(0, "finished", 1.0)
     assert not open_trial(facts, 1).should_prune({0: 9.0, 5: 1.5})

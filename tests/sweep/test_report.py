@@ -11,9 +11,9 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from lmft.output.terminal import Terminal
-from lmft.sweep.job import Note
-from lmft.sweep.plots import draw_knobs, lay_out
-from lmft.sweep.report import group_by_conditions, summarize
+from lmft.sweep.job import JobRecord
+from lmft.sweep.plots import draw_knobs, place_values
+from lmft.sweep.report import group_by_conditions, report_jobs
 
 TINY = ["dataset.block_size=16", "trainer.max_steps=2", "model.dropout=0"]
 HOSTILE = "<script>|$x$[b]`字"
@@ -22,13 +22,13 @@ HOSTILE = "<script>|$x$[b]`字"
 def note_of(number, folder, **knobs):
     """The note of a finished job."""
     loss = json.loads((folder / "result.json").read_text())["validation"]["loss"]
-    return Note(number, knobs, "finished", "", str(folder), loss)
+    return JobRecord(number, knobs, "finished", "", str(folder), loss)
 
 
 def ended(notes, folder, width=100):
     """What the terminal shows at the end, on so many columns."""
     shown = io.StringIO()
-    summarize(notes, folder, Terminal(Console(file=shown, width=width, highlight=False)))
+    report_jobs(notes, folder, Terminal(Console(file=shown, width=width, highlight=False)))
     return shown.getvalue()
 
 
@@ -43,7 +43,9 @@ def jobs(runs_of_module, tmp_path):
     fit, corpus = runs_of_module
     runs = [fit(*corpus, *TINY, f"optimizer.lr={lr}") for lr in ("1e-5", "1e-3")]
     slow, fast = (shutil.copytree(run, tmp_path / "runs" / run.name) for run in runs)
-    failed = Note(3, {"lr": "1e20", "mode": HOSTILE}, "failed", f"lower optimizer.lr\n{HOSTILE}")
+    failed = JobRecord(
+        3, {"lr": "1e20", "mode": HOSTILE}, "failed", f"lower optimizer.lr\n{HOSTILE}"
+    )
     return [
         note_of(0, slow, lr="1e-5", mode="a"),
         note_of(1, fast, lr="1e-3", mode="b"),
@@ -65,7 +67,7 @@ def test_a_sweep_ends_with_a_report_on_its_jobs(jobs, tmp_path):
     assert head == "| job | lr | mode | state | validation loss | perplexity | reason |"
     assert [row.split()[1] for row in rows] == ["1", "0", "2", "3"]
     assert f"{jobs[1].loss:.4f}" in rows[0] and "lower optimizer.lr" in rows[3]
-    assert "\\<script>\\|" in rows[3]
+    assert "\\<script\\>\\|" in rows[3]
     words = texts_of(files["knobs.svg"])
     assert {"lr", "mode", "validation perplexity", "1e-5", "1e-3", HOSTILE} <= set(words)
     assert "1e20" not in words  # it has no loss
@@ -98,7 +100,7 @@ def test_what_can_not_be_compared_is_left_out_with_a_reason(jobs, tmp_path):
 
 @pytest.mark.parametrize("state", ["failed", "pruned", "stopped", "running"])
 def test_a_sweep_without_a_finished_job_still_has_its_leaderboard(state, tmp_path):
-    shown = ended([Note(0, {"lr": "1"}, state, "at step 3")], tmp_path / "sweep")
+    shown = ended([JobRecord(0, {"lr": "1"}, state, "at step 3")], tmp_path / "sweep")
     assert "Best" not in shown and "at step 3" in shown
     assert [path.name for path in (tmp_path / "sweep").iterdir()] == ["leaderboard.md"]
 
@@ -111,7 +113,7 @@ def test_a_sweep_of_no_job_leaves_nothing(tmp_path):
 def test_a_long_reason_has_the_whole_width_of_a_narrow_terminal(tmp_path):
     reason = "hardware.device is 'cuda', but torch finds none here; try hardware=cpu [bold]."
     name = {"learning_rate_of_the_head": "0.00001", "seed": "1"}
-    shown = ended([Note(7, name, "failed", reason)], tmp_path, width=50)
+    shown = ended([JobRecord(7, name, "failed", reason)], tmp_path, width=50)
     (start,) = (n for n, line in enumerate(shown.splitlines()) if line.startswith("job 7"))
     lines = shown.splitlines()[start : start + 3]
     assert reason in " ".join(" ".join(lines).removeprefix("job 7").split())
@@ -130,15 +132,15 @@ def test_a_long_reason_has_the_whole_width_of_a_narrow_terminal(tmp_path):
 )
 def test_an_axis_follows_from_its_values(values, scale, at):
     axes = Figure().add_subplot()
-    place = lay_out(axes, values)
+    positions = place_values(axes, values)
     assert axes.get_xscale() == scale
-    assert [place(value) for value in values] == at
+    assert [positions[value] for value in values] == at
     assert [label.get_text() for label in axes.get_xticklabels()] == values
 
 
 def test_a_picture_of_knobs_has_those_that_vary_and_losses_that_are_numbers():
     notes = [
-        Note(n, {"lr": f"{n}", "seed": "0"}, "finished", "", "", loss)
+        JobRecord(n, {"lr": f"{n}", "seed": "0"}, "finished", "", "", loss)
         for n, loss in enumerate([1.0, 5.0, 1e5, math.inf])
     ]
     words = texts_of(draw_knobs([notes])["knobs.svg"])

@@ -13,10 +13,10 @@ import pytest
 from optuna.trial import TrialState
 
 from lmft.storage.lock import run_lock
-from lmft.tracker.run_log import read_facts, read_points
-from tests.conftest import kill, start, wait_for, warm_up
-from tests.sweep.test_sweep import tracked
-from tests.trainer.test_resume import line_of
+from lmft.tracker.run_log import read_facts
+from tests.helpers.mlflow import Store
+from tests.helpers.processes import kill, start, wait_for, warm_up
+from tests.helpers.runs import read_metrics, train_command
 
 SEARCH = "-m hydra/sweeper=optuna tracker=none"
 MISTAKES = {
@@ -52,11 +52,13 @@ def test_without_optuna_the_way_out_is_told(command, monkeypatch):
 def test_a_second_process_at_the_study_is_refused(command, tmp_path):
     with run_lock(tmp_path / "runs" / "study-mine"):
         code, _, complaint = command(f"{SEARCH} seed=0,1 hydra.sweeper.study_name=mine")
-    assert code == 3 and f"study-mine is at work already, in process {os.getpid()}" in complaint
+    assert code == 3 and f"study-mine is already running in process {os.getpid()}" in complaint
 
 
 def test_too_many_failures_end_the_search_until_more_are_allowed(corpus, command, tmp_path):
-    line = line_of(corpus, "clm", "optimizer.lr=1e30") + f" {SEARCH} 'seed=int(interval(0, 99))'"
+    line = (
+        train_command(corpus, "clm", "optimizer.lr=1e30") + f" {SEARCH} 'seed=int(interval(0, 99))'"
+    )
     line += " hydra.sweeper.n_trials=3 hydra.sweeper.max_failures="
     for _ in range(2):
         code, printed, complaint = command(f"{line}1")
@@ -72,7 +74,9 @@ def test_too_many_failures_end_the_search_until_more_are_allowed(corpus, command
 def test_a_pruned_run_is_taken_to_its_end_by_the_same_command_outside(
     corpus, command, tmp_path, store_at_hand
 ):
-    line = line_of(corpus, "clm", "trainer.epochs=2", f"tracker.uri=sqlite:///{tmp_path}/mlflow.db")
+    line = train_command(
+        corpus, "clm", "trainer.epochs=2", f"tracker.uri=sqlite:///{tmp_path}/mlflow.db"
+    )
     prune_all = "hydra.sweeper.pruner={_target_:optuna.pruners.ThresholdPruner,upper:0}"
     code, printed, _ = command(
         f"{line} -m hydra/sweeper=optuna {prune_all} hydra.sweeper.n_trials=1 seed=3,3"
@@ -81,7 +85,7 @@ def test_a_pruned_run_is_taken_to_its_end_by_the_same_command_outside(
     (folder,) = (path.parent for path in tmp_path.glob("runs/*-*/run.json"))
     assert read_facts(folder)["tags"]["pruned_at"] and not (folder / "result.json").exists()
     code, printed, _ = command(f"{line} seed=3")
-    assert code == 0 and "Going on from step" in printed and (folder / "result.json").exists()
+    assert code == 0 and "Resuming from step" in printed and (folder / "result.json").exists()
     assert len(list(tmp_path.glob("runs/*-*/run.json"))) == 1
 
 
@@ -110,13 +114,12 @@ def check(folder, facts, count):
     trials = optuna.load_study(**facts).trials
     assert [trial.state.name for trial in trials] == STATES[:count]
     assert [tuple(trial.params.values()) for trial in trials] == POINTS[:count]
-    (parent,), children = tracked(folder)
+    (parent,), children = Store(folder).sweeps()
     assert len(children) == count and "RUNNING" not in [run.info.status for run in children]
     states = {}
     for child in children:
         run = Path(child.data.tags["lmft.folder"])
-        points = [(point.step, key) for point in read_points(run) for key in point.metrics]
-        assert len(points) == len(set(points)), "noted twice"
+        read_metrics(run)  # each once
         state = "PRUNED" if "pruned_at" in child.data.tags else "COMPLETE"
         if child.info.status == "FAILED":
             state = "FAIL"
@@ -128,7 +131,7 @@ def check(folder, facts, count):
 
 def line_of_search(corpus, count):
     trials = f"hydra.sweeper.n_trials={count}"
-    return f"{line_of(corpus, 'clm', 'trainer.epochs=3')} {SEARCH_POINTS} {trials}"
+    return f"{train_command(corpus, 'clm', 'trainer.epochs=3')} {SEARCH_POINTS} {trials}"
 
 
 @pytest.mark.soak

@@ -13,28 +13,18 @@ from lmft.config.build import as_values, check_types
 from lmft.sweep.callback import common_knobs, swept_names
 from lmft.sweep.job import pick_knobs
 from lmft.tracker.run_log import read_points
-from tests.commands.test_cli import spawn
-from tests.conftest import Store, compose, kill, start, wait_for, warm_up
-from tests.trainer.test_resume import line_of
+from tests.helpers.mlflow import Store
+from tests.helpers.processes import kill, spawn, start, wait_for, warm_up
+from tests.helpers.runs import compose, read_metrics, train_command
 
 NEVER = 10**23  # warm-up steps: the learning rate stays next to nothing
 # 2 x 2 jobs, of which one fails: a huge learning rate without warm-up.
 GRID = f"-m optimizer.lr=1e-2,1e20 trainer.warmup_steps=0,{NEVER} trainer.epochs=1"
 
 
-def tracked(folder):
-    """The parents and children in the store of `folder`, each with its status."""
-    client = Store(folder).client
-    runs = client.search_runs([found.experiment_id for found in client.search_experiments()])
-    parents = {run.info.run_id: run for run in runs if "lmft.sweep" in run.data.tags}
-    children = [run for run in runs if run.data.tags.get("mlflow.parentRunId") in parents]
-    assert len(parents) + len(children) == len(runs)
-    return list(parents.values()), children
-
-
 def check_grid(folder):
     """Each job of the grid has run once to its end, but for the one that fails."""
-    (parent,), children = tracked(folder)
+    (parent,), children = Store(folder).sweeps()
     assert parent.info.status == "FAILED"
     assert sorted(child.info.status for child in children) == ["FAILED"] + 3 * ["FINISHED"]
     (failed,) = (child for child in children if child.info.status == "FAILED")
@@ -42,8 +32,7 @@ def check_grid(folder):
     assert "lower optimizer.lr" in failed.data.tags["reason"]
     for child in children:
         run = Path(child.data.tags["lmft.folder"])
-        points = [(p.step, key) for p in read_points(run) for key in p.metrics]
-        assert len(points) == len(set(points))
+        read_metrics(run)  # each once
         Store(folder).points(run, "train/loss")  # each step once
     assert len(list(folder.glob("runs/*/result.json"))) == 3
 
@@ -52,7 +41,7 @@ def test_a_grid_killed_as_a_whole_goes_on_and_ends_with_each_job_run_once(
     corpus, tmp_path, store_at_hand
 ):
     warm_up()
-    line, log = line_of(corpus, "clm") + f" {GRID}", tmp_path / "log.txt"
+    line, log = train_command(corpus, "clm") + f" {GRID}", tmp_path / "log.txt"
     process = start(line, tmp_path, log)
     wait_for(lambda: len(list(tmp_path.glob("runs/*/result.json"))) >= 1)
     kill(process)
@@ -65,32 +54,32 @@ def test_a_grid_killed_as_a_whole_goes_on_and_ends_with_each_job_run_once(
 def test_a_finished_sweep_answers_and_more_values_join_the_same_parent(
     corpus, command, tmp_path, store_at_hand
 ):
-    line = line_of(corpus, "clm", "trainer.max_steps=2") + " -m seed=0,1"
+    line = train_command(corpus, "clm", "trainer.max_steps=2") + " -m seed=0,1"
     assert command(line)[0] == 0
     results = {path: path.read_bytes() for path in tmp_path.glob("runs/*/result.json")}
     assert len(results) == 2
     code, printed, _ = command(f"{line},2")
     assert code == 0 and printed.count("has finished already") == 2
     assert {path: path.read_bytes() for path in results} == results
-    (parent,), children = tracked(tmp_path)
+    (parent,), children = Store(tmp_path).sweeps()
     assert parent.info.status == "FINISHED"
     assert sorted(child.info.run_name for child in children) == ["seed=0", "seed=1", "seed=2"]
 
 
 def test_a_sweep_that_does_not_compose_begins_nothing(command, corpus, tmp_path, store_at_hand):
-    line = line_of(corpus, "clm", "trainer.max_steps=1")
+    line = train_command(corpus, "clm", "trainer.max_steps=1")
     code, _, complaint = command(f"{line} -m trainer.max_stepz=1,2")
     assert code == 2 and "trainer.max_steps" in complaint and complaint.count("\n") == 1
-    assert tracked(tmp_path) == ([], [])
+    assert Store(tmp_path).sweeps() == ([], [])
     assert not list(tmp_path.glob("runs/.launches/*"))
     assert command(f"{line} -m optimizer=adamw,adafactor")[0] == 0
     assert command(f"{line} -m optimizer=adamw,adaptor")[0] == 2
-    (parent,), children = tracked(tmp_path)
+    (parent,), children = Store(tmp_path).sweeps()
     assert parent.info.status == "FAILED" and len(children) == 2
 
 
 def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path, store_at_hand):
-    line = line_of(corpus, "clm", "trainer.epochs=99") + " -m optimizer.lr=1e30,1e-3 seed=0,1"
+    line = train_command(corpus, "clm", "trainer.epochs=99") + " -m optimizer.lr=1e30,1e-3 seed=0,1"
     process = start(line, tmp_path, tmp_path / "log.txt")
 
     def third_is_at_work():  # those that fail don't come so far
@@ -101,13 +90,13 @@ def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path, store_at
     os.kill(process.pid, 2)
     process.join(60)
     assert process.exitcode == 130
-    (parent,), children = tracked(tmp_path)
+    (parent,), children = Store(tmp_path).sweeps()
     assert parent.info.status == "FAILED"
     assert sorted(child.info.status for child in children) == ["FAILED", "FAILED", "KILLED"]
 
 
 def test_two_launches_of_one_grid_at_once_run_nothing_twice(corpus, tmp_path, store_at_hand):
-    line = line_of(corpus, "clm") + f" {GRID}"
+    line = train_command(corpus, "clm") + f" {GRID}"
     logs = [tmp_path / "one.txt", tmp_path / "two.txt"]
     both = [start(line, tmp_path, log) for log in logs]
     for process in both:
@@ -121,7 +110,9 @@ def test_two_launches_of_one_grid_at_once_run_nothing_twice(corpus, tmp_path, st
 
 @pytest.mark.soak
 def test_memory_does_not_grow_from_job_to_job(corpus, tmp_path):
-    line = line_of(corpus, "clm", "trainer.max_steps=2", "tracker=none") + " -m seed=range(0,11)"
+    line = (
+        train_command(corpus, "clm", "trainer.max_steps=2", "tracker=none") + " -m seed=range(0,11)"
+    )
     process = start(line, tmp_path, tmp_path / "log.txt")
     meter, sizes = psutil.Process(process.pid), {}
     while process.is_alive():
@@ -135,7 +126,7 @@ def test_memory_does_not_grow_from_job_to_job(corpus, tmp_path):
 
 
 def test_a_failing_launch_folder_or_tracker_is_one_sentence(command, corpus):
-    code, _, complaint = command(line_of(corpus) + " -m seed=0,1 tracker.uri=ftp://nowhere")
+    code, _, complaint = command(train_command(corpus) + " -m seed=0,1 tracker.uri=ftp://nowhere")
     assert code == 2 and "tracker.uri" in complaint and complaint.count("\n") == 1
 
 
@@ -163,12 +154,12 @@ def test_what_varies_is_named_in_short():
 @pytest.mark.parametrize("launcher", ["joblib", "submitit_local"])
 def test_jobs_in_processes_of_their_own(launcher, corpus, tmp_path):
     pytest.importorskip(f"hydra_plugins.hydra_{launcher.split('_')[0]}_launcher")
-    line = line_of(corpus, "clm", "trainer.max_steps=2")
+    line = train_command(corpus, "clm", "trainer.max_steps=2")
     line += f" -m hydra/launcher={launcher} seed=0,1 optimizer.lr=1e-3,1e30"
     process = spawn(line, tmp_path, stdout=subprocess.PIPE)
     table = process.communicate(timeout=150)[0]
     assert process.returncode == 1
-    (parent,), children = tracked(tmp_path)
+    (parent,), children = Store(tmp_path).sweeps()
     assert parent.info.status == "FAILED"
     assert sorted(c.info.status for c in children) == 2 * ["FAILED"] + 2 * ["FINISHED"]
     assert table.count("finished") == 2 and table.count("failed") >= 2

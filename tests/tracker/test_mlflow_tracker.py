@@ -1,31 +1,20 @@
 import signal
 import socket
 import sqlite3
-import subprocess
-import sys
+import time
 from contextlib import closing
 
 import pytest
 from mlflow import MlflowClient
 
 from lmft.errors import Interrupted, UserError
-from lmft.tracker.mlflow_query import open_history
+from lmft.tracker.mlflow_query import open_existing_store
 from lmft.tracker.mlflow_store import open_client
-from lmft.tracker.mlflow_sweep import end_stale
+from lmft.tracker.mlflow_sweep import end_dead_runs
 from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.tracker.protocol import NoTracker
-from lmft.tracker.run_log import Facts, Record
-from tests.conftest import wait_for
-
-
-@pytest.fixture
-def record(tmp_path):
-    """The record of a run that has just begun."""
-    record = Record(tmp_path)
-    facts = Facts("run", "key", {"long": "x" * 10_000}, "cats", "0123456789" * 6, "fp32")
-    record.start(facts, {"lmft.folder": str(tmp_path)})
-    yield record
-    record.close()
+from lmft.tracker.run_log import Record
+from tests.helpers.processes import fork, wait_for
 
 
 def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
@@ -60,8 +49,8 @@ def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
 def test_however_a_run_ends_its_status_and_its_points_are_kept(store, record, ending, status):
     tracker = MlflowTracker(store.uri, "ends")
     try:
-        with tracker.follow(record) as log:
-            log.metrics({"loss": 1.5}, 3)
+        with tracker.track_run(record) as log:
+            log.log_metrics({"loss": 1.5}, 3)
             if ending is not None:
                 raise ending
     except (RuntimeError, Interrupted):
@@ -71,33 +60,33 @@ def test_however_a_run_ends_its_status_and_its_points_are_kept(store, record, en
     assert run.data.metrics == {"loss": 1.5}
     assert len(run.data.params["long"]) == 6000
     assert run.data.tags.get("reason") == ("RuntimeError: no" if status == "FAILED" else None)
-    assert tracker.holds(record.path) == (status == "FINISHED")
+    assert tracker.is_up_to_date(record.path) == (status == "FINISHED")
 
 
 def test_many_points_travel_together_and_arrive_once_each(store, record):
-    with MlflowTracker(store.uri, "many").follow(record) as log:
+    with MlflowTracker(store.uri, "many").track_run(record) as log:
         for step in range(2500):
-            log.metrics({"loss": float(step)}, step)
+            log.log_metrics({"loss": float(step)}, step)
     assert store.points(record.path, "loss") == {step: float(step) for step in range(2500)}
 
 
 def test_points_that_are_sent_again_change_nothing(store, record):
     tracker = MlflowTracker(store.uri, "again")
-    with tracker.follow(record) as log:
-        log.metrics({"loss": 1.0}, 1)
+    with tracker.track_run(record) as log:
+        log.log_metrics({"loss": 1.0}, 1)
     store.client.set_tag(store.run_of(record.path).info.run_id, "lmft.sent", "0")
-    with tracker.follow(record) as log:
-        log.metrics({"loss": 2.0}, 2)
+    with tracker.track_run(record) as log:
+        log.log_metrics({"loss": 2.0}, 2)
     assert store.points(record.path, "loss") == {1: 1.0, 2: 2.0}
 
 
 def test_a_store_that_lacks_a_run_is_filled_from_its_folder(store, record, tmp_path):
-    with NoTracker().follow(record) as log:
-        log.metrics({"loss": 1.0}, 1)
-        log.text("before", "samples_before.txt")
-        log.tags({"label": "good"})
+    with NoTracker().track_run(record) as log:
+        log.log_metrics({"loss": 1.0}, 1)
+        log.log_text("before", "samples_before.txt")
+        log.set_tags({"label": "good"})
     tracker = MlflowTracker(store.uri, "filled")
-    with tracker.amend(record):
+    with tracker.update_run(record):
         pass
     run = store.run_of(record.path)
     assert run.info.status == "FINISHED" and run.data.tags["label"] == "good"
@@ -109,53 +98,48 @@ def test_a_store_that_lacks_a_run_is_filled_from_its_folder(store, record, tmp_p
 
 def test_a_folder_that_was_moved_keeps_its_run_however_often_it_is_asked_for(store, record):
     tracker = MlflowTracker(store.uri, "moved")
-    with tracker.follow(record) as log:
-        log.metrics({"loss": 1.0}, 1)
+    with tracker.track_run(record) as log:
+        log.log_metrics({"loss": 1.0}, 1)
     run_id = store.run_of(record.path).info.run_id
     place = record.path.rename(record.path.with_name(f"{record.path.name}-moved"))
     for _ in range(2):
-        with closing(Record(place)) as moved, tracker.amend(moved):
+        with closing(Record(place)) as moved, tracker.update_run(moved):
             pass
-        assert tracker.holds(place)
+        assert tracker.is_up_to_date(place)
         assert store.run_of(place).info.run_id == run_id
         assert store.points(place, "loss") == {1: 1.0}
 
 
 def test_a_run_of_another_sweep_is_linked_once(store, record):
     tracker = MlflowTracker(store.uri, "linked")
-    with tracker.follow(record) as log:
-        log.metrics({"loss": 1.0}, 1)
+    with tracker.track_run(record) as log:
+        log.log_metrics({"loss": 1.0}, 1)
     first, second = (tracker.open_sweep(key, key, {}) for key in ("one", "two"))
     assert tracker.open_sweep("one", "one", {}) == first
     for parent in (first, second, second):
-        tracker.adopt(str(record.path), parent, f"lr={parent}")
+        tracker.add_to_sweep(str(record.path), parent, f"lr={parent}")
     run = store.run_of(record.path)
     assert run.data.tags["mlflow.parentRunId"] == first
-    history = open_history(store.uri)
+    history = open_existing_store(store.uri)
     for parent in (first, second):
-        assert history.of_sweep(parent).folders == [str(record.path)]
+        assert history.find_sweep_runs(parent).folders == [str(record.path)]
 
 
-CHILD = """
-import sys, time
-from pathlib import Path
-import mlflow.store.tracking.sqlalchemy_store
-from lmft.tracker import open_client
-
-Path("ready").touch()
-while not Path("start").exists():
-    time.sleep(0.001)
-open_client(sys.argv[1]).search_experiments()
-"""
+def open_when_told(uri, folder):
+    (folder / "ready").touch()
+    while not (folder / "start").exists():
+        time.sleep(0.001)
+    open_client(uri).search_experiments()
 
 
 def test_two_processes_making_one_store_at_once_both_find_it_whole(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    child = subprocess.Popen([sys.executable, "-c", CHILD, uri], cwd=tmp_path)
-    wait_for(lambda: (tmp_path / "ready").exists() or child.poll() is not None)
+    child = fork(open_when_told, uri, tmp_path)
+    wait_for(lambda: (tmp_path / "ready").exists() or not child.is_alive())
     (tmp_path / "start").touch()
     assert open_client(uri).search_experiments()
-    assert child.wait(60) == 0
+    child.join(60)
+    assert child.exitcode == 0
     with sqlite3.connect(tmp_path / "mlflow.db") as connection:
         assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
     connection.close()
@@ -185,5 +169,5 @@ def test_only_a_run_that_is_dead_is_called_killed_not_one_that_ends_meanwhile(st
     client = EndsMeanwhile(store.client.tracking_uri)
     tags = {"host": socket.gethostname(), "lmft.folder": str(tmp_path)}
     run = client.create_run(client.create_experiment(f"of {end}"), tags=tags)
-    end_stale(client, run.info.experiment_id)
+    end_dead_runs(client, run.info.experiment_id)
     assert client.get_run(run.info.run_id).info.status == ("KILLED" if end == "RUNNING" else end)

@@ -19,9 +19,9 @@ import pytest
 
 from lmft.commands.clean import CACHES
 from lmft.tracker.run_log import read_points
-from tests.conftest import Store, kill, start, wait_for, warm_up
-from tests.tracker.test_sync import check_points
-from tests.trainer.test_resume import line_of
+from tests.helpers.mlflow import Store
+from tests.helpers.processes import kill, start, wait_for, warm_up
+from tests.helpers.runs import train_command
 
 pytestmark = pytest.mark.soak
 # How long the proofs take; smaller values try the tests themselves.
@@ -79,7 +79,7 @@ def long_line(corpus, steps, *more):
         f"trainer.max_steps={steps}",
         f"trainer.evaluate_every={steps}",
     )
-    return line_of(corpus, "clm", *end, "trainer.checkpoint_every=null", *more)
+    return train_command(corpus, "clm", *end, "trainer.checkpoint_every=null", *more)
 
 
 def steps_of(folder):
@@ -165,7 +165,7 @@ def test_a_server_that_is_killed_neither_slows_nor_stops_a_run(
         sync.join(120)
         assert sync.exitcode == 0, log.read_text()
     store = Store(tmp_path)
-    check_points(store, folder)
+    store.check_points(folder)
     assert store.run_of(folder).info.status == "FINISHED"
 
 
@@ -188,7 +188,7 @@ def test_a_store_that_another_program_locks_for_30_seconds_gets_all_points(
     process.join(400)
     assert process.exitcode == 0, log.read_text()
     check_pace(folder, beside, (free, locked), (locked, unlocked))
-    check_points(Store(tmp_path), folder)
+    Store(tmp_path).check_points(folder)
     assert Store(tmp_path).run_of(folder).info.status == "FINISHED"
 
 
@@ -214,15 +214,13 @@ def test_ten_processes_on_one_cache_and_one_store_leave_what_they_should(
     folders = [path.parent for path in tmp_path.glob("runs/*/result.json")]
     assert len(folders) == 12 * rounds
     store = Store(tmp_path)
-    runs = store.client.search_runs(
-        [found.experiment_id for found in store.client.search_experiments()], max_results=50_000
-    )
+    runs = store.runs(max_results=50_000)
     parents = [run for run in runs if "lmft.sweep" in run.data.tags]
     assert len(parents) == 2 and len(runs) == 12 * rounds + 2
     assert {run.info.status for run in runs} == {"FINISHED"}
     for folder in folders:
         assert steps_of(folder) == 200
-        check_points(store, folder)
+        store.check_points(folder)
     cached = [path for path in tmp_path.glob("cache/*/*") if path.suffix != ".lock"]
     kinds = {kind: sum(path.parent.name == kind for path in cached) for kind in CACHES}
     print(f"{rounds} rounds, {len(runs)} runs, {len(folders) * 200} steps, cache {kinds}")
@@ -262,7 +260,7 @@ def test_a_run_of_many_steps_takes_no_more_memory_and_no_more_time_a_step(
     assert grown < 20
     assert in_all - grown < 50  # once, at the end: samples, evaluation, the picture of the losses
     assert costs[-1] < 1.3 * costs[0]
-    check_points(Store(tmp_path), folder)
+    Store(tmp_path).check_points(folder)
 
 
 def test_a_corpus_of_gigabytes_is_tokenized_in_bounded_memory(tmp_path, store_at_hand):

@@ -19,8 +19,9 @@ import pytest
 
 from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.tracker.run_log import Record
-from tests.conftest import Store, wait_for
-from tests.trainer.test_resume import line_of
+from tests.helpers.mlflow import Store
+from tests.helpers.processes import wait_for
+from tests.helpers.runs import train_command
 
 LOSSES = ("train/loss", "validation/loss")
 NAMES = ("lr=0.001", "lr=0.01")
@@ -50,7 +51,7 @@ def test_a_finished_run_has_its_checkpoint_as_one_model_with_what_it_reaches(fit
         store.points(folder, key)  # each step once
 
     tracker = MlflowTracker(store.uri, "lmft")
-    with closing(Record(folder)) as record, tracker.amend(record):
+    with closing(Record(folder)) as record, tracker.update_run(record):
         pass
     assert [known.model_id for known in models_of(store, folder)] == [model.model_id]
     (made,) = store.client.get_run(model.source_run_id).outputs.model_outputs
@@ -63,13 +64,13 @@ def test_a_model_that_a_kill_left_unfinished_is_gone_on_with(fit, store, corpus)
     tracker = MlflowTracker(store.uri, "killed")
     with closing(Record(folder)) as record:
         result = (folder / "result.json").rename(folder / "not-yet.json")
-        with tracker.follow(record):
+        with tracker.track_run(record):
             pass
         assert models_of(store, folder) == []
         result.rename(folder / "result.json")
         run = store.run_of(folder).info
         model = store.client.create_logged_model(run.experiment_id, "checkpoint", run.run_id)
-        with tracker.amend(record):
+        with tracker.update_run(record):
             pass
     (found,) = models_of(store, folder)
     assert (found.model_id, found.status) == (model.model_id, "READY")
@@ -127,7 +128,7 @@ def answers(address):
 def test_two_runs_of_a_sweep_are_compared_by_their_loss_curves(
     server, page, corpus, command, tmp_path
 ):
-    line = line_of(corpus, "clm", "trainer.epochs=2", "trainer.evaluate_every=2")
+    line = train_command(corpus, "clm", "trainer.epochs=2", "trainer.evaluate_every=2")
     assert command(f"-m {line} optimizer.lr=1e-3,1e-2")[0] == 0
     wait_for(lambda: answers(server))
     page.goto(f"{server}/#/experiments/1/runs")

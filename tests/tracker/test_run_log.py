@@ -13,13 +13,13 @@ def test_what_is_computed_again_after_a_kill_is_noted_once(tmp_path_factory, cut
     folder = tmp_path_factory.mktemp("run")
     with closing(Record(folder)) as record:
         for step in range(10):
-            record.metrics({"loss": step / 3}, step)
+            record.log_metrics({"loss": step / 3}, step)
     content = (folder / POINTS).read_bytes()
     (folder / POINTS).write_bytes(content[: len(content) - cut])  # killed in the midst of a line
     kept = list(read_points(folder))
     with closing(Record(folder)) as record:
         for step in range(min(again, len(kept)), 12):
-            record.metrics({"loss": step / 3, "validation": 1.0 if step == 11 else 0.5}, step)
+            record.log_metrics({"loss": step / 3, "validation": 1.0 if step == 11 else 0.5}, step)
     assert read_curve(folder, "loss") == {step: step / 3 for step in range(12)}
     assert len([p for p in read_points(folder) if "loss" in p.metrics]) == 12
     assert list(read_points(folder))[: len(kept)] == kept  # with their times
@@ -28,8 +28,8 @@ def test_what_is_computed_again_after_a_kill_is_noted_once(tmp_path_factory, cut
 def test_reading_goes_on_where_it_stopped(tmp_path):
     with closing(Record(tmp_path)) as record:
         for step in range(5):
-            record.metrics({"loss": float(step)}, step)
+            record.log_metrics({"loss": float(step)}, step)
         first = list(read_points(tmp_path))
-        record.metrics({"loss": 5.0}, 5)
+        record.log_metrics({"loss": 5.0}, 5)
         (new,) = read_points(tmp_path, first[-1].end)
     assert new.step == 5

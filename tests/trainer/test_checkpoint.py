@@ -101,7 +101,8 @@ def test_without_a_whole_checkpoint_a_run_does_not_silently_start_anew(tmp_path,
     with pytest.raises(Fault, match="fresh=true"):
         checkpoints.newest()
     (record,) = caplog.records
-    assert record.getMessage() == f"{tmp_path / 'step-2'} is damaged; going on from the one before."
+    damaged = tmp_path / "step-2"
+    assert record.getMessage() == f"{damaged} is damaged; resuming from the checkpoint before it."
 
 
 def test_a_damaged_checkpoint_takes_no_whole_ones_place(tmp_path):

@@ -17,13 +17,13 @@ from mlflow.artifacts import load_text
 from lmft.config.build import read_config
 from lmft.dataset.splits import open_splits
 from lmft.output.markdown import fence, table
+from lmft.output.plots import MOST_POINTS, thin
 from lmft.output.sanitize import redact
 from lmft.runs.provenance import describe_changes, repeat_command
 from lmft.runs.run_id import name_folder
 from lmft.storage.hub import content_digest
-from lmft.trainer.loss_curve import MOST_POINTS, thin
-from lmft.trainer.model_card import model_facts
-from tests.conftest import compose
+from lmft.trainer.model_card import card_metadata
+from tests.helpers.runs import compose
 
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
 KINDS = {"clm": ("gpt2_tiny", "text-generation"), "mlm": ("bert_tiny", "fill-mask")}
@@ -86,7 +86,8 @@ def test_no_text_breaks_out_of_its_cell(text):
     cells = [token.children for token in parsed if token.type == "inline"]
     shown = "".join(part.content for part in cells[2])
     assert len(cells) == 4
-    assert shown == " ".join(text.split())
+    lines = [" ".join(line.split()) for line in text.strip().split("\n")]
+    assert shown == "<br>".join(lines)
 
 
 def test_a_repository_is_told_with_its_changes_and_none_is_no_failure(tmp_path, monkeypatch):
@@ -127,13 +128,13 @@ def test_passwords_stay_out():
 def test_a_long_curve_keeps_its_mean():
     losses = np.array([(step, step % 7) for step in range(1, 10_001)], dtype=float)
     steps, values = thin(losses)
-    assert len(steps) == MOST_POINTS == len(values)
-    assert values.mean() == pytest.approx(losses[:, 1].mean())
-    assert steps[0] >= 1 and steps[-1] <= 10_000
+    assert MOST_POINTS / 2 < len(steps) == len(values) <= MOST_POINTS
+    assert values.mean() == pytest.approx(losses[:, 1].mean(), rel=1e-3)  # the last group is short
+    assert steps[0] >= 1 and steps[-1] == 10_000
 
 
 def test_the_hub_learns_what_a_model_and_its_text_come_from():
     config, _ = read_config(compose("experiment=distilgpt2_wikitext2"))
-    facts = model_facts(config)
+    facts = card_metadata(config)
     assert facts["base_model"] == config.model.name
     assert facts["datasets"] == ["Salesforce/wikitext"]

@@ -8,15 +8,19 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
+from lmft.config.build import read_config
 from lmft.config.schema import Precision
+from lmft.dataset.splits import open_splits
 from lmft.dataset.tokenizer import train_tokenizer
 from lmft.hardware.device import Hardware
 from lmft.model.mixed_precision import build_network
 from lmft.objective import Batch
+from lmft.runs.run_id import key_inputs, name_folder
 from lmft.tracker.run_log import read_curve
 from lmft.trainer.checkpoint import Checkpoints
-from lmft.trainer.step import LossScale, dropout_seed, find_gradients
-from tests.conftest import start
+from lmft.trainer.step import LossScale, compute_gradients, dropout_seed
+from tests.helpers.processes import start
+from tests.helpers.runs import compose
 
 RUN = [
     "dataset.block_size=16", "trainer.batch_size=2", "trainer.epochs=1", "optimizer.lr=1e-3",
@@ -140,7 +144,7 @@ def test_a_finite_loss_with_an_infinite_gradient_is_no_step(corpus, fit, tmp_pat
     with torch.no_grad():
         model.lm_head.weight *= 1e24
     words = [*corpus, *RUN, *saved(model, tokenizer, tmp_path / "steep")]
-    with pytest.raises(FloatingPointError, match=r"the loss is \d.*the gradient's norm inf"):
+    with pytest.raises(FloatingPointError, match=r"the loss is \d.*the gradient norm inf"):
         fit(*words)
 
 
@@ -151,7 +155,7 @@ def test_skipping_ends_where_it_is_hopeless(corpus, fit, tmp_path):
         model.lm_head.weight *= 1e24
     words = [*corpus, *RUN, *saved(model, tokenizer, tmp_path / "steep"), "trainer.epochs=99",
              "trainer.on_nonfinite=skip", "trainer.evaluate_every=100"]  # fmt: skip
-    with pytest.raises(FloatingPointError, match="20 steps in a row .* the last of them 20:"):
+    with pytest.raises(FloatingPointError, match="20 steps in a row up to step 20 were skipped"):
         fit(*words)
     (folder,) = (tmp_path / "runs").glob("*-*")
     assert bad_steps(folder).keys() == set(range(1, 21))
@@ -167,7 +171,7 @@ def test_what_no_loss_scale_mends_leaves_the_scale_as_it_was():
     before = None
     for token, finite in ((9, True), (7, False)):
         blocks = torch.full((2, 8), token)
-        loss, norm = find_gradients(network, [Batch(blocks, blocks)], hardware, 0, 1, scale)
+        loss, norm = compute_gradients(network, [Batch(blocks, blocks)], hardware, 0, 1, scale)
         assert math.isfinite(norm) is finite
         before = scale.value if finite else before
         network.model.zero_grad()
@@ -175,10 +179,6 @@ def test_what_no_loss_scale_mends_leaves_the_scale_as_it_was():
 
 
 def test_only_what_changes_numbers_changes_the_key(corpus):
-    from lmft.config.build import read_config
-    from lmft.dataset.splits import open_splits
-    from lmft.runs.run_id import key_inputs, name_folder
-    from tests.conftest import compose
 
     def key(*overrides):
         config, values = read_config(compose(*corpus, *overrides))

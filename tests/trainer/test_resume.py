@@ -1,6 +1,5 @@
 """Killed anywhere and started again, a run ends as if nothing had happened."""
 
-import json
 import os
 import random
 import shutil
@@ -12,41 +11,24 @@ from pathlib import Path
 import pytest
 
 from lmft.storage.hub import content_digest
-from lmft.tracker.run_log import read_facts, read_points
+from lmft.storage.lock import run_lock
+from lmft.tracker.run_log import Record, read_facts, read_points
 from lmft.trainer.checkpoint import Checkpoints
-from tests.conftest import Store, kill, start, wait_for, warm_up
+from tests.helpers.mlflow import Store
+from tests.helpers.processes import kill, start, wait_for, warm_up
+from tests.helpers.runs import BUSY, MODELS, SPEEDS, read_result, repeatable_metrics, train_command
 
-# Enough to be killed in: steps, evaluations with a new best, checkpoints, points sent.
-BUSY = [
-    "dataset.block_size=16", "trainer.batch_size=4", "trainer.epochs=3", "trainer.evaluate_every=6",
-    "trainer.checkpoint_every=4", "cache_root=cache", "hardware=cpu", "optimizer.lr=1e-2",
-]  # fmt: skip
-MODELS = {
-    "clm": ["model=gpt2_tiny", "model.config={n_layer:1,n_embd:32,n_head:2}"],
-    "mlm": ["model=bert_tiny", "model.config={num_hidden_layers:1,hidden_size:32}"],
-}
 PRECISION = {"clm": "hardware.precision=bf16", "mlm": "hardware.precision=fp32"}
-EXEMPT = {"train/tokens_per_second", "train/share_of_limit"}
-
-
-def line_of(overrides, objective="clm", *more):
-    return " ".join([*BUSY, *overrides, f"objective={objective}", *MODELS[objective], *more])
 
 
 def outcome(folder, store):
     """All that must not depend on how often a run was killed."""
-    result = json.loads((folder / "result.json").read_text())
-    del result["timing"]
-    noted = [(p.step, k, v) for p in read_points(folder) for k, v in p.metrics.items()]
-    points = {(step, key): value for step, key, value in noted if key not in EXEMPT}
-    assert len(noted) == len({(step, key) for step, key, _ in noted}), "noted twice"
-    shown = {}
-    for key in {key for _, key in points}:
-        shown |= {(step, key): value for step, value in store.points(folder, key).items()}
-    assert shown == points, "the store and the folder differ"
+    points, stored = repeatable_metrics(folder), store.metrics(folder)
+    stored = {key: value for key, value in stored.items() if key[1] not in SPEEDS}
+    assert stored == points, "the store and the folder differ"
     assert store.run_of(folder).info.status == "FINISHED"
     assert not (folder / "checkpoints").exists()
-    return content_digest(str(folder / "checkpoint"), ""), points, result
+    return content_digest(str(folder / "checkpoint"), ""), points, read_result(folder)
 
 
 def run_to_its_end(line, folder, log):
@@ -91,20 +73,20 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
 ):
     kills = {"clm": 2, "mlm": 1}[objective]
     seed = 38  # the first moments are in the middle of the run, where there is something to lose
-    line = line_of(corpus, objective, PRECISION[objective])
+    line = train_command(corpus, objective, PRECISION[objective])
     check_kills(line, tmp_path, kills, seed, empty_store)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize(("objective", "kills"), [("clm", 12), ("mlm", 12), ("clm", 100)])
 def test_however_often_it_is_killed(objective, kills, corpus, tmp_path):
-    line = line_of(corpus, objective, PRECISION[objective])
+    line = train_command(corpus, objective, PRECISION[objective])
     check_kills(line, tmp_path, kills, seed=kills)
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, store_at_hand):
-    line = line_of(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=400")
+    line = train_command(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=400")
     process = start(line, tmp_path)
     wait_for(lambda: [p for f in tmp_path.glob("runs/*-*") for p in read_points(f) if p.step > 9])
     os.kill(process.pid, number)
@@ -117,7 +99,7 @@ def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, 
 
 
 def test_a_finished_run_answers_at_once_and_fills_a_store(corpus, command, tmp_path, store_at_hand):
-    line = line_of(corpus, "clm", "trainer.max_steps=3")
+    line = train_command(corpus, "clm", "trainer.max_steps=3")
     assert command(f"{line} tracker=none")[0] == 0
     (folder,) = tmp_path.glob("runs/*-*")
     (folder / "checkpoint" / "model.safetensors").unlink()  # which is not needed
@@ -132,7 +114,7 @@ def test_a_finished_run_answers_at_once_and_fills_a_store(corpus, command, tmp_p
 
 
 def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, store_at_hand):
-    line = line_of(corpus, "clm", "trainer.max_steps=3")
+    line = train_command(corpus, "clm", "trainer.max_steps=3")
     for more in ("", "fresh=true", "fresh=true"):
         assert command(f"{line} {more}")[0] == 0
     (folder,) = (path for path in tmp_path.glob("runs/*-*") if "~" not in path.name)
@@ -144,16 +126,26 @@ def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, store_
     assert "superseded" not in Store(tmp_path).run_of(folder).data.tags
 
 
+def interrupting(log_metrics, at):
+    """The same as `log_metrics`, but step `at` brings a SIGTERM."""
+
+    def log(record, values, step):
+        log_metrics(record, values, step)
+        if step == at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    return log
+
+
 def test_a_run_root_that_is_moved_whole_keeps_its_runs_in_mlflow(
-    corpus, command, tmp_path, store_at_hand
+    corpus, command, tmp_path, store_at_hand, monkeypatch
 ):
-    done = line_of(corpus, "clm", "trainer.max_steps=3")
-    begun = line_of(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=60")
+    done = train_command(corpus, "clm", "trainer.max_steps=3")
+    begun = train_command(corpus, "clm", "trainer.checkpoint_every=null")
     assert command(done)[0] == 0
-    process = start(begun, tmp_path)
-    wait_for(lambda: [p for f in tmp_path.glob("runs/*-*") for p in read_points(f) if p.step > 9])
-    os.kill(process.pid, signal.SIGTERM)
-    process.join(60)
+    with monkeypatch.context() as patch:
+        patch.setattr(Record, "log_metrics", interrupting(Record.log_metrics, at=8))
+        assert command(begun)[0] == 128 + signal.SIGTERM
     store = Store(tmp_path)
     ids = {path.name: store.run_of(path).info.run_id for path in tmp_path.glob("runs/*-*")}
     assert len(ids) == 2
@@ -161,7 +153,7 @@ def test_a_run_root_that_is_moved_whole_keeps_its_runs_in_mlflow(
     code, printed, _ = command(f"{done} run_root=elsewhere")
     assert code == 0 and "has finished already" in printed
     code, printed, _ = command(f"{begun} run_root=elsewhere")
-    assert code == 0 and "Going on from step" in printed
+    assert code == 0 and "Resuming from step 8." in printed
     for name, run_id in ids.items():
         folder = tmp_path / "elsewhere" / name
         outcome(folder, store)  # each point once, and FINISHED
@@ -175,9 +167,7 @@ def test_a_run_root_that_is_moved_whole_keeps_its_runs_in_mlflow(
 
 
 def test_a_run_at_work_is_not_started_twice(corpus, command, tmp_path):
-    from lmft.storage.lock import run_lock
-
-    line = line_of(corpus, "clm", "trainer.max_steps=3", "tracker=none")
+    line = train_command(corpus, "clm", "trainer.max_steps=3", "tracker=none")
     assert command(line)[0] == 0
     (folder,) = tmp_path.glob("runs/*-*")
     with run_lock(folder):
@@ -187,7 +177,7 @@ def test_a_run_at_work_is_not_started_twice(corpus, command, tmp_path):
 
 
 def test_the_precision_of_the_first_start_is_kept(corpus, command, tmp_path, monkeypatch):
-    line = line_of(corpus, "clm", "trainer.max_steps=3", "tracker=none")
+    line = train_command(corpus, "clm", "trainer.max_steps=3", "tracker=none")
     monkeypatch.setattr("lmft.hardware.device.has_bf16", lambda device: True)
     monkeypatch.setattr("lmft.trainer.run.conclude", lambda *args: 1 / 0)
     assert command(line)[0] == 1
@@ -199,14 +189,11 @@ def test_the_precision_of_the_first_start_is_kept(corpus, command, tmp_path, mon
     assert code == 2 and "started in bf16" in complaint and "fresh=true" in complaint
 
 
-def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(corpus, tmp_path, command):
-    line = line_of(corpus, "clm", "tracker=none")
-    log = tmp_path / "log.txt"
-    process = start(line, tmp_path, log)
-    newest = wait_for(lambda: sorted(tmp_path.glob("runs/*-*/checkpoints/step-1[26]")))[-1]
-    kill(process)
-    (newest / "weights.safetensors").write_bytes(b"nothing")
-    code, printed, complaint = command(line)
-    assert code == 0 and "Going on from step" in printed
-    if newest.exists():
-        assert "is damaged; going on from the one before" in complaint
+def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(corpus, fit, capsys):
+    overrides = [*corpus, *BUSY[:-3], *MODELS["clm"]]  # a checkpoint after every 4 steps
+    folder = fit(*overrides, prune=lambda step, folder: step == 12)
+    newest = folder / "checkpoints" / "step-12" / "state.safetensors"
+    newest.write_bytes(newest.read_bytes()[:-1])
+    assert fit(*overrides) == folder
+    assert "Resuming from step 8." in capsys.readouterr().out
+    assert read_result(folder)["steps"] == 15

@@ -8,6 +8,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from lmft.config.build import read_config
+from lmft.dataset.splits import open_splits
+from lmft.runs.run_id import name_folder
+from tests.helpers.runs import compose
+
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
 
 
@@ -85,10 +90,6 @@ def test_real_weights_learn_real_text(fit, stories, real_text):
 
 
 def test_what_a_run_does_not_depend_on_is_not_in_its_name(fit, corpus):
-    from lmft.config.build import read_config
-    from lmft.dataset.splits import open_splits
-    from lmft.runs.run_id import name_folder
-    from tests.conftest import compose
 
     def name(*overrides):
         config, values = read_config(compose(*corpus, *overrides))

@@ -3,12 +3,10 @@
 import importlib.util
 import json
 import sys
-from functools import partial
 
 import numpy as np
 import pytest
 import torch
-from torch.optim import SGD, AdamW
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
 from lmft.config.build import read_config
@@ -20,10 +18,9 @@ from lmft.dataset.tokenizer import train_tokenizer
 from lmft.hardware.device import Hardware
 from lmft.model.mixed_precision import build_network
 from lmft.objective import CausalLM, MaskedLM
-from lmft.optimizer import build_optimizer, learning_rate_factor, take_step
 from lmft.trainer.components import build_components
 from lmft.trainer.step import accumulate_gradients, dropout_seed
-from tests.conftest import compose
+from tests.helpers.runs import compose
 
 
 def tiny_model(objective):
@@ -43,7 +40,7 @@ def tiny_model(objective):
 def gradients(objective, micro_batch_size):
     tokenizer = train_tokenizer(iter(["a cat"]), 300)
     ids = (np.arange(16 * 7 + 5) * 7 % 270 + 10).astype(np.uint16)  # 8 blocks, the last short
-    stream = TokenStream(ids, np.array([len(ids)]), np.array([len(ids)]), "")
+    stream = TokenStream(ids, np.array([len(ids)]), "")
     batch = next(Batches(Blocks(stream, 16), objective, tokenizer).training(8, 0, True))
     model = tiny_model(objective)
     hardware = Hardware(torch.device("cpu"), Precision.fp32, micro_batch_size, False, False)
@@ -60,44 +57,6 @@ def test_how_a_batch_is_split_changes_neither_loss_nor_gradient(objective):
         assert loss.targets == whole.targets
         assert loss.nats == pytest.approx(whole.nats, rel=1e-6)
         assert float((gradient - split_gradient).norm() / gradient.norm()) < 1e-6
-
-
-def test_the_learning_rate_rises_then_falls_so_that_nothing_is_left_after_the_last_step():
-    linear = [learning_rate_factor("linear", 0, step, 4) for step in (1, 2, 3, 4)]
-    assert linear == [1, 0.75, 0.5, 0.25]
-    warm = [learning_rate_factor("cosine", 3, step, 9) for step in range(1, 11)]
-    assert warm[:4] == [0.25, 0.5, 0.75, 1.0]
-    assert warm[4:] == sorted(warm[4:], reverse=True) and warm[-1] == pytest.approx(0)
-    assert learning_rate_factor("constant", 0, 99, 100) == 1
-
-
-@pytest.mark.parametrize("make", [SGD, partial(AdamW, eps=0.1)])
-def test_a_fused_optimizer_clips_as_any_other(make):
-    moved = []
-    for fused in (False, True):
-        torch.manual_seed(0)
-        weight = torch.nn.Parameter(torch.randn(3, 5))
-        optimizer = make([weight], lr=0.1, fused=fused)
-        for clip_divisor in (4.0, 1.0):
-            weight.grad = torch.randn_like(weight)
-            take_step(optimizer, [weight.grad], clip_divisor)
-        moved.append(weight.detach().clone())
-    assert torch.allclose(*moved, rtol=1e-5)
-    strip_control = make([weight], lr=0.1)
-    weight.grad = 4 * torch.ones_like(weight)
-    take_step(strip_control, [weight.grad], 4.0)
-    assert torch.equal(weight.grad, torch.ones_like(weight))
-
-
-def test_only_matrices_and_embeddings_decay():
-    model = tiny_model(CausalLM())
-    optimizer = build_optimizer(
-        lambda groups: torch.optim.AdamW(groups, lr=1, weight_decay=0.1), model
-    )  # noqa: E501
-    decay = {id(w): g["weight_decay"] for g in optimizer.param_groups for w in g["params"]}
-    for name, weight in model.named_parameters():
-        expected = 0.0 if "ln" in name or "bias" in name else 0.1
-        assert decay[id(weight)] == expected, name
 
 
 def test_dropout_has_dice_of_its_own_for_each_step_and_micro_batch():

@@ -1,4 +1,4 @@
-"""Which of several runs is better, by how much, and whether that is more than chance.
+"""Compare runs: which is better, by how much, and whether the difference is significant.
 
 In the terminal, as Markdown and as an HTML page.
 """

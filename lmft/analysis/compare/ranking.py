@@ -1,8 +1,8 @@
-"""Which of several runs is better, by how much, and whether that is more than chance.
+"""Rank runs where that is valid: by loss under equal conditions, else perhaps by bits per byte.
 
-Runs are ranked by loss only where their fingerprints are equal: the same text, tokenizer, context
-and all else that makes two losses comparable. Where only tokenizer, context or stride differ, bits
-per byte can stand in for it.
+Two losses are comparable only if their fingerprints are equal: same text, tokenizer, context and
+all else that decides the number. If only tokenizer, context or stride differ, bits per byte may be
+compared instead.
 """
 
 from dataclasses import dataclass, replace
@@ -11,38 +11,37 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from lmft.analysis.compare.paired import BITS, LOSS, Measure, Pair, Seeds, group_by_seed, pair
-from lmft.analysis.compare.run_results import TRAINING, Run, differing_knobs, load_runs
+from lmft.analysis.compare.paired import BITS, LOSS, Measure, Pair, SeedGroup, group_by_seed, pair
+from lmft.analysis.compare.run_results import TRAINING, ScoredRun, differing_knobs, load_runs
 from lmft.errors import UserError
 
-FEW_RUNS = 5  # up to which every pair is compared, not only the best with each other
-
+FEW_RUNS = 5  # up to which all pairs are tested; beyond, each run is only paired with the best
 BYTEWISE = {"tokenizer", "context", "stride"}  # conditions that bits per byte do not depend on
 
 
 @dataclass(frozen=True)
 class Ranking:
-    """Runs that one measure may rank."""
+    """Runs that are comparable by one measure."""
 
     measure: Measure
-    runs: list[Run]  # best first
-    pairs: list[Pair]  # the best with every other one first
-    seeds: list[Seeds]  # the lowest mean first
-    knobs: list[str]  # that differ between them; for a run alone, from the other rankings
+    runs: list[ScoredRun]  # best first
+    pairs: list[Pair]  # those with the best run first
+    seeds: list[SeedGroup]  # lowest mean first
+    knobs: list[str]  # that differ between the runs; for a single run, from other rankings
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """All there is to say of some runs on one split."""
+    """All rankings of some runs on one split."""
 
     split: str
-    runs: list[Run]
-    rankings: list[Ranking]  # by loss; runs of two rankings were scored under other conditions
-    bytewise: list[Ranking]  # by bits per byte, across some of those
+    runs: list[ScoredRun]
+    rankings: list[Ranking]  # by loss; each has runs that were scored under equal conditions
+    bytewise: list[Ranking]  # by bits per byte, across several of those
 
 
 def compare_runs(folders: list[Path], split: str | None) -> Comparison:
-    """Compare the runs kept in `folders` on `split`; None: test if all have it, else validation.
+    """Compare the runs in `folders` on `split`; None: test if all have it, else validation.
 
     Raises:
         UserError: there are fewer than two, or one has no result.
@@ -53,76 +52,86 @@ def compare_runs(folders: list[Path], split: str | None) -> Comparison:
             f"lmft compare needs two runs or more, but has {len(folders)}; name their folders or "
             "MLflow ids, a sweep's id, or tracker.experiment_name=NAME."
         )
-    sets = by_fingerprint(load_runs(folders, split))
-    runs = name_runs([run for some in sets for run in some])
-    sets = by_fingerprint(runs)
-    bytewise = [rank(some, BITS, []) for some in comparable_by_bytes(sets)]
+    groups = group_by_fingerprint(load_runs(folders, split))
+    runs = assign_letters([run for group in groups for run in group])
+    groups = group_by_fingerprint(runs)
     knobs = differing_knobs([run.knobs for run in runs])
     return Comparison(
         split=runs[0].conditions["split"],
         runs=runs,
-        rankings=[rank(some, LOSS, knobs) for some in sets],
-        bytewise=bytewise,
+        rankings=[rank(group, LOSS, knobs) for group in groups],
+        bytewise=[rank(group, BITS, []) for group in merge_bytewise(groups)],
     )
 
 
-def by_fingerprint(runs: list[Run]) -> list[list[Run]]:
-    """Runs whose losses are comparable, best first; the largest set first."""
-    sets: dict[str, list[Run]] = {}
+def group_by_fingerprint(runs: list[ScoredRun]) -> list[list[ScoredRun]]:
+    """Group runs whose losses are comparable, best first; the largest group comes first."""
+    groups: dict[str, list[ScoredRun]] = {}
     for run in sorted(runs, key=LOSS.of):
-        sets.setdefault(run.result["fingerprint"], []).append(run)
-    return sorted(sets.values(), key=lambda some: -len(some))
+        groups.setdefault(run.result["fingerprint"], []).append(run)
+    return sorted(groups.values(), key=lambda group: -len(group))
 
 
-def name_runs(runs: list[Run]) -> list[Run]:
-    """The same, called A, B, C ..., and beyond Z R27, R28 ..."""
+def assign_letters(runs: list[ScoredRun]) -> list[ScoredRun]:
+    """Name the runs A, B, C ..., and beyond Z R27, R28 ..."""
     letters = [*ascii_uppercase, *(f"R{number}" for number in range(27, len(runs) + 1))]
     return [replace(run, letter=letter) for run, letter in zip(runs, letters, strict=False)]
 
 
-def comparable_by_bytes(sets: list[list[Run]]) -> list[list[Run]]:
-    """Runs of several sets that scored the same bytes, each token with a context before it."""
-    found: dict[str, list[list[Run]]] = {}
-    for some in sets:
-        conditions = some[0].conditions
-        if is_bytewise(conditions) and all(BITS.name in run.result for run in some):
+def merge_bytewise(groups: list[list[ScoredRun]]) -> list[list[ScoredRun]]:
+    """Merge groups that scored the same bytes, each with context; drop those without a partner."""
+    merged: dict[str, list[list[ScoredRun]]] = {}
+    for group in groups:
+        conditions = group[0].conditions
+        if scores_all_bytes(conditions) and all(BITS.name in run.result for run in group):
             rest = {name: v for name, v in conditions.items() if name not in BYTEWISE}
-            found.setdefault(repr(sorted(rest.items())), []).append(some)
-    return [[run for some in group for run in some] for group in found.values() if len(group) > 1]
+            merged.setdefault(repr(sorted(rest.items())), []).append(group)
+    return [
+        [run for group in parts for run in group] for parts in merged.values() if len(parts) > 1
+    ]
 
 
-def is_bytewise(conditions: dict[str, Any]) -> bool:
-    """Whether all tokens but the corpus's first were scored, so that all bytes were."""
+def scores_all_bytes(conditions: dict[str, Any]) -> bool:
+    """Return whether all tokens but the first of the corpus were scored."""
     whole = conditions["max_blocks"] is None
     return whole and bool(conditions["stride"] < conditions["context"])
 
 
-def rank(runs: list[Run], measure: Measure, alone: list[str]) -> Ranking:
-    """The runs by one measure, with their differences; a run that is alone shows other knobs."""
+def rank(runs: list[ScoredRun], measure: Measure, fallback_knobs: list[str]) -> Ranking:
+    """Rank runs by one measure, and test their differences.
+
+    Args:
+        runs: comparable by the measure.
+        measure: loss or bits per byte.
+        fallback_knobs: to show for a single run, which differs from no other.
+    """
     runs = sorted(runs, key=measure.of)
-    pairs = [(runs[0], other) for other in runs[1:]]
+    candidates = [(runs[0], other) for other in runs[1:]]
     if len(runs) <= FEW_RUNS:
-        pairs += combinations(runs[1:], 2)
-    found = [pair(better, worse, measure) for better, worse in pairs]
-    several = differing_knobs([run.knobs for run in runs])
+        candidates += combinations(runs[1:], 2)
+    pairs = [pair(better, worse, measure) for better, worse in candidates]
+    if len(runs) > 1:
+        knobs = differing_knobs([run.knobs for run in runs])
+    else:
+        knobs = [name for name in fallback_knobs if name in runs[0].knobs]
     return Ranking(
         measure,
         runs,
-        pairs=[some for some in found if some is not None],
+        pairs=[paired for paired in pairs if paired is not None],
         seeds=group_by_seed(runs, measure),
-        knobs=several if len(runs) > 1 else [name for name in alone if name in runs[0].knobs],
+        knobs=knobs,
     )
 
 
-def describe(run: Run, knobs: list[str], most: int = 3) -> str:
-    """The run's letter and, if they are few, the knobs that tell it from the others."""
+def label_run(run: ScoredRun, knobs: list[str], most: int = 3) -> str:
+    """Return the run's letter with the values of `knobs`, unless there are more than `most`."""
     values = [f"{name}={run.knobs[name]}" for name in knobs if name in run.knobs]
     if len(values) > 1 and f"{TRAINING}=yes" in values:
         values.remove(f"{TRAINING}=yes")
     return f"{run.letter} ({', '.join(values)})" if 0 < len(values) <= most else run.letter
 
 
-def letters(runs: list[Run]) -> str:
-    """A, B and C."""
-    names = [run.letter for run in runs]
-    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+def join_letters(runs: list[ScoredRun]) -> str:
+    """Return the letters of the runs as in `A, B and C`."""
+    letters = [run.letter for run in runs]
+    return " and ".join([", ".join(letters[:-1]), letters[-1]] if len(letters) > 1 else letters)

@@ -1,4 +1,4 @@
-"""A run as a comparison sees it: its knobs, its number, and the sums behind the number."""
+"""Load what a comparison needs of a run: its knobs, one result, and the sums behind it."""
 
 import json
 from dataclasses import dataclass, field
@@ -8,153 +8,164 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lmft.config.compose import load_composed
+from lmft.config.schema import Decides, decides
 from lmft.errors import UserError
 from lmft.evaluation.result import Sums, read_sums, sums_path
+from lmft.storage.atomic import read_json
 
 SPLITS = ("test", "validation")
-
 UNITS = ("document", "block")
 
 
 @dataclass(frozen=True)
-class Run:
+class ScoredRun:
     """One run, and one of its results."""
 
     folder: Path
-    knobs: dict[str, Any]  # by full name: those that may decide a number, or its speed
-    result: dict[str, Any]  # as lmft.result.Result.as_dict tells it
-    sums: dict[str, Sums] = field(repr=False, compare=False)  # document, block
-    letter: str = ""  # its short name in one comparison
+    knobs: dict[str, Any]  # by full name: those that decide a number or speed
+    result: dict[str, Any]  # as Result.as_dict returns it
+    sums: dict[str, Sums] = field(repr=False, compare=False)  # by unit: document, block
+    letter: str = ""  # its short name in the comparison
 
     @property
     def conditions(self) -> dict[str, Any]:
-        """What its result is comparable by."""
+        """What another result must have in common with this one to be comparable."""
         return dict(self.result["conditions"])
 
     @property
     def settings(self) -> str:
-        """Equal just where two runs differ in nothing but the seed."""
-        left_out = {"seed", *ONLY_SPEED}
-        kept = {name: value for name, value in self.knobs.items() if name not in left_out}
+        """A text that is equal for two runs that differ in nothing but the seed, and speed."""
+        kept = {
+            name: value
+            for name, value in self.knobs.items()
+            if name != "seed" and decides(name) is not Decides.speed
+        }
         return json.dumps(kept, sort_keys=True, default=str)
 
 
-def load_runs(folders: list[Path], split: str | None) -> list[Run]:
-    """The runs kept in `folders`, each with the result that most of them can be compared by.
+def load_runs(folders: list[Path], split: str | None) -> list[ScoredRun]:
+    """Load the runs in `folders`, each with the result that makes most of them comparable.
 
     Raises:
-        UserError: one has not finished, or has no result on the split.
+        UserError: a run has not finished, or has no result on the split.
     """
-    kept = {folder: read_results(folder) for folder in folders}
-    name = choose_split(kept, split)
-    of_split = {
-        folder: [found for found in results if found["conditions"]["split"] == name]
-        for folder, results in kept.items()
-    }
-    chosen = choose_results(list(of_split.values()))
+    results = {folder: read_results(folder) for folder in folders}
+    name = choose_split(results, split)
+    on_split = [
+        [result for result in results[folder] if result["conditions"]["split"] == name]
+        for folder in folders
+    ]
     return [
-        Run(folder, read_knobs(folder), result, _sums(folder, result))
-        for folder, result in zip(folders, chosen, strict=True)
+        ScoredRun(folder, read_compared_knobs(folder), result, _read_sums(folder, result))
+        for folder, result in zip(folders, choose_results(on_split), strict=True)
     ]
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
-    """All results kept beside a run, its own first."""
-    own, scored = (_read_json(folder / name) for name in ("result.json", "evaluations.json"))
-    if not own and not scored:
+    """Return all results in a run's folder, those of its training first.
+
+    Raises:
+        UserError: there are none.
+    """
+    own, evaluated = (read_json(folder / name) for name in ("result.json", "evaluations.json"))
+    if not own and not evaluated:
         raise UserError(
             f"{folder} holds no finished run; train it to its end, or leave it out of the list."
         )
-    results = [own[split] for split in SPLITS if own.get(split)] + list(scored.values())
+    results = [own[split] for split in SPLITS if own.get(split)] + list(evaluated.values())
     usable = [result for result in results if _has_sums(folder, result)]
     if not usable:
         raise UserError(
             f"{folder} has lost the sums behind its results; lmft evaluate run={folder} "
-            "makes them again."
+            "recomputes them."
         )
     return usable
 
 
-def choose_split(kept: dict[Path, list[dict[str, Any]]], asked: str | None) -> str:
-    """The split asked for, else the first of test and validation that all have a result on."""
-    there = {
-        folder: {found["conditions"]["split"] for found in results}
-        for folder, results in kept.items()
+def choose_split(results: dict[Path, list[dict[str, Any]]], split: str | None) -> str:
+    """Return `split`; if it is None, the first of test and validation with a result of every run.
+
+    Raises:
+        UserError: a run has no result on it.
+    """
+    splits = {
+        folder: {result["conditions"]["split"] for result in of_run}
+        for folder, of_run in results.items()
     }
-    for name in [asked] if asked else SPLITS:
-        if all(name in splits for splits in there.values()):
+    for name in [split] if split else SPLITS:
+        if all(name in of_run for of_run in splits.values()):
             return name
-    name = asked or SPLITS[-1]
-    without = next(folder for folder, splits in there.items() if name not in splits)
+    name = split or SPLITS[-1]
+    without = next(folder for folder, of_run in splits.items() if name not in of_run)
     raise UserError(
-        f"{without} has no {name} result, but {' and '.join(sorted(there[without]))}; "
-        f"lmft evaluate run={without} evaluation.split={name} makes one."
+        f"{without} has no {name} result, but {' and '.join(sorted(splits[without]))}; "
+        f"lmft evaluate run={without} evaluation.split={name} computes one."
     )
 
 
-def choose_results(kept: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
-    """One result a run: under conditions, and in a precision, that all share if there are any."""
-    chosen = kept
-    for shared in (("fingerprint",), ("fingerprint", "precision")):
-        keys = [{tuple(found[name] for name in shared) for found in run} for run in chosen]
+def choose_results(results: list[list[dict[str, Any]]]) -> list[dict[str, Any]]:
+    """Return one result per run, with the same conditions, and then precision, if all have some.
+
+    Among several that all runs have in common, prefer the one that most runs list first.
+    """
+    chosen = results
+    for names in (("fingerprint",), ("fingerprint", "precision")):
+        keys = [{tuple(result[name] for name in names) for result in of_run} for of_run in chosen]
         common = set.intersection(*keys)
         if common:
-            own = [tuple(run[0][name] for name in shared) for run in chosen]
-            best = max(sorted(common), key=lambda key: (own.count(key), "fp32" in key))
+            first = [tuple(of_run[0][name] for name in names) for of_run in chosen]
+            best = max(sorted(common), key=lambda key: (first.count(key), "fp32" in key))
             chosen = [
-                [found for found in run if tuple(found[name] for name in shared) == best]
-                for run in chosen
+                [result for result in of_run if tuple(result[name] for name in names) == best]
+                for of_run in chosen
             ]
-    return [run[0] for run in chosen]
+    return [of_run[0] for of_run in chosen]
 
 
 def _has_sums(folder: Path, result: dict[str, Any]) -> bool:
     return sums_path(folder, result["fingerprint"], result["precision"]).exists()
 
 
-def _sums(folder: Path, result: dict[str, Any]) -> dict[str, Sums]:
+def _read_sums(folder: Path, result: dict[str, Any]) -> dict[str, Sums]:
     return {unit: read_sums(folder, result, unit) for unit in UNITS}
 
 
-def _read_json(path: Path) -> dict[str, Any]:
-    return json.loads(path.read_text()) if path.exists() else {}
+OF_TRAINING = ("trainer.", "optimizer", "seed", "hardware.")  # knobs without effect on evaluation
+TRAINING = "training"  # an additional knob: whether the run was trained, yes or no
+MISSING = object()  # differs from every value
 
 
-NOT_COMPARED = (  # where things lie, and what lmft evaluate was asked
-    "tracker",
-    "run_root",
-    "cache_root",
-    "debug",
-    "evaluation.split",
-    "evaluation.mask_draws",
-    "evaluation.pseudo",
-)
+def read_compared_knobs(folder: Path) -> dict[str, Any]:
+    """Return the knobs of a run that can make it differ from another one, by full name.
 
-ONLY_SPEED = ("hardware.device", "hardware.micro_batch_size", "hardware.compile")
-
-OF_TRAINING = ("trainer.", "optimizer", "seed", "hardware.")  # mean nothing without it
-
-TRAINING = "training"  # the knob that says whether a run trained: yes or no
-
-MISSING = object()  # unlike any value
-
-
-def read_knobs(folder: Path) -> dict[str, Any]:
-    """The composed config by full names, without what says only where things lie."""
+    Raises:
+        UserError: the folder has no config.
+    """
     path = folder / ".hydra" / "config.yaml"
     if not path.exists():
-        raise UserError(f"{folder} has no .hydra/config.yaml, so it is no run's folder; check it.")
+        raise UserError(
+            f"{folder} has no .hydra/config.yaml, so it is not a run's folder; check the path."
+        )
     values: dict[str, Any] = OmegaConf.to_container(load_composed(path), resolve=True)  # type: ignore[assignment]
     trained = (folder / "result.json").exists()
-    dropped = NOT_COMPARED if trained else (*NOT_COMPARED, *OF_TRAINING)
-    knobs = {name: v for name, v in by_knob(values).items() if not name.startswith(dropped)}
+    knobs = {
+        name: value
+        for name, value in flatten_groups(values).items()
+        if is_compared(name) and (trained or not name.startswith(OF_TRAINING))
+    }
     return knobs | {TRAINING: "yes" if trained else "no"}
 
 
-def by_knob(tree: dict[str, Any]) -> dict[str, Any]:
-    """{"model": {"config": {"n_layer": 4}}} as {"model.config": {"n_layer": 4}}, as they are set.
+def is_compared(name: str) -> bool:
+    """Return whether a knob can make two runs differ; `dataset.source` can, by what it reads."""
+    return name == "dataset.source" or decides(name) in (Decides.numbers, Decides.speed)
 
-    A group's `_target_` goes by the name of the group: {"optimizer": "AdamW"}.
+
+def flatten_groups(tree: dict[str, Any]) -> dict[str, Any]:
+    """Turn {"model": {"config": {"n_layer": 4}}} into {"model.config": {"n_layer": 4}}.
+
+    Only groups are flattened, unlike in `lmft.config.knobs.flatten`: a knob that is a mapping stays
+    one. A group's `_target_` is named like the group: {"optimizer": "AdamW"}.
     """
     knobs = {}
     for group, values in tree.items():
@@ -170,15 +181,18 @@ def by_knob(tree: dict[str, Any]) -> dict[str, Any]:
 
 
 def differing_knobs(runs: list[dict[str, Any]]) -> list[str]:
-    """The knobs that have not the same value in all runs; of training, in all that were trained.
+    """Return the knobs whose value is not the same in all runs.
 
-    Each run is given by its knobs.
+    Knobs of training are compared only among runs that were trained.
+
+    Args:
+        runs: the knobs of each run.
     """
     names = dict.fromkeys(name for run in runs for name in run)
     trained = [run for run in runs if run[TRAINING] == "yes"]
     differing = []
     for name in names:
-        asked = trained if name.startswith(OF_TRAINING) else runs
-        if len({repr(run.get(name, MISSING)) for run in asked}) > 1:
+        compared = trained if name.startswith(OF_TRAINING) else runs
+        if len({repr(run.get(name, MISSING)) for run in compared}) > 1:
             differing.append(name)
     return differing

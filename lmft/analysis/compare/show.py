@@ -1,21 +1,21 @@
-"""A comparison in the terminal; no text is read as markup."""
+"""Show a comparison in the terminal; no text is read as markup."""
 
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from lmft.analysis.compare.ranking import Comparison
-from lmft.analysis.compare.report import sections, title_of
-from lmft.analysis.compare.sentences import tell_apart
-from lmft.analysis.compare.tables import MERGED, Table, runs_table
+from lmft.analysis.compare.report import build_sections, title_of
+from lmft.analysis.compare.sentences import separation_sentences
+from lmft.analysis.compare.tables import MERGED, MISSING, Table, runs_table
 
 
 def show(comparison: Comparison, notes: list[str], console: Console) -> None:
-    """Tables and sentences."""
+    """Print tables and sentences."""
     console.print(Text(title_of(comparison), style="bold"))
-    for text in [*notes, *tell_apart(comparison)]:
+    for text in [*notes, *separation_sentences(comparison)]:
         console.print(Text(text, style="yellow"))
-    for section in sections(comparison):
+    for section in build_sections(comparison):
         console.print(Text(f"\n{section.title}", style="cyan"))
         show_ranking(section.table, console)
         for text in section.sentences:
@@ -30,7 +30,7 @@ def show(comparison: Comparison, notes: list[str], console: Console) -> None:
 
 
 def show_ranking(table: Table, console: Console) -> None:
-    """Runs and their numbers; knobs that there is no room for follow below."""
+    """Print runs and their numbers; knobs that don't fit the width are listed below."""
     knobs = [n for n in range(1, len(table.header)) if n not in table.numbers]
     if MERGED not in table.header and width(table) <= console.width:
         show_table(table, console)
@@ -40,40 +40,40 @@ def show_ranking(table: Table, console: Console) -> None:
     numbers = frozenset(range(1, len(kept)))
     show_table(Table([table.header[n] for n in kept], rows, numbers), console)
     for row in table.rows:
-        named = [f"{table.header[n]}={row[n]}" for n in knobs if row[n] != "–"]
+        values = [f"{table.header[n]}={row[n]}" for n in knobs if row[n] != MISSING]
         if MERGED in table.header:
-            named = row[knobs[0]].splitlines()
-        show_item("  ".join(named), console, row[0])
+            values = row[knobs[0]].splitlines()
+        show_item("  ".join(values), console, row[0])
 
 
 def width(table: Table) -> int:
-    """Characters across, with gaps of two."""
-    columns = zip(*[map(folded, table.header), *table.rows], strict=True)
+    """Return the width of a table in characters, with gaps of two."""
+    columns = zip(*[map(wrap_name, table.header), *table.rows], strict=True)
     return sum(
         2 + max(len(line) for cell in cells for line in cell.split("\n")) for cells in columns
     )
 
 
-def folded(name: str) -> str:
-    """A column's name on several lines."""
+def wrap_name(name: str) -> str:
+    """Return a column's name on several lines."""
     return name.replace(", ", ",\n").replace(".", ".\n")
 
 
 def show_table(table: Table, console: Console) -> None:
-    """One table; text may be folded, numbers not."""
+    """Print one table; cells of text may wrap, numbers not."""
     shown = RichTable(box=None, header_style="bold", pad_edge=False)
     for number, name in enumerate(table.header):
         if number in table.numbers:
-            shown.add_column(Text(folded(name)), justify="right", no_wrap=True)
+            shown.add_column(Text(wrap_name(name)), justify="right", no_wrap=True)
         else:
-            shown.add_column(Text(folded(name)), overflow="fold")
+            shown.add_column(Text(wrap_name(name)), overflow="fold")
     for row in table.rows:
         shown.add_row(*(Text(cell) for cell in row))
     console.print(shown)
 
 
 def show_item(text: str, console: Console, bullet: str = "•") -> None:
-    """One of a list, its lines below each other."""
+    """Print an item of a list, with its lines indented."""
     item = RichTable.grid(padding=(0, 1))
     item.add_row(Text(bullet), Text(text))
     console.print(item)

@@ -1,52 +1,51 @@
-"""The tables of a comparison as plain cells, the same for terminal, Markdown and page."""
+"""The tables of a comparison as plain text cells, for terminal, Markdown and HTML."""
 
 import math
 from dataclasses import dataclass
 
 from lmft.analysis.compare.paired import BITS, LOSS
 from lmft.analysis.compare.ranking import Comparison, Ranking
-from lmft.analysis.compare.run_results import Run
+from lmft.analysis.compare.run_results import ScoredRun
 from lmft.analysis.compare.sentences import unit_of, verdict
 from lmft.output.terminal import repr_text
 
-MOST_KNOBS = 4  # each in a column of its own
-
-MERGED = "what differs"
-
-LONGEST = 48  # characters of a value
+MOST_KNOBS = 4  # up to which each has a column of its own
+MERGED = "what differs"  # the column of all knobs, if there are more
+LONGEST_VALUE = 48  # characters
+MISSING = "–"
 
 
 @dataclass(frozen=True)
 class Table:
-    """Cells of text; numbers are right-aligned."""
+    """Cells of text."""
 
     header: list[str]
     rows: list[list[str]]
-    numbers: frozenset[int]  # the columns that hold them
+    numbers: frozenset[int]  # columns of numbers, which are right-aligned
 
 
 def ranking_table(ranking: Ranking) -> Table:
-    """One run a row, best first: the knobs that differ, and its numbers with 95 % intervals."""
+    """Return one row per run, best first: differing knobs, and numbers with 95 % intervals."""
     bytewise = ranking.measure is BITS
     numbers = ["bits per byte"] if bytewise else ["perplexity", f"loss, {unit_of(ranking)}"]
     if not bytewise and any(BITS.name in run.result for run in ranking.runs):
         numbers.append("bits per byte")
-    kept = ranking.knobs
-    columns = kept if len(kept) <= MOST_KNOBS else [MERGED]
+    knobs = ranking.knobs
+    columns = knobs if len(knobs) <= MOST_KNOBS else [MERGED]
     rows = []
     for run in ranking.runs:
-        values = [value_text(run, name) for name in kept]
-        if columns != kept:
-            shown = [f"{name}={v}" for name, v in zip(kept, values, strict=True) if v != "–"]
+        values = [knob_text(run, name) for name in knobs]
+        if columns != knobs:
+            shown = [f"{name}={v}" for name, v in zip(knobs, values, strict=True) if v != MISSING]
             values = ["\n".join(shown)]
-        rows.append([run.letter, *values, *numbers_of(run, numbers, bytewise)])
+        rows.append([run.letter, *values, *measure_cells(run, numbers, bytewise)])
     header = ["run", *columns, *numbers]
     first = 1 + len(columns)
     return Table(header, rows, frozenset(range(first, len(header))))
 
 
-def numbers_of(run: Run, columns: list[str], bytewise: bool) -> list[str]:
-    """The cells of a run's measures."""
+def measure_cells(run: ScoredRun, columns: list[str], bytewise: bool) -> list[str]:
+    """Return the cells of a run's measures."""
     measure = BITS if bytewise else LOSS
     interval = measure.interval(run)
     bounds = (interval.low, interval.high) if interval else None
@@ -58,28 +57,28 @@ def numbers_of(run: Run, columns: list[str], bytewise: bool) -> list[str]:
         with_bounds(measure.of(run), bounds, ".4f"),
     ]
     if "bits per byte" in columns:
-        cells.append(f"{BITS.of(run):.4f}" if BITS.name in run.result else "–")
+        cells.append(f"{BITS.of(run):.4f}" if BITS.name in run.result else MISSING)
     return cells
 
 
 def pairs_table(ranking: Ranking) -> Table:
-    """One pair a row: the difference with its interval, its p-value and the verdict."""
+    """Return one row per pair: the difference with its interval, the p-value and the verdict."""
     ratio = ["perplexity ratio"] if ranking.measure is LOSS else []
     header = ["pair", f"difference, {unit_of(ranking)}", *ratio, "p", "verdict"]
     rows = []
     for pair in ranking.pairs:
-        found = pair.difference
-        low, high = found.interval.low, found.interval.high
+        difference = pair.difference
+        low, high = difference.interval.low, difference.interval.high
         cells = [f"{pair.worse.letter} − {pair.better.letter}"]
-        cells.append(with_bounds(found.mean, (low, high), ".4f"))
+        cells.append(with_bounds(difference.mean, (low, high), ".4f"))
         if ratio:
-            cells.append(with_bounds(*_exp(found.mean, low, high), ".4f"))
-        rows.append([*cells, f"{found.p_value:.4f}", verdict(pair, len(ranking.pairs))])
+            cells.append(with_bounds(*_exp(difference.mean, low, high), ".4f"))
+        rows.append([*cells, f"{difference.p_value:.4f}", verdict(pair, len(ranking.pairs))])
     return Table(header, rows, frozenset(range(1, 2 + len(ratio) + 1)))
 
 
 def runs_table(comparison: Comparison) -> Table:
-    """Which letter is which folder, and the label of its number."""
+    """Return the folder of each letter, and the label of its result."""
     rows = [
         [run.letter, repr_text(str(run.folder)), repr_text(str(run.result["label"]))]
         for run in comparison.runs
@@ -87,18 +86,18 @@ def runs_table(comparison: Comparison) -> Table:
     return Table(["run", "folder", "number"], rows, frozenset())
 
 
-def value_text(run: Run, name: str) -> str:
-    """A knob's value, on one line; a long one without its middle."""
+def knob_text(run: ScoredRun, name: str) -> str:
+    """Return a knob's value on one line; the middle of a long one is cut out."""
     if name not in run.knobs:
-        return "–"
+        return MISSING
     text = repr_text(str(run.knobs[name]))
-    if len(text) <= LONGEST:
+    if len(text) <= LONGEST_VALUE:
         return text
-    return f"{text[: LONGEST // 2 - 1]}…{text[-LONGEST // 2 :]}"
+    return f"{text[: LONGEST_VALUE // 2 - 1]}…{text[-LONGEST_VALUE // 2 :]}"
 
 
 def with_bounds(value: float, bounds: tuple[float, float] | None, form: str) -> str:
-    """A number and its interval."""
+    """Return a number and its interval."""
     text = format(value, form)
     return f"{text} [{format(bounds[0], form)}, {format(bounds[1], form)}]" if bounds else text
 

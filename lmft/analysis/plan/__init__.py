@@ -1,4 +1,4 @@
-"""What a run would take before it starts: memory, disk and time.
+"""Estimate the memory, disk space and time of a run before it starts.
 
 Counted where possible, else measured in a few steps.
 """

@@ -1,4 +1,4 @@
-"""The memory of activations in a training step, counted tensor by tensor."""
+"""Measure the activation memory of a training step by counting tensor storages."""
 
 import weakref
 from collections.abc import Callable, Iterable
@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lmft.config.schema import RunConfig
-from lmft.model.loss import CHUNK
+from lmft.model.loss import CHUNK_BYTES
 from lmft.model.mixed_precision import Network
 from lmft.objective import Batch
 from lmft.trainer.components import Components
@@ -19,27 +19,34 @@ from lmft.trainer.step import accumulate_gradients
 
 
 @dataclass(frozen=True)
-class Passes:
-    """What one optimizer step makes of micro-batches of so many blocks, in bytes."""
+class StepMemory:
+    """The memory that forward and backward passes allocate in one optimizer step, in bytes."""
 
-    blocks: int
-    peak: int  # of everything at once
-    passing: int  # without finished gradients
-    shared: int  # with a process's shares of these, where they are shared out
-    chunk: int  # of them, logits and their gradient
-    estimated: bool = False  # from smaller micro-batches
+    micro_batch_size: int  # blocks
+    peak: int  # of activations and gradients together
+    activations: int  # their peak: all but gradients that are complete
+    with_shards: int  # the peak of activations and this process's shards of complete gradients
+    loss_chunk: int  # part of the activations: logits and their gradient
+    extrapolated: bool = False  # from smaller micro-batches
 
-    def stretched(self, blocks: int) -> "Passes":
-        """At most what larger micro-batches take: no part of it grows faster than they do."""
-        factor = blocks / self.blocks
-        passing = round(self.passing * factor)
-        more = passing - self.passing
-        peak, shared = self.peak + more, self.shared + more
-        return Passes(blocks, peak, passing, shared, self.chunk, estimated=True)
+    def extrapolate(self, micro_batch_size: int) -> "StepMemory":
+        """Return an upper bound for larger micro-batches: no part grows faster than they do."""
+        activations = round(self.activations * micro_batch_size / self.micro_batch_size)
+        more = activations - self.activations
+        return StepMemory(
+            micro_batch_size,
+            self.peak + more,
+            activations,
+            self.with_shards + more,
+            self.loss_chunk,
+            extrapolated=True,
+        )
 
 
-def measure_passes(config: RunConfig, components: Components, size: int, processes: int) -> Passes:
-    """Passes forward and backward with micro-batches of `size` blocks; nothing is learnt.
+def measure_step_memory(
+    config: RunConfig, components: Components, size: int, processes: int
+) -> StepMemory:
+    """Run forward and backward passes with micro-batches of `size` blocks; update no weights.
 
     Args:
         config: the run.
@@ -52,107 +59,109 @@ def measure_passes(config: RunConfig, components: Components, size: int, process
         components.batches["train"].training(trainer.batch_size, config.seed, trainer.shuffle)
     )[0]
     micro_batches: list[Batch] = list(part.split(size))
-    passes = 1 if len(micro_batches) <= processes else 2  # more take no more memory
+    passes = 1 if len(micro_batches) <= processes else 2  # more passes take no more memory
     hardware = replace(components.hardware, micro_batch_size=size)
-    network.compute.train()
+    network.compute_model.train()
     with MemoryCounter(
-        lambda: finished_gradients(network), lambda: shares_of_gradients(network, processes)
-    ) as meter:
+        lambda: complete_gradients(network), lambda: gradient_shard_bytes(network, processes)
+    ) as counter:
         accumulate_gradients(network, micro_batches[:passes], hardware, config.seed, 1)
     network.zero_gradients()
-    chunk = chunk_bytes(network, micro_batches[0])
-    return Passes(size, meter.peak, meter.passing, meter.shared, chunk)
+    loss_chunk = loss_chunk_bytes(network, micro_batches[0])
+    return StepMemory(size, counter.peak, counter.activations, counter.with_shards, loss_chunk)
 
 
-def find_passes(config: RunConfig, components: Components, processes: int, room: int) -> Passes:
-    """The passes of a step as configured; estimated where they might need more than `room` bytes.
+def find_step_memory(
+    config: RunConfig, components: Components, processes: int, available: int
+) -> StepMemory:
+    """Return the memory of a step as configured; extrapolate if it may exceed `available` bytes.
 
-    A micro-batch of n times the blocks takes at most n times as much, so none is tried that
-    could be too large.
+    A micro-batch of n times as many blocks takes at most n times the memory. So sizes are tried
+    in an order in which none can run out of memory.
     """
     trainer = config.trainer
     batch = min(trainer.batch_size, len(components.batches["train"]))
     goal = min(components.hardware.micro_batch_size, -(-batch // processes))
-    found = measure_passes(config, components, 1, processes)
-    while found.blocks < goal:
-        sizes = (goal, min(goal, 2 * found.blocks))
-        safe = (size for size in sizes if found.peak * size <= room * found.blocks)
+    memory = measure_step_memory(config, components, 1, processes)
+    while memory.micro_batch_size < goal:
+        sizes = (goal, min(goal, 2 * memory.micro_batch_size))
+        safe = (size for size in sizes if memory.peak * size <= available * memory.micro_batch_size)
         size = next(safe, None)
         if size is None:
-            return found.stretched(goal)
-        found = measure_passes(config, components, size, processes)
-    return found
+            return memory.extrapolate(goal)
+        memory = measure_step_memory(config, components, size, processes)
+    return memory
 
 
-def finished_gradients(network: Network) -> list[Tensor]:
-    """Those that a backward pass has handed over by now."""
+def complete_gradients(network: Network) -> list[Tensor]:
+    """Return the gradients that a backward pass has accumulated so far."""
     weights = (weight for model in network.models for weight in model.parameters())
     return [weight.grad for weight in weights if weight.grad is not None]
 
 
-def shares_of_gradients(network: Network, processes: int) -> int:
-    """Bytes that one of `processes` keeps of finished gradients, in fp32."""
-    pairs = zip(network.model.parameters(), network.compute.parameters(), strict=True)
-    finished = (wide for wide, own in pairs if wide.grad is not None or own.grad is not None)
-    return sum(weight.nbytes for weight in finished) // processes
+def gradient_shard_bytes(network: Network, processes: int) -> int:
+    """Return the fp32 bytes that one of `processes` keeps of the complete gradients."""
+    pairs = zip(network.model.parameters(), network.compute_model.parameters(), strict=True)
+    complete = (weight for weight, own in pairs if weight.grad is not None or own.grad is not None)
+    return sum(weight.nbytes for weight in complete) // processes
 
 
-def chunk_bytes(network: Network, batch: Batch) -> int:
-    """Logits, which become their gradient where the loss makes them."""
-    if network.head is None:  # all at once, in fp32, with their gradient
+def loss_chunk_bytes(network: Network, batch: Batch) -> int:
+    """Return the bytes of the logits that the loss has at once, which its gradient overwrites."""
+    if network.head is None:  # all logits at once, in fp32, and their gradient
         vocabulary = int(network.model.config.get_text_config().vocab_size)
         return 2 * 4 * batch.targets.numel() * vocabulary
     weight = network.head.linear.weight
-    return min(CHUNK, batch.num_targets * len(weight) * weight.element_size())
+    return min(CHUNK_BYTES, batch.num_targets * len(weight) * weight.element_size())
 
 
 class MemoryCounter(TorchDispatchMode):
-    """Counts the bytes of all storages that torch's operations make, while they live.
+    """Counts the bytes of all storages that torch operators create, while they are alive.
 
-    What was there before is not counted, and what an operation makes and frees within itself is not
-    seen. The count is the same on every device, since no allocator is asked.
+    Storages that existed before are not counted; temporary ones inside an operator are not seen.
+    The count is the same on every device, since it does not depend on an allocator.
     """
 
     def __init__(
-        self, gradients: Callable[[], Iterable[Tensor]], shares: Callable[[], int] = lambda: 0
+        self, gradients: Callable[[], Iterable[Tensor]], shards: Callable[[], int] = lambda: 0
     ):
-        """Nothing is counted yet.
+        """Start with nothing counted.
 
         Args:
-            gradients: gives those that are finished, at any moment.
-            shares: gives the bytes that one of several processes keeps of them.
+            gradients: returns those that are complete at the moment.
+            shards: returns the bytes that one of several processes keeps of them.
         """
         super().__init__()  # type: ignore[no-untyped-call]
-        self.peak = 0  # bytes, of all at once
-        self.passing = 0  # bytes, the most at once besides finished gradients
-        self.shared = 0  # bytes, the same with this process's shares of them
+        self.peak = 0  # bytes of all storages
+        self.activations = 0  # bytes, the peak without complete gradients
+        self.with_shards = 0  # bytes, the peak with this process's shards of them instead
         self._gradients = gradients
-        self._shares = shares
+        self._shards = shards
         self._sizes: dict[int, int] = {}  # of the storages alive, in bytes
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """The operation as it is; what it made is counted."""
+        """Run the operator, and count the storages that it created."""
         kwargs = kwargs or {}
-        given = {key for key, _ in _storages((args, kwargs))}
-        made = func(*args, **kwargs)
-        for key, storage in _storages(made):
-            if key not in given and key not in self._sizes:
+        inputs = {key for key, _ in _storages((args, kwargs))}
+        outputs = func(*args, **kwargs)
+        for key, storage in _storages(outputs):
+            if key not in inputs and key not in self._sizes:
                 self._sizes[key] = storage.nbytes()
                 weakref.finalize(storage, self._sizes.pop, key)
-                self._note()
-        return made
+                self._update_peaks()
+        return outputs
 
     @property
     def alive(self) -> int:
-        """Bytes of them by now."""
+        """Bytes of the storages that are alive now."""
         return sum(self._sizes.values())
 
-    def _note(self) -> None:
+    def _update_peaks(self) -> None:
         alive = self.alive
-        finished = sum(gradient.untyped_storage().nbytes() for gradient in self._gradients())
+        complete = sum(gradient.untyped_storage().nbytes() for gradient in self._gradients())
         self.peak = max(self.peak, alive)
-        self.passing = max(self.passing, alive - finished)
-        self.shared = max(self.shared, alive - finished + self._shares())
+        self.activations = max(self.activations, alive - complete)
+        self.with_shards = max(self.with_shards, alive - complete + self._shards())
 
 
 def _storages(values: Any) -> Iterable[tuple[int, torch.UntypedStorage]]:

@@ -1,4 +1,4 @@
-"""The memory and disk space that a run takes: counted where possible, else measured."""
+"""Estimate the memory and disk space of a run."""
 
 import shutil
 from collections.abc import Iterator, Sequence
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, ParameterList
 
-from lmft.analysis.plan.activations import Passes
+from lmft.analysis.plan.activations import StepMemory
 from lmft.config.schema import RunConfig, Strategy
 from lmft.hardware.fsdp import find_layers
 from lmft.model.mixed_precision import Network
@@ -18,91 +18,97 @@ from lmft.runs.run_dir import root_of
 from lmft.trainer.checkpoint import KEPT
 from lmft.trainer.components import Components
 
-ALLOCATOR_SHARE = (
-    0.2  # of what steps make: what an allocator keeps beside it on a CPU, where not measured
-)
+# Assumed allocator overhead on a CPU, as a share of what steps allocate, if it was not measured.
+ALLOCATOR_OVERHEAD = 0.2
 
 
 @dataclass(frozen=True)
 class Memory:
-    """Bytes of one process at its highest; their sum is `total`."""
+    """The peak memory of one process by what it holds, in bytes; the sum is `total`."""
 
-    process: int  # the interpreter, libraries and the tokens that were read
-    weights: int  # with those of a twin that computes in a narrow format
-    gradients: int  # all of them, and the buckets in which DDP adds them up
-    gathered: int  # weights and gradients that FSDP holds whole for a while
-    optimizer: int
-    activations: int  # all else that comes and goes in a step
+    process: int  # the interpreter, libraries and token ids
+    weights: int  # with the low-precision copy
+    gradients: int  # all of them, and DDP's buckets
+    gathered: int  # weights and gradients that FSDP holds unsharded at once
+    optimizer: int  # state
+    activations: int  # and other temporary tensors of a step
     loss_chunk: int  # logits and their gradient
-    never_at_once: int  # at most 0: activations go while gradients come
-    allocator: int  # what it keeps between tensors, and what operations make within themselves
+    overlap: int  # at most 0: activations are freed while gradients are created
+    allocator_overhead: int  # cached free blocks, and temporary tensors inside operators
 
     @property
     def total(self) -> int:
-        """At the highest moment."""
+        """The peak."""
         return sum(vars(self).values())
 
 
-def find_memory(
+def estimate_memory(
     config: RunConfig,
     components: Components,
     processes: int,
-    passes: Passes | None,
+    step: StepMemory | None,
     process: int,
     optimizer: int,
 ) -> Memory:
-    """The memory of one of `processes`, as far as it can be counted.
+    """Return the memory of one of `processes`, without the allocator's overhead.
 
     Args:
         config: the run.
-        components: of a process that works alone.
+        components: of a single process.
         processes: that share the run.
-        passes: of a step; None where not even one block would fit.
-        process: bytes that it takes without the model.
-        optimizer: bytes of its whole state.
+        step: memory of a step; None if not even one block would fit.
+        process: bytes that a process takes without the model.
+        optimizer: bytes of the whole optimizer state.
     """
     network, strategy = components.network, config.hardware.strategy
     weights, gradients = weight_bytes(network.models), gradient_bytes(network.models)
-    gathered, chunk, rest, once = 0, 0, 0, 0
-    if passes is not None:
-        chunk = min(passes.chunk, passes.passing)
-        rest = passes.passing - chunk
-        # After a first step's passes, or with another optimizer, all are there in fp32.
-        peak = max(passes.peak, gradient_bytes([network.model]))
-        once = min(0, peak - gradients - passes.passing)
+    gathered, loss_chunk, activations, overlap = 0, 0, 0, 0
+    if step is not None:
+        loss_chunk = min(step.loss_chunk, step.activations)
+        activations = step.activations - loss_chunk
+        # In the first step, and with optimizers that can't step in slices, all gradients exist in
+        # fp32 at once.
+        peak = max(step.peak, gradient_bytes([network.model]))
+        overlap = min(0, peak - gradients - step.activations)
     if processes > 1 and strategy is Strategy.fsdp:
-        wide = [network.model]  # torch casts weights as it gathers them, so there is no twin
-        weights, gradients = weight_bytes(wide) // processes, gradient_bytes(wide) // processes
+        sharded = [network.model]  # torch casts weights as it gathers them: no low-precision copy
+        weights = weight_bytes(sharded) // processes
+        gradients = gradient_bytes(sharded) // processes
         optimizer //= processes
-        once = 0 if passes is None else min(0, passes.shared - gradients - passes.passing)
+        overlap = 0 if step is None else min(0, step.with_shards - gradients - step.activations)
         gathered = gathered_bytes(network, components.hardware.dtype)
     elif processes > 1:
-        gradients += tensor_bytes(network.compute.parameters())
-    return Memory(process, weights, gradients, gathered, optimizer, rest, chunk, once, 0)
+        gradients += tensor_bytes(network.compute_model.parameters())
+    return Memory(
+        process, weights, gradients, gathered, optimizer, activations, loss_chunk, overlap, 0
+    )
 
 
-def with_allocator(memory: Memory, alone: Memory, used: int | None, device: torch.device) -> Memory:
-    """`memory` with what the allocator keeps.
+def add_allocator_overhead(
+    memory: Memory, single: Memory, used: int | None, device: torch.device
+) -> Memory:
+    """Return `memory` with the allocator's overhead.
 
     Args:
-        memory: of one of the processes.
-        alone: of a process that works alone.
-        used: by such a one, measured in bytes, where there was room for its steps.
-        device: where.
+        memory: of one of several processes.
+        single: of a process that runs alone.
+        used: bytes measured in such a process; None if there was not enough memory to measure.
+        device: on which it runs.
     """
     if used is not None:
-        return replace(memory, allocator=max(0, used - alone.total))
-    made = alone.total - alone.process - alone.weights
-    return replace(memory, allocator=0 if device.type == "cuda" else round(ALLOCATOR_SHARE * made))
+        return replace(memory, allocator_overhead=max(0, used - single.total))
+    allocated = single.total - single.process - single.weights
+    overhead = 0 if device.type == "cuda" else round(ALLOCATOR_OVERHEAD * allocated)
+    return replace(memory, allocator_overhead=overhead)
 
 
 def weight_bytes(models: Sequence[nn.Module]) -> int:
-    """Their weights and buffers."""
+    """Return the bytes of the models' weights and buffers."""
     return sum(tensor_bytes(model.parameters()) + tensor_bytes(model.buffers()) for model in models)
 
 
 def gradient_bytes(models: Sequence[nn.Module]) -> int:
-    """One gradient for each of their weights that learns."""
+    """Return the bytes of one gradient for each trainable weight of the models."""
     return sum(
         tensor_bytes(weight for weight in model.parameters() if weight.requires_grad)
         for model in models
@@ -110,23 +116,24 @@ def gradient_bytes(models: Sequence[nn.Module]) -> int:
 
 
 def optimizer_bytes(config: RunConfig, network: Network) -> int:
-    """The optimizer's state, found by a step on each weight alone: for that there is room."""
+    """Return the bytes of the optimizer's state, which is created for one weight at a time."""
     total = 0
     for weight in network.model.parameters():
         if weight.requires_grad:
-            alone = Parameter(torch.zeros_like(weight))
-            alone.grad = torch.zeros_like(weight)
-            optimizer = build_optimizer(config.optimizer, ParameterList([alone]))
+            single = Parameter(torch.zeros_like(weight))
+            single.grad = torch.zeros_like(weight)
+            optimizer = build_optimizer(config.optimizer, ParameterList([single]))
             optimizer.step()
-            state = optimizer.state[alone].values()
+            state = optimizer.state[single].values()
             total += tensor_bytes(value for value in state if isinstance(value, Tensor))
     return total
 
 
 def gathered_bytes(network: Network, dtype: torch.dtype) -> int:
-    """What FSDP holds whole: the weights outside of layers, and two layers with their gradients.
+    """Return the bytes that FSDP holds unsharded: weights outside of layers, and two whole layers.
 
-    The gradients of those outside are not there before the rest of the pass has gone.
+    Two layers count with their gradients. Gradients of the weights outside of layers don't count:
+    they are created when most activations are freed.
     """
     layers = [tensor_bytes(layer.parameters()) for layer in find_layers(network.model)]
     outside = tensor_bytes(network.model.parameters()) - sum(layers)
@@ -134,33 +141,39 @@ def gathered_bytes(network: Network, dtype: torch.dtype) -> int:
 
 
 def tensor_bytes(tensors: Iterator[Tensor]) -> int:
-    """Of all of them; none may share memory with another."""
+    """Return the bytes of tensors that share no memory."""
     return sum(tensor.nbytes for tensor in tensors)
 
 
 @dataclass(frozen=True)
-class Disk:
-    """Bytes."""
+class DiskSpace:
+    """Disk space in bytes."""
 
     checkpoint: int  # one of them: weights and optimizer
-    while_running: int  # at most: checkpoints, one more while it is written, and best weights
-    kept: int  # when it has finished
-    cache: int  # the tokenized corpus, which is there already
-    free: int  # where runs are kept
+    peak: int  # while running: all checkpoints, one that is being written, and best weights
+    final: int  # when the run has finished
+    cache: int  # the tokenized corpus, which exists already
+    free: int  # at run_root
 
 
-def find_disk(config: RunConfig, components: Components, optimizer: int) -> Disk:
-    """What the run writes, `optimizer` bytes of state among it; texts and tables are small."""
+def estimate_disk_space(config: RunConfig, components: Components, optimizer: int) -> DiskSpace:
+    """Return the disk space of a run; texts and tables are too small to count.
+
+    Args:
+        config: the run.
+        components: of a process.
+        optimizer: bytes of the optimizer's state.
+    """
     weights = weight_bytes([components.network.model])
     checkpoint = weights + optimizer
     streams = [batches.blocks.stream for batches in components.batches.values()]
-    cache = sum(some.ids.nbytes + some.ends.nbytes + some.bytes.nbytes for some in streams)
-    # Each checkpoint may name other best weights, and new ones are written before old ones go.
-    most = (KEPT + 1) * (checkpoint + weights)
-    return Disk(checkpoint, most, weights, cache, free_space(root_of(config.run_root)))
+    cache = sum(stream.ids.nbytes + stream.ends.nbytes for stream in streams)
+    # Each checkpoint may have best weights of its own; new ones are written before old ones go.
+    peak = (KEPT + 1) * (checkpoint + weights)
+    return DiskSpace(checkpoint, peak, weights, cache, free_space(root_of(config.run_root)))
 
 
 def free_space(folder: Path) -> int:
-    """Bytes that are free where `folder` is, or will be."""
-    there = next(path for path in (folder, *folder.parents) if path.exists())
-    return shutil.disk_usage(there).free
+    """Return the free bytes on the disk of `folder`, which need not exist yet."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    return shutil.disk_usage(existing).free

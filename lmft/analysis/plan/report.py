@@ -1,47 +1,54 @@
-"""What `lmft plan` prints: the estimate, and the knob to change where it would not fit."""
+"""Print the plan of a run, and the knob to change if it does not fit."""
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmft.analysis.plan.duration import Pace, Work
-from lmft.analysis.plan.estimate import Disk, Memory
+from lmft.analysis.plan.duration import Timing, Workload
+from lmft.analysis.plan.estimate import DiskSpace, Memory
 from lmft.config.schema import RunConfig, Strategy
-from lmft.hardware.memory import memory_for_each
+from lmft.hardware.memory import memory_per_process
 from lmft.output.terminal import readable_size
 from lmft.runs.run_id import model_label
 from lmft.trainer.components import Components
 
 
 def advise(
-    config: RunConfig, components: Components, processes: int, memory: Memory, disk: Disk
+    config: RunConfig, components: Components, processes: int, memory: Memory, disk: DiskSpace
 ) -> list[str]:
-    """A sentence for each thing that would not fit."""
-    found = []
+    """Return a sentence for each thing that would not fit."""
+    sentences = []
     device = components.hardware.device
-    room = memory_for_each(device, processes)
-    if memory.total > room:
+    available = memory_per_process(device, processes)
+    if memory.total > available:
         size = min(components.hardware.micro_batch_size, config.trainer.batch_size)
-        knobs = " or ".join(find_knobs(config, memory, room, size))
-        found.append(
+        knobs = " or ".join(suggest_knobs(config, memory, available, size))
+        sentences.append(
             f"A process would take {readable_size(memory.total)}, but {device} has "
-            f"{readable_size(room)} for each; try {knobs}."
+            f"{readable_size(available)} for each; try {knobs}."
         )
-    if disk.while_running > disk.free:
-        found.append(
-            f"Checkpoints would take {readable_size(disk.while_running)}, but at "
+    if disk.peak > disk.free:
+        sentences.append(
+            f"Checkpoints would take {readable_size(disk.peak)}, but at "
             f"run_root={config.run_root} {readable_size(disk.free)} are free; try run_root=PATH on "
             "another disk, or trainer.checkpoint_minutes=null."
         )
-    return found
+    return sentences
 
 
-def find_knobs(config: RunConfig, memory: Memory, room: int, size: int) -> list[str]:
-    """What makes a run with micro-batches of `size` smaller, first what costs only time."""
+def suggest_knobs(config: RunConfig, memory: Memory, available: int, size: int) -> list[str]:
+    """Return knobs that reduce the memory; first those that only cost time.
+
+    Args:
+        config: the run.
+        memory: of a process.
+        available: bytes for each process.
+        size: blocks of a micro-batch.
+    """
     hardware, knobs = config.hardware, []
-    fixed = memory.total - memory.activations - memory.never_at_once
-    if fixed < room:
-        fitting = int(size * (room - fixed) / max(1, memory.activations))
+    fixed = memory.total - memory.activations - memory.overlap
+    if fixed < available:
+        fitting = int(size * (available - fixed) / max(1, memory.activations))
         if 1 <= fitting < size:
             return [f"hardware.micro_batch_size={fitting}"]
         if size > 1:
@@ -56,16 +63,16 @@ def find_knobs(config: RunConfig, memory: Memory, room: int, size: int) -> list[
     return knobs or ["a smaller model"]
 
 
-PARTS = {
-    "process": "the process, its libraries and tokens",
+LABELS = {  # of the fields of Memory
+    "process": "process, libraries and token ids",
     "weights": "weights",
     "gradients": "gradients",
     "gathered": "gathered from other processes",
-    "optimizer": "optimizer",
+    "optimizer": "optimizer state",
     "activations": "activations",
     "loss_chunk": "loss chunk",
-    "never_at_once": "never at once",
-    "allocator": "kept by the allocator",
+    "overlap": "freed before the peak",
+    "allocator_overhead": "allocator overhead",
 }
 
 
@@ -75,16 +82,16 @@ def show(
     components: Components,
     processes: int,
     memory: Memory,
-    work: Work,
-    pace: Pace | None,
-    disk: Disk,
+    work: Workload,
+    timing: Timing | None,
+    disk: DiskSpace,
 ) -> None:
-    """What the run does, and what it takes."""
+    """Print what the run does, and what memory, disk space and time it takes."""
     for name, fact in components.describe().items():
         label = model_label(config.model) + ", " if name == "model" else ""
-        _say(console, name, label + fact)
+        _show_fact(console, name, label + fact)
     size = config.trainer.batch_size
-    _say(
+    _show_fact(
         console,
         "work",
         f"{work.steps:,} steps of {size} blocks of {config.dataset.block_size} tokens, "
@@ -93,38 +100,38 @@ def show(
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("memory" if processes == 1 else f"memory of each of {processes} processes")
     table.add_column("MiB", justify="right", no_wrap=True)
-    for part, label in PARTS.items():
+    for part, label in LABELS.items():
         if count := getattr(memory, part):
             table.add_row(label, f"{count / 2**20:,.1f}")
-    table.add_row("at the highest", f"{memory.total / 2**20:,.1f}", style="bold")
+    table.add_row("peak", f"{memory.total / 2**20:,.1f}", style="bold")
     console.print(table)
-    _say(
+    _show_fact(
         console,
         "disk",
-        f"{readable_size(disk.kept)} in the end, at most {readable_size(disk.while_running)} on "
-        f"the way ({readable_size(disk.checkpoint)} a checkpoint), {readable_size(disk.free)} "
+        f"{readable_size(disk.final)} when finished, at most {readable_size(disk.peak)} while "
+        f"running ({readable_size(disk.checkpoint)} a checkpoint), {readable_size(disk.free)} "
         f"free; {readable_size(disk.cache)} of tokens in the cache",
     )
-    _say(console, "time", tell_time(pace, work, processes))
+    _show_fact(console, "time", describe_time(timing, work, processes))
 
 
-def _say(console: Console, what: str, fact: str) -> None:
-    console.print(Text.assemble((what, "bold"), " ", fact), soft_wrap=True)
+def _show_fact(console: Console, name: str, fact: str) -> None:
+    console.print(Text.assemble((name, "bold"), " ", fact), soft_wrap=True)
 
 
-def tell_time(pace: Pace | None, work: Work, processes: int) -> str:
-    """The expected time, in words."""
-    if pace is None:
-        return "not measured, and activations only estimated: a step has no room here"
+def describe_time(timing: Timing | None, work: Workload, processes: int) -> str:
+    """Describe the expected time in words."""
+    if timing is None:
+        return "not measured, and activations are extrapolated: there is too little memory here"
     text = (
-        f"about {readable_time(pace.seconds(work))} to train and score: "
-        f"{1000 * pace.step:,.1f} ms a step, {1000 * pace.window:,.1f} ms a window scored"
+        f"about {readable_time(timing.total(work))} to train and score: "
+        f"{1000 * timing.step:,.1f} ms a step, {1000 * timing.window:,.1f} ms a window scored"
     )
     return text if processes == 1 else f"{text}; measured in one process, not in {processes}"
 
 
 def readable_time(seconds: float) -> str:
-    """`seconds` in the two largest units."""
+    """Return `seconds` in the two largest units."""
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     if hours:

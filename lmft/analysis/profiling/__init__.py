@@ -1,4 +1,4 @@
-"""Where the time of a training step goes, by operator family and phase.
+"""Measure where the time of a training step goes, by operator family and phase.
 
-Measured by torch's profiler.
+With torch's profiler.
 """

@@ -1,60 +1,61 @@
-"""Training steps, timed first and then under torch's profiler."""
+"""Time training steps, then run some more under torch's profiler."""
 
 from collections.abc import Iterator
 
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lmft.analysis.profiling.operators import BATCH, STEP, Operation, find_operations
+from lmft.analysis.profiling.operators import BATCH, STEP, OperatorCall, find_operator_calls
 from lmft.config.schema import RunConfig
 from lmft.hardware.allocator import peak_memory
-from lmft.hardware.mfu import Limit
+from lmft.hardware.mfu import FlopsEstimate
 from lmft.objective import Batch
 from lmft.optimizer import build_optimizer
 from lmft.trainer.components import Components
 from lmft.trainer.step import Step, train
 
-WARM_UP, WATCHED = 2, 3  # steps before the measured ones, and after them, under the profiler
+WARM_UP, PROFILED = 2, 3  # steps before the timed ones, and after them, under the profiler
 
 
 def measure(
-    config: RunConfig, components: Components, limit: Limit, count: int
-) -> tuple[list[Step], int, list[Operation]]:
-    """Steps that nobody watches, the peak memory up to them in bytes, and operations of others.
+    config: RunConfig, components: Components, flops: FlopsEstimate, count: int
+) -> tuple[list[Step], int, list[OperatorCall]]:
+    """Time `count` steps without the profiler, which slows small operators, then profile others.
 
-    Watching makes small operations slower, so times are taken without it.
+    Returns:
+        The timed steps, the peak memory up to them in bytes, and the calls of the profiled steps.
     """
     trainer, device = config.trainer, components.hardware.device
     batches, on_device = components.batches["train"], device.type == "cuda"
     if on_device:
-        torch.cuda.reset_peak_memory_stats(device)  # the limit was measured on large matrices
+        torch.cuda.reset_peak_memory_stats(device)  # excludes the large matrices of estimate_flops
     steps = train(
         components.network,
-        marked(batches.training(trainer.batch_size, config.seed, trainer.shuffle)),
+        record_batches(batches.training(trainer.batch_size, config.seed, trainer.shuffle)),
         build_optimizer(config.optimizer, components.network.model),
         components.hardware,
         trainer,
-        range(1, WARM_UP + count + WATCHED + 1),
+        range(1, WARM_UP + count + PROFILED + 1),
         config.seed,
-        limit,
+        flops,
     )
-    measured = [next(steps) for _ in range(WARM_UP + count)][WARM_UP:]
+    timed = [next(steps) for _ in range(WARM_UP + count)][WARM_UP:]
     if on_device:
         memory = torch.cuda.max_memory_allocated(device)
     else:
         memory = peak_memory()
     activities = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if on_device else [])]
-    with profile(activities=activities) as watched:
-        for _ in range(WATCHED):
+    with profile(activities=activities) as profiler:
+        for _ in range(PROFILED):
             with record_function(STEP):
                 next(steps)
         if on_device:
             torch.cuda.synchronize(device)
-    return measured, memory, find_operations(watched.events() or [], on_device)
+    return timed, memory, find_operator_calls(profiler.events() or [], on_device)
 
 
-def marked(batches: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
-    """The same batches, the making of each told to the profiler."""
+def record_batches(batches: Iterator[list[Batch]]) -> Iterator[list[Batch]]:
+    """Yield the same batches; the profiler records the making of each as one event."""
     while True:
         with record_function(BATCH):
             batch = next(batches)

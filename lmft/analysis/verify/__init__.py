@@ -1,4 +1,4 @@
-"""Proofs on the user's own run: bit-exact resume, and independence of the micro-batch size.
+"""Prove two promises on the user's own run: bit-exact resume, and any micro-batch size.
 
-Each raises an error where the promise does not hold.
+Each proof raises an error if the promise does not hold.
 """

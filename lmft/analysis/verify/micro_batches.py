@@ -1,7 +1,6 @@
-"""`lmft verify batch`: do micro-batches of every size give the same steps, to rounding?"""
+"""`lmft verify batch`: prove that the micro-batch size changes a step only by rounding."""
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 from rich.console import Console
@@ -13,67 +12,65 @@ from lmft.config.compose import compose
 from lmft.config.schema import Precision, RunConfig
 from lmft.dataset.splits import Split, open_splits
 from lmft.errors import UserError, VerificationError
-from lmft.hardware.mfu import find_limit
+from lmft.hardware.mfu import estimate_flops
 from lmft.optimizer import build_optimizer
 from lmft.trainer.components import build_components
 from lmft.trainer.step import train
 
 STEPS = 5  # unless trainer.max_steps is given
 
-# How far rounding may take a step's loss or gradient norm, relative to its size. One number of bf16
-# is rounded by up to 2**-8; that hides slight mistakes, so fp32 is the sharper proof.
+# The largest relative difference of a loss or gradient norm that rounding explains. bf16 rounds a
+# number by up to 2**-8, which can hide small errors, so fp32 is the stricter test.
 BOUNDS = {Precision.fp32: 1e-4, Precision.fp16: 1e-3, Precision.bf16: 4e-3}
-
-TINY = 1e-12  # in place of smaller numbers, which nothing can be relative to
-
+TINY = 1e-12  # replaces smaller numbers as a denominator
 MEASURES = ("loss", "gradient norm")
 
 
-def verify_batch(words: list[str], conf: Path, console: Console) -> None:
+def verify_batch(words: list[str], console: Console) -> None:
     """Take the same steps with micro-batches of several sizes, and compare each with size 1.
 
     Raises:
         UserError: the run can't be started.
-        Differs: a size gives other numbers.
+        VerificationError: a size gives other numbers.
     """
-    composed = compose(conf, [f"trainer.max_steps={STEPS}", *words, "model.dropout=0"])
+    composed = compose([f"trainer.max_steps={STEPS}", *words, "model.dropout=0"])
     config, _ = read_config(composed)
     splits = open_splits(config.dataset, only=("train",))
     if not splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     first, *others = choose_sizes(config.trainer.batch_size)
-    console.print("With model.dropout=0, since each micro-batch has dice of its own.")
+    console.print("model.dropout=0, since each micro-batch draws its own dropout mask.")
     expected, precision = measure(config, splits, first, console)
-    apart = {
+    differences = {
         size: relative_difference(measure(config, splits, size, console)[0], expected)
         for size in others
     }
-    show(apart, console)
-    bound, most = BOUNDS[precision], max(found.max() for found in apart.values())
-    told = f"{len(expected)} steps with micro-batches of 1"
-    for size, found in apart.items():
-        if not found.max() <= bound:
-            step, number = np.argwhere(~(found <= bound))[0]
+    show(differences, console)
+    bound, largest = BOUNDS[precision], max(values.max() for values in differences.values())
+    compared = f"{len(expected)} steps with micro-batches of 1"
+    for size, values in differences.items():
+        if not values.max() <= bound:
+            step, number = np.argwhere(~(values <= bound))[0]
             raise VerificationError(
-                f"{told} and of {size} differ from step {step + 1} on: the {MEASURES[number]} by "
-                f"{found[step, number]:.1e} of its size, where {precision.value} explains "
-                f"{bound:.0e}."
+                f"{compared} and of {size} differ from step {step + 1} on: the {MEASURES[number]} "
+                f"by a relative {values[step, number]:.1e}, where rounding in {precision.value} "
+                f"explains {bound:.0e}."
             )
     sizes = ", ".join(map(str, others))
     text = (
-        f"Equal to rounding: {told} and of {sizes} differ by at most {most:.1e} of a number's "
-        f"size; the bound for {precision.value} is {bound:.0e}."
+        f"Equal to rounding: {compared} and of {sizes} differ by at most a relative {largest:.1e}; "
+        f"the bound for {precision.value} is {bound:.0e}."
     )
     if precision is not Precision.fp32:
-        text += " hardware.precision=fp32 is the sharper proof."
+        text += " hardware.precision=fp32 is the stricter test."
     console.print(Text(text, "bold"), soft_wrap=True)
 
 
 def choose_sizes(batch_size: int) -> list[int]:
-    """The powers of two up to `batch_size`, the least that does not divide it, and itself.
+    """Return the powers of two up to `batch_size`, its smallest non-divisor, and itself.
 
     Raises:
-        UserError: there is only one.
+        UserError: the batch size is 1.
     """
     if batch_size == 1:
         raise UserError("trainer.batch_size is 1, which can't be split; set it to 2 or more.")
@@ -85,7 +82,14 @@ def choose_sizes(batch_size: int) -> list[int]:
 def measure(
     config: RunConfig, splits: dict[str, Split], size: int, console: Console
 ) -> tuple[np.ndarray, Precision]:
-    """Loss and gradient norm of each step (steps, 2), and in which precision."""
+    """Return loss and gradient norm of each step (steps, 2), and the precision.
+
+    Args:
+        config: the run.
+        splits: of its corpus.
+        size: of a micro-batch, in blocks.
+        console: shows progress.
+    """
     config = replace(config, hardware=replace(config.hardware, micro_batch_size=size))
     with console.status(f"hardware.micro_batch_size={size}"):
         components = build_components(config, splits)
@@ -98,7 +102,7 @@ def measure(
             trainer,
             range(1, trainer.steps(batches.steps_per_epoch(trainer.batch_size)) + 1),
             config.seed,
-            find_limit(
+            estimate_flops(
                 components.network.model, components.hardware, bool(batches.objective.target_shift)
             ),
         )
@@ -106,17 +110,17 @@ def measure(
     return measured, components.hardware.precision
 
 
-def relative_difference(found: np.ndarray, expected: np.ndarray) -> np.ndarray:
-    """How far two arrays of one shape are apart, relative to the second."""
-    apart: np.ndarray = np.abs(found - expected) / np.maximum(np.abs(expected), TINY)
-    return apart
+def relative_difference(values: np.ndarray, expected: np.ndarray) -> np.ndarray:
+    """Return the absolute difference of two arrays of one shape, relative to `expected`."""
+    difference: np.ndarray = np.abs(values - expected) / np.maximum(np.abs(expected), TINY)
+    return difference
 
 
-def show(apart: dict[int, np.ndarray], console: Console) -> None:
-    """The largest relative difference from micro-batches of 1, for each size."""
+def show(differences: dict[int, np.ndarray], console: Console) -> None:
+    """Print the largest relative difference to micro-batches of 1, for each size."""
     table = Table("micro-batch", box=None, header_style="bold", pad_edge=False)
     for name in MEASURES:
         table.add_column(f"{name}, relative to 1's", justify="right")
-    for size, found in apart.items():
-        table.add_row(str(size), *(f"{largest:.1e}" for largest in found.max(axis=0)))
+    for size, values in differences.items():
+        table.add_row(str(size), *(f"{largest:.1e}" for largest in values.max(axis=0)))
     console.print(table)

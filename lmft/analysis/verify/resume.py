@@ -1,4 +1,4 @@
-"""`lmft verify resume`: killed halfway and started again, does a run end as it would have?"""
+"""`lmft verify resume`: prove that a run that is killed and resumed ends as if it was not."""
 
 import json
 import time
@@ -10,76 +10,76 @@ from tempfile import TemporaryDirectory
 from rich.console import Console
 from rich.text import Text
 
-from lmft.analysis.verify.diff import compare_runs, compare_store, show_findings
-from lmft.analysis.verify.trial import Trial
+from lmft.analysis.verify.diff import compare_folders, compare_with_store, show_findings
+from lmft.analysis.verify.killable_run import KillableRun
 from lmft.errors import UserError, VerificationError
 
 STEPS = 20  # unless trainer.max_steps is given
-
 POLL = 0.005  # seconds
-
-TRIES = 3  # to kill a run before it ends
+ATTEMPTS = 3  # at killing a run before it ends
 
 
 def verify_resume(words: list[str], console: Console) -> None:
-    """Run `words` straight, and once more with a kill; compare all that they leave.
+    """Run `words` without interruption, and again with a kill and a restart; compare the results.
 
     Raises:
-        UserError: the run can't be started, or is over too soon to be interrupted.
-        Differs: the two runs did not end the same.
+        UserError: the run can't be started, or ends too soon to be interrupted.
+        VerificationError: the results differ.
     """
-    with TemporaryDirectory(prefix="lmft-verify-") as place:
-        uri = f"sqlite:///{place}/mlflow.db"
+    with TemporaryDirectory(prefix="lmft-verify-") as root:
+        uri = f"sqlite:///{root}/mlflow.db"
         words = [
             f"trainer.max_steps={STEPS}",
-            *words,  # which may know better
+            *words,  # which may override it
             *("tracker=mlflow", f"tracker.uri={uri}", "fresh=false"),
         ]
-        whole = Trial(Path(place) / "straight", words)
+        straight = KillableRun(Path(root) / "straight", words)
         with timed("straight to the end", console):
-            whole.finish()
-        steps = json.loads((whole.folder / "result.json").read_text())["steps"]
-        broken, reached = interrupt(Path(place), words, steps, console)
+            straight.finish()
+        steps = json.loads((straight.folder / "result.json").read_text())["steps"]
+        interrupted, reached = interrupt(Path(root), words, steps, console)
         with timed("the same command again, to the end", console):
-            broken.finish()
+            interrupted.finish()
         findings = [
-            *compare_runs(whole.folder, broken.folder),
-            compare_store("straight", whole.folder, uri),
-            compare_store("interrupted", broken.folder, uri),
+            *compare_folders(straight.folder, interrupted.folder),
+            compare_with_store("straight", straight.folder, uri),
+            compare_with_store("interrupted", interrupted.folder, uri),
         ]
-        resumed = broken.went_on_from()
+        resumed = interrupted.resumed_from()
     show_findings(findings, console)
-    told = f"interrupted at step {reached:,} of {steps:,}"
+    summary = f"interrupted at step {reached:,} of {steps:,}"
     if resumed is None:
         raise VerificationError(
-            f"The run that was {told} began anew, so going on was not put to the test."
+            f"The run that was {summary} started over, so resuming was not tested."
         )
-    told += f" and gone on from step {resumed:,}, the run ends"
+    summary += f" and resumed from step {resumed:,}, the run ends"
     different = [finding.what for finding in findings if finding.difference]
     if different:
-        raise VerificationError(f"Not identical: {told} differently in {', '.join(different)}.")
-    text = f"Identical: {told} as if nothing had happened."
+        raise VerificationError(f"Not identical: {summary} differently in {', '.join(different)}.")
+    text = f"Identical: {summary} as if it had not been interrupted."
     console.print(Text(text, "bold"), soft_wrap=True)
 
 
-def interrupt(place: Path, words: list[str], steps: int, console: Console) -> tuple[Trial, int]:
-    """A run of `steps` steps that was killed about halfway, and the step it had come to.
+def interrupt(
+    root: Path, words: list[str], steps: int, console: Console
+) -> tuple[KillableRun, int]:
+    """Return a run of `steps` steps that was killed about halfway, and the step that it reached.
 
-    Checkpoints change no number, so it may save more of them than the straight one.
+    It saves more checkpoints than the straight run, which changes no number.
 
     Raises:
-        UserError: it is over before it can be killed.
+        UserError: it ends before it can be killed.
     """
     words = [*words, f"trainer.checkpoint_every={max(1, steps // 4)}"]
-    for attempt in range(TRIES if steps > 1 else 0):
-        trial = Trial(place / f"interrupted-{attempt}", words)
-        # Where the run was quicker than we were, look earlier and more often.
+    for attempt in range(ATTEMPTS if steps > 1 else 0):
+        run = KillableRun(root / f"interrupted-{attempt}", words)
+        # If the run ended first, aim at an earlier step, and look more often.
         step, poll = max(1, steps // 2 ** (attempt + 1)), POLL / 10**attempt
         with timed(f"until kill -9 at step {step:,}", console):
-            reached = trial.break_off(step, poll)
+            reached = run.kill_at(step, poll)
         if reached is not None:
-            return trial, reached
-        console.print("It ended before it could be killed; trying again, earlier.")
+            return run, reached
+        console.print("The run ended before it could be killed; trying again, earlier.")
     raise UserError(
         f"The run is over after {steps:,} steps, too soon to be interrupted; raise "
         "trainer.max_steps or trainer.epochs."
@@ -88,7 +88,7 @@ def interrupt(place: Path, words: list[str], steps: int, console: Console) -> tu
 
 @contextmanager
 def timed(what: str, console: Console) -> Iterator[None]:
-    """Say what is being done, and then how long it took."""
+    """Show what is being done, and then how long it took."""
     started = time.monotonic()
     with console.status(what):
         yield

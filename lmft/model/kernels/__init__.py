@@ -1,4 +1,4 @@
-"""Replacements of single layers: CPU attention, dropout from seeds, recomputed activations.
+"""Replacements of single layers: CPU attention, seeded dropout, recomputed activations.
 
 `replace.py` puts them into a model.
 """

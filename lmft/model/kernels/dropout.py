@@ -7,52 +7,52 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-LEVELS = 2**16  # of a die: a rate is met to 1 / 131,072
+LEVELS = 2**16  # of a random integer: the dropout rate is exact to 1 / 131,072
 
 
 def new_seed() -> int:
-    """For dice to be thrown now, and once more in the backward pass; from torch's own generator."""
+    """Draw a seed for dropout masks from torch's global generator."""
     return int(torch.randint(2**62, ()))
 
 
-class Dice:
-    """Those of one seed; thrown in the same order they fall the same."""
+class DropoutMask:
+    """Dropout masks from one seed: the same sequence of draws gives the same masks."""
 
     def __init__(self, dropout: float, seed: int):
         self._dropped = round(dropout * LEVELS)
-        self._scale = LEVELS / (LEVELS - self._dropped)  # what is kept makes up for what is not
-        self._words = np.random.SFC64(seed)
+        self._scale = LEVELS / (LEVELS - self._dropped)  # keeps the expected value
+        self._generator = np.random.SFC64(seed)
 
-    def throw(self, values: Tensor) -> Tensor:
-        """What each of `values` is to be multiplied with: 0 where it is dropped; same shape."""
-        words = self._words.random_raw(-(-values.numel() // 4))
-        dice = torch.from_numpy(words.view(np.int16))[: values.numel()].view(values.shape)
-        kept = torch.empty(values.shape, dtype=values.dtype)
-        torch.ge(dice, self._dropped - LEVELS // 2, out=kept)
-        return kept.mul_(self._scale)
+    def draw(self, values: Tensor) -> Tensor:
+        """Draw the factors for `values`, 0 where one is dropped; same shape and dtype."""
+        words = self._generator.random_raw(-(-values.numel() // 4))
+        levels = torch.from_numpy(words.view(np.int16))[: values.numel()].view(values.shape)
+        mask = torch.empty(values.shape, dtype=values.dtype)
+        torch.ge(levels, self._dropped - LEVELS // 2, out=mask)
+        return mask.mul_(self._scale)
 
 
 class SeededDropout(nn.Dropout):
-    """torch's dropout; on a CPU, while training, with cheaper dice."""
+    """torch's dropout; in training on a CPU, with a cheaper random generator and no saved mask."""
 
     def forward(self, input: Tensor) -> Tensor:
-        """Values of which a share `p` is dropped and the others are scaled up; any shape."""
-        if not (self.training and self.p) or input.device.type != "cpu":
+        """Drop a share `p` of the values and scale up the others; any shape."""
+        if not (self.training and self.p) or not input.is_cpu:
             return super().forward(input)
-        thinned: Tensor = DropoutFunction.apply(input, self.p, new_seed())  # type: ignore[no-untyped-call]
-        return thinned
+        output: Tensor = DropoutFunction.apply(input, self.p, new_seed())  # type: ignore[no-untyped-call]
+        return output
 
 
 class DropoutFunction(Function):
-    """Dropout from a seed."""
+    """Dropout whose mask is drawn from a seed, in the forward and again in the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, values: Tensor, dropout: float, seed: int) -> Tensor:
-        """Thin out a copy."""
-        ctx.settings = dropout, seed
-        return values * Dice(dropout, seed).throw(values)
+        """Apply the mask to a copy."""
+        ctx.dropout_and_seed = dropout, seed
+        return values * DropoutMask(dropout, seed).draw(values)
 
     @staticmethod
-    def backward(ctx: Any, into_thinned: Tensor) -> tuple[Tensor, None, None]:
-        """Thin out the gradient alike."""
-        return into_thinned * Dice(*ctx.settings).throw(into_thinned), None, None
+    def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
+        """Apply the same mask to the gradient."""
+        return grad_output * DropoutMask(*ctx.dropout_and_seed).draw(grad_output), None, None

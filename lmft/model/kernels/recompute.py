@@ -1,8 +1,9 @@
-"""What norms and activations make is not kept for the backward pass, but made again there.
+"""Recompute norm and activation outputs in the backward pass instead of saving them.
 
-They keep their input, of which a pass over memory makes their output once more; kept as well, as
-the input of the next linear map, it is a third of GPT-2's activations. Left alone are those whose
-backward pass keeps something else: ReLU its output, the RMSNorms of transformers a wider copy.
+Such layers save their input anyway, and one cheap pass over it gives their output again. Saved a
+second time as the input of the next linear layer, these outputs are a third of GPT-2's activation
+memory. Layers whose backward pass saves something else are left alone: ReLU saves its output, the
+RMSNorms of transformers an fp32 copy.
 """
 
 import weakref
@@ -12,93 +13,98 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-CHEAP = (nn.LayerNorm, nn.GELU, nn.SiLU)
+RECOMPUTABLE = (nn.LayerNorm, nn.GELU, nn.SiLU)
 
-OF_TRANSFORMERS = ("GELUActivation", "GELUTanh", "SiLUActivation")  # how such classes' names end
+# The same in transformers, by how the names of its classes end.
+RECOMPUTABLE_NAMES = ("GELUActivation", "GELUTanh", "SiLUActivation")
 
 
-class Recompute(saved_tensors_hooks):
-    """While entered, for a forward pass through `model`; the backward pass may come later.
+class RecomputeHooks(saved_tensors_hooks):
+    """To be entered for each forward pass through `model`; the backward pass may come later.
 
-    torch then no longer looks whether what is kept was changed in place before it is used.
+    With these hooks, torch does not check whether a saved tensor was changed in place.
     """
 
     def __init__(self, model: nn.Module):
-        """Nothing changes before it is entered."""
+        """Register the hooks; they have no effect until this is entered."""
         super().__init__(self._pack, _unpack)
-        self._open = False
-        self._recipes: dict[int, Recipe] = {}  # by where the output lies
-        for part in model.modules():
-            if isinstance(part, CHEAP) or type(part).__name__.endswith(OF_TRANSFORMERS):
-                part.register_forward_hook(self._note, with_kwargs=True)
+        self._active = False
+        self._outputs: dict[int, RecomputableOutput] = {}  # by address of the output's storage
+        for module in model.modules():
+            if isinstance(module, RECOMPUTABLE) or type(module).__name__.endswith(
+                RECOMPUTABLE_NAMES
+            ):
+                module.register_forward_hook(self._record_output, with_kwargs=True)
 
     def __enter__(self) -> None:
         super().__enter__()
-        self._open = True
+        self._active = True
 
     def __exit__(self, *failure: Any) -> None:
         super().__exit__(*failure)
-        self._open = False
-        self._recipes.clear()
+        self._active = False
+        self._outputs.clear()
 
-    def _note(self, part: nn.Module, given: tuple[Any, ...], more: Any, made: Any) -> None:
-        strip_control = self._open and len(given) == 1 and not more and isinstance(made, Tensor)
-        if strip_control and made.is_contiguous() and _place(made) != _place(given[0]):
-            self._recipes[_place(made)] = Recipe(part, given[0].detach(), made)
+    def _record_output(
+        self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any
+    ) -> None:
+        if not self._active or len(args) != 1 or kwargs or not isinstance(output, Tensor):
+            return
+        if output.is_contiguous() and _address(output) != _address(args[0]):
+            recomputable = RecomputableOutput(module, args[0].detach(), output)
+            self._outputs[_address(output)] = recomputable
 
-    def _pack(self, tensor: Tensor) -> "Tensor | Use":
-        key_inputs = self._recipes.get(_place(tensor))
-        # An output that its own operation keeps would hold the operation, were it not detached.
-        return (
-            Use(key_inputs, tensor.shape)
-            if key_inputs and key_inputs.makes(tensor)
-            else tensor.detach()
-        )
+    def _pack(self, tensor: Tensor) -> "Tensor | SavedOutput":
+        output = self._outputs.get(_address(tensor))
+        if output and output.is_equal_to(tensor):
+            return SavedOutput(output, tensor.shape)
+        # Detached, since a tensor saved by the operation that returned it would keep that alive.
+        return tensor.detach()
 
 
-class Recipe:
-    """How an output is made."""
+class RecomputableOutput:
+    """A layer's output that can be recomputed from the layer and its input."""
 
-    def __init__(self, part: nn.Module, given: Tensor, made: Tensor):
-        self._part, self._given, self._made = part, given, weakref.ref(made)
-        self._given_version, self._traits = given._version, _traits(made)
-        self._again: Tensor | None = None
-        self.uses = 0  # that are to come
+    def __init__(self, module: nn.Module, input: Tensor, output: Tensor):
+        self._module, self._input, self._output = module, input, weakref.ref(output)
+        self._input_version, self._layout = input._version, _layout(output)
+        self._recomputed: Tensor | None = None
+        self.pending_uses = 0  # in the backward pass
 
-    def makes(self, tensor: Tensor) -> bool:
-        """Whether `tensor` is the whole output, as it was made."""
-        if self._made() is None:  # where it lay there may be something else by now
+    def is_equal_to(self, tensor: Tensor) -> bool:
+        """Whether `tensor` is the whole output, unchanged."""
+        if self._output() is None:  # freed: its storage may belong to another tensor by now
             return False
-        return _traits(tensor) == self._traits and tensor.is_contiguous()
+        return _layout(tensor) == self._layout and tensor.is_contiguous()
 
     @torch.no_grad()
-    def follow(self) -> Tensor:
-        """The output; it is let go with its last use."""
-        if self._again is None:
-            assert self._given._version == self._given_version, "changed after it was read"
-            self._again = self._part.forward(self._given)
-        again = self._again
-        self.uses -= 1
-        if not self.uses:
-            self._again = None
-        return again
+    def recompute(self) -> Tensor:
+        """Return the output, recomputed at its first use and freed after its last one."""
+        if self._recomputed is None:
+            assert self._input._version == self._input_version, "changed after it was read"
+            self._recomputed = self._module.forward(self._input)
+        output = self._recomputed
+        self.pending_uses -= 1
+        if not self.pending_uses:
+            self._recomputed = None
+        return output
 
 
-class Use:
-    """One tensor that is to be made again."""
+class SavedOutput:
+    """What the graph saves in place of a recomputable output."""
 
-    def __init__(self, key_inputs: Recipe, shape: torch.Size):
-        self.key_inputs, self.shape = key_inputs, shape
-        key_inputs.uses += 1
+    def __init__(self, output: RecomputableOutput, shape: torch.Size):
+        self.output, self.shape = output, shape
+        output.pending_uses += 1
 
 
-def _traits(tensor: Tensor) -> tuple[Any, ...]:
+def _layout(tensor: Tensor) -> tuple[Any, ...]:
     return tensor.numel(), tensor.storage_offset(), tensor.dtype, tensor._version
 
 
-def _place(tensor: Tensor) -> int:
+def _address(tensor: Tensor) -> int:
     return tensor.untyped_storage().data_ptr()
 
 
-def _unpack(kept: "Tensor | Use") -> Tensor:
-    return kept if isinstance(kept, Tensor) else kept.key_inputs.follow().view(kept.shape)
+def _unpack(saved: "Tensor | SavedOutput") -> Tensor:
+    return saved if isinstance(saved, Tensor) else saved.output.recompute().view(saved.shape)

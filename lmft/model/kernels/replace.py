@@ -1,20 +1,21 @@
-"""Replace layers of a model by faster ones that compute the same."""
+"""Replace layers of a model by faster ones that compute the same function."""
 
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.activations import NewGELUActivation
 
-from lmft.model.kernels.attention import NAME
+from lmft.model.kernels.attention import ATTENTION, register_attention
 from lmft.model.kernels.dropout import SeededDropout
 
 
 def replace_layers(model: PreTrainedModel) -> None:
-    """Exchange what can be done quicker: GELU in one kernel, dropout and attention from seeds."""
+    """Replace GELU by a single kernel; dropout and attention by kernels with seeded masks."""
     for module in list(model.modules()):
-        for name, part in module.named_children():
-            if type(part) is NewGELUActivation:
+        for name, child in module.named_children():
+            if type(child) is NewGELUActivation:
                 setattr(module, name, nn.GELU(approximate="tanh"))
-            elif type(part) is nn.Dropout:
-                setattr(module, name, SeededDropout(part.p).train(part.training))
+            elif type(child) is nn.Dropout:
+                setattr(module, name, SeededDropout(child.p).train(child.training))
     if model.config._attn_implementation == "sdpa":
-        model.set_attn_implementation(NAME)
+        register_attention()
+        model.set_attn_implementation(ATTENTION)

@@ -1,4 +1,4 @@
-"""`lmft generate`: a text continued, or its masks filled."""
+"""`lmft generate`: a text is continued, or its masks are filled."""
 
 import pytest
 

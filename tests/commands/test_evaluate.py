@@ -1,0 +1,112 @@
+"""`lmft evaluate`: a split is scored, and its result is kept and known the next time."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from transformers import AutoModelForMaskedLM, AutoTokenizer
+
+from tests.helpers.processes import start
+
+
+@pytest.fixture
+def scored(stories, wikitext, tmp_path):
+    """Real weights and 3,000 characters of real text."""
+    path = tmp_path / "test.txt"
+    path.write_text((wikitext / "test.txt").read_text()[:3000])
+    return [
+        "model=pretrained", f"model.name={stories}", "dataset=text_files", f"dataset.test={path}",
+        "dataset.separator=none", "dataset.block_size=64", f"cache_root={tmp_path}",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def masked_run(runs_of_module):
+    """The folder of a masked model, hardly trained."""
+    fit, corpus = runs_of_module
+    return fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1")
+
+
+@pytest.fixture
+def masked(masked_run, tmp_path):
+    """A copy of that folder, to be evaluated."""
+    return Path(shutil.copytree(masked_run, tmp_path / "runs" / masked_run.name))
+
+
+def test_an_evaluation_of_a_run_is_kept_in_that_run_and_known_the_next_time(
+    fit, store, corpus, command
+):
+    folder = fit(*corpus, *store.overrides, "trainer.max_steps=4", "dataset.block_size=16")
+    trained = json.loads((folder / "result.json").read_text())
+    line = f"evaluate run={folder} tracker.uri={store.uri}"
+    code, first, complaint = command(line)
+    assert (code, complaint) == (0, "")
+    assert f"{trained['test']['label']}  (known already)" in first
+    code, other, complaint = command(f"{line} evaluation.stride=4")
+    assert code == 0 and "stride 4" in other and "is from 6 documents" in complaint
+    code, again, complaint = command(f"{line} evaluation.stride=4")
+    assert (code, complaint) == (0, "") and "known already" in again
+    run = store.run_of(folder)
+    assert run.info.status == "FINISHED"
+    keys = [key for key in run.data.metrics if key.endswith("/test/bits_per_byte")]
+    assert len(keys) == 1 and keys[0].startswith("text_files-")
+    by_id, printed, _ = command(f"evaluate run={run.info.run_id} tracker.uri={store.uri}")
+    assert by_id == 0 and "known already" in printed
+
+
+def test_a_model_without_a_run_gets_one_of_its_own(scored, store, command, tmp_path):
+    words = " ".join(word for word in scored if "cache_root" not in word)
+    line = f"evaluate {words} tracker.uri={store.uri} cache_root={tmp_path}"
+    code, printed, complaint = command(line)
+    assert code == 0 and "fp32" in printed
+    (folder,) = tmp_path.glob("runs/*/evaluations.json")
+    run = store.run_of(folder.parent)
+    (found,) = json.loads(folder.read_text()).values()
+    assert run.data.metrics["test/perplexity"] == pytest.approx(found["perplexity"])
+    assert run.data.tags["test/fingerprint"] == found["fingerprint"]
+
+
+def test_masked_evaluation_in_another_process_is_the_same_to_the_last_digit(masked, tmp_path):
+    trained = json.loads((masked / "result.json").read_text())["test"]
+    line = f"evaluate run={masked} tracker=none evaluation.split=test hardware.micro_batch_size=8"
+    (masked / "result.json").unlink()  # so that it can't answer from memory
+    (process := start(line, tmp_path, tmp_path / "log")).join(60)
+    assert process.exitcode == 0, (tmp_path / "log").read_text()
+    (again,) = json.loads((masked / "evaluations.json").read_text()).values()
+    assert again["nats"] == trained["nats"] and again["label"] == trained["label"]
+
+
+def test_several_draws_of_masks_give_mean_and_spread(masked, command):
+    code, _, _ = command(f"evaluate run={masked} tracker=none evaluation.mask_draws=3")
+    assert code == 0
+    (drawn,) = json.loads((masked / "evaluations.json").read_text()).values()
+    once = json.loads((masked / "result.json").read_text())["test"]
+    assert drawn["mask_draws"] == 3 and drawn["loss_deviation"] > 0
+    assert drawn["targets"] == 3 * once["targets"] and drawn["nats"] != 3 * once["nats"]
+
+
+def test_pseudo_perplexity_hides_each_token_once_alone(masked, corpus, command, tmp_path):
+    code, printed, _ = command(f"evaluate run={masked} tracker=none evaluation.pseudo=true")
+    assert code == 0 and "hidden alone" in printed
+    (found,) = json.loads((masked / "evaluations.json").read_text()).values()
+
+    tokenizer = AutoTokenizer.from_pretrained(masked / "checkpoint")
+    model = AutoModelForMaskedLM.from_pretrained(masked / "checkpoint").eval()
+    text = (tmp_path / "test.txt").read_text().splitlines(keepends=True)
+    end = tokenizer.eos_token_id
+    ids = [
+        i for line in text for i in [*tokenizer(line, add_special_tokens=False)["input_ids"], end]
+    ]
+    block = torch.tensor(ids[:-1])
+    nats = []
+    for place in range(len(block)):
+        if int(block[place]) not in tokenizer.all_special_ids:
+            hidden = block.clone()
+            hidden[place] = tokenizer.mask_token_id
+            with torch.no_grad():
+                logits = model(hidden[None]).logits[0, place]
+            nats.append(float(torch.nn.functional.cross_entropy(logits, block[place])))
+    assert found["targets"] == len(nats)
+    assert found["nats"] == pytest.approx(sum(nats), rel=1e-5)

@@ -1,0 +1,59 @@
+"""Optimizer steps of a tiny model on text that can be learnt, without a corpus or a run."""
+
+from functools import partial
+from itertools import islice
+
+import torch
+
+from lmft.config.schema import OnNonfinite, Precision, Schedule, TrainerConfig
+from lmft.hardware.device import Hardware
+from lmft.hardware.mfu import FlopsEstimate
+from lmft.objective import Batch
+from lmft.optimizer import build_optimizer
+from lmft.trainer.step import train
+from tests.helpers.architectures import build_tiny
+
+STOP = OnNonfinite.stop
+CONFIG = TrainerConfig(1, None, 4, Schedule.linear, 0, 1.0, STOP, None, None, False, None, None)
+FLOPS = FlopsEstimate(peak=1.0, body_weights=1, head_weights=1, attention_flops=1.0)
+MORE_STEPS = 1000  # of the schedule
+
+
+def hardware(precision=Precision.fp32, checkpoint=False):
+    return Hardware(torch.device("cpu"), precision, 4, False, checkpoint)
+
+
+def batches(start=0):
+    """Text of a kind that can be learnt: each token is the one before, plus a few."""
+    number = start
+    while True:
+        generator = torch.Generator().manual_seed(number)
+        steps = torch.randint(1, 4, (4, 17), generator=generator)
+        ids = 3 + steps.cumsum(dim=1) % 90
+        yield [Batch(ids[:, :-1], ids[:, 1:].clone())]
+        number += 1
+
+
+def start_training(network, done=0, scale=None, precision=Precision.fp32, config=CONFIG):
+    make = partial(torch.optim.AdamW, lr=1e-3, fused=True)
+    optimizer, numbers = build_optimizer(make, network.model), range(done + 1, MORE_STEPS)
+    return optimizer, train(
+        network, batches(done), optimizer, hardware(precision), config, numbers, 0, FLOPS, scale
+    )
+
+
+def losses(network, precision=Precision.fp32, steps=100):
+    return [
+        step.loss.mean for step in islice(start_training(network, precision=precision)[1], steps)
+    ]
+
+
+def without_dropout(kind):
+    model = build_tiny(kind)
+    for part in model.modules():
+        if isinstance(part, torch.nn.Dropout):
+            part.p = 0.0
+    if kind == "gpt2":
+        for block in model.transformer.h:
+            block.attn.attn_dropout.p = 0.0
+    return model
