@@ -15,9 +15,9 @@ from benchmarks.turns import Job, Side
 
 
 def tokenize(text: Path, target: Target, pairs: int, folder: Path) -> list[Figure]:
-    """Both ways of cutting a text into blocks, as tokenize.py measures them."""
+    """Both ways of cutting a text into blocks, as tokenizing.py measures them."""
     found = folder / "found.json"
-    run("benchmarks.tokenize", "--pairs", str(pairs), "--json", str(found))
+    run("benchmarks.tokenizing", "--pairs", str(pairs), "--json", str(found))
     size = text.stat().st_size / 1e6
     return [
         Figure(

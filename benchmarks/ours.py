@@ -1,6 +1,6 @@
 """Our side: a run of lmft, composed from a command line's words, step by step in turns.
 
-All of lmft that is measured is called here, and in tokenize.py. Nothing heavy is imported until
+All of lmft that is measured is called here, and in tokenizing.py. Nothing heavy is imported until
 the process is prepared as the command prepares its own.
 """
 

@@ -1,6 +1,6 @@
 """From WikiText-2's training text to blocks of 128 GPT-2 tokens: ours and the usual way, in pairs.
 
-    python -m benchmarks.tokenize [--pairs 3] [--json FILE]
+    python -m benchmarks.tokenizing [--pairs 3] [--json FILE]
 
 The usual way is that of transformers' run_clm.py: the text is read by datasets, tokenized by a
 batched `map`, and cut by a second one (`group_texts`), in one process, each time with an empty
