@@ -5,8 +5,8 @@ was cut short goes on when it is started again. Run it on a machine that does no
 
     make bench                                     every row, under two hours
     BENCH=quick make bench                         training on blocks of 128, a quarter of an hour
-    python -m benchmarks --list              the rows, by name
-    python -m benchmarks --rows sweep start  only these; those of --list that are in bf16
+    python -m benchmarks --list                    the rows, by name
+    python -m benchmarks --rows sweep start        only these; those of --list that are in bf16
                                                    can be asked for where it is emulated, too
 
 It needs the folder of real data (LMFT_SHARED, default ../shared) and pip install -e '.[bench]';

@@ -72,11 +72,11 @@ def wikitext(shared: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def real_text(wikitext: Path, tmp_path_factory: pytest.TempPathFactory) -> list[str]:
-    """Overrides for some real text to train and to validate on, of 150,000 characters each."""
+    """Overrides for some real text to train and to validate on, of 60,000 characters each."""
     folder, overrides = tmp_path_factory.mktemp("real"), ["dataset=text_files"]
     for split, name in {"train": "test", "validation": "valid"}.items():
         path = folder / f"{split}.txt"
-        path.write_text((wikitext / f"{name}.txt").read_text()[:150_000])
+        path.write_text((wikitext / f"{name}.txt").read_text()[:60_000])
         overrides.append(f"dataset.{split}={path}")
     return overrides
 
@@ -107,9 +107,27 @@ def runs_of_module(tmp_path_factory: pytest.TempPathFactory):
     return Fit(folder), write_corpus(folder)
 
 
+@pytest.fixture
+def scored(stories: Path, wikitext: Path, tmp_path: Path) -> list[str]:
+    """Overrides for real weights, and 3,000 characters of real text to score."""
+    path = tmp_path / "test.txt"
+    path.write_text((wikitext / "test.txt").read_text()[:3000])
+    return [
+        "model=pretrained", f"model.name={stories}", "dataset=text_files", f"dataset.test={path}",
+        "dataset.separator=none", "dataset.block_size=64", f"cache_root={tmp_path}",
+    ]  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def masked_run(runs_of_module) -> Path:
+    """The folder of a masked model, trained for one step."""
+    fit, corpus = runs_of_module
+    return fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1")
+
+
 @pytest.fixture(scope="session")
 def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A whole store without a run, to be copied: making one takes a second of migrations."""
+    """A store without a run, to be copied: creating one takes a second of migrations."""
     from lmft.tracker.mlflow_store import create_store
 
     path = tmp_path_factory.mktemp("empty") / "mlflow.db"
@@ -119,14 +137,14 @@ def empty_store(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def store_at_hand(empty_store: Path, tmp_path: Path) -> Path:
-    """The store that the command finds where it starts in `tmp_path`; returns an empty one."""
+    """Put an empty store where commands that start in `tmp_path` find it; returns another one."""
     shutil.copy(empty_store, tmp_path)
     return empty_store
 
 
 @pytest.fixture(scope="session")
 def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path):
-    """A store that tests share; each looks at runs of its own folders."""
+    """A store that tests share; each looks only at the runs of its own folders."""
     from tests.helpers.mlflow import Store
 
     return Store(Path(shutil.copy(empty_store, tmp_path_factory.mktemp("store"))).parent)
@@ -134,7 +152,7 @@ def store(tmp_path_factory: pytest.TempPathFactory, empty_store: Path):
 
 @pytest.fixture
 def eager_sender(monkeypatch):
-    """What is logged is sent so often that a test can wait for it."""
+    """Upload so often that a test can wait for it."""
     from lmft.tracker import background
 
     monkeypatch.setattr(background, "UPLOAD_INTERVAL", 0.05)
@@ -165,7 +183,7 @@ def record(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """The command line in this process: its exit code, what it printed, what it complained of."""
+    """Run a command line in this process; returns its exit code, stdout and stderr."""
     from lmft import cli
 
     def run(line):

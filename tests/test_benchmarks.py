@@ -1,4 +1,4 @@
-"""The bench: what it makes of its measurements, and what it keeps. Speeds are asserted nowhere."""
+"""The benchmark's figures, tables and files. No speed is asserted."""
 
 import pytest
 
@@ -29,7 +29,7 @@ def test_a_value_is_the_ratio_of_medians_and_its_spread_that_of_pairs():
         (Target(1.5, precision="bf16"), ""),
     ],
 )
-def test_a_target_is_reached_or_not_and_says_nothing_of_another_precision(target, verdict):
+def test_a_target_is_reached_or_not_but_not_judged_in_another_precision(target, verdict):
     assert Figure("speed", "tokens/s", [4.0], [2.0], target).verdict == verdict
 
 

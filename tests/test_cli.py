@@ -1,4 +1,4 @@
-"""The command, through its own entry; a few times as a process of its own."""
+"""The `lmft` command: help, choices, exit codes and shell completion."""
 
 import json
 import os
@@ -28,7 +28,7 @@ def quick(tmp_path_factory):
     return f"{QUICK} cache_root={tmp_path_factory.mktemp('cache')}"
 
 
-def test_a_failing_run_says_why_and_keeps_the_traceback_in_its_log(command, quick, tmp_path):
+def test_a_failing_run_prints_its_reason_and_logs_the_traceback(command, quick, tmp_path):
     code, _, complaint = command(f"{quick} tracker=none optimizer.lr=1e30 trainer.epochs=9")
     assert code == 1
     assert "lower optimizer.lr" in complaint and "Traceback" not in complaint
@@ -89,7 +89,7 @@ def test_tab_completes_groups_and_knobs(tmp_path):
     assert {"model=gpt2", "model=gpt2_tiny"} <= set(found.stdout.split())
 
 
-def test_the_command_leaves_its_result_where_it_was_told(command, quick, tmp_path):
+def test_a_run_writes_its_result_and_prints_it(command, quick, tmp_path):
     code, printed, complaint = command(f"{quick} tracker=none")
     assert (code, complaint) == (0, "")
     (result,) = tmp_path.glob("runs/*/result.json")
@@ -100,7 +100,6 @@ def test_the_command_leaves_its_result_where_it_was_told(command, quick, tmp_pat
 def test_torchs_library_is_loaded_beside_what_python_does():
     code = """
 import sys, time
-from importlib.metadata import version
 from pathlib import Path
 from lmft.commands.preload import preload_torch
 preload_torch()

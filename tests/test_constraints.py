@@ -80,7 +80,7 @@ def test_every_package_that_lmft_brings_is_pinned():
             Version(version := distribution(name).version).public, prereleases=True
         )
     ]
-    if differing:  # what those need says nothing of what the pinned ones need
+    if differing:  # their dependencies are not those of the pinned versions
         pytest.skip(f"installed without constraints.txt: {', '.join(differing)}")
     # torch's builds for GPUs name the exact versions of their libraries themselves.
     loose = sorted(name for name, is_exact in exact.items() if not is_exact and name not in PINNED)

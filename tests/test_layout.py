@@ -39,7 +39,7 @@ def test_few_files_are_at_the_top_of_lmft():
 
 
 @pytest.mark.parametrize("package", PACKAGES[1:], ids=dotted)
-def test_every_package_says_what_it_is_in_two_lines(package):
+def test_every_package_has_a_docstring_of_two_lines(package):
     text = ast.get_docstring(ast.parse((package / "__init__.py").read_text()))
     assert text and len([line for line in text.splitlines() if line]) == 2
 

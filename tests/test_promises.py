@@ -1,4 +1,4 @@
-"""What the documentation promises is held by tests that are there."""
+"""The tests that the documentation names exist."""
 
 import ast
 import re

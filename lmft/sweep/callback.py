@@ -19,7 +19,6 @@ from lmft.runs.run_id import safe_name
 from lmft.storage.hashing import digest
 from lmft.storage.lock import run_lock
 from lmft.sweep.job import SweepPlan, read_job_records, write_plan
-from lmft.sweep.report import report_jobs
 from lmft.tracker.protocol import Tracker
 
 GOOD_STATES = ("finished", "pruned")
@@ -58,6 +57,8 @@ class Sweep:
 
     def close(self, complete: bool) -> bool:
         """Report the jobs and end the sweep in the tracker; return whether all jobs succeeded."""
+        from lmft.sweep.report import report_jobs  # loads scipy; single runs import this module
+
         records = read_job_records(self.launch_folder)
         succeeded = complete and all(record.state in GOOD_STATES for record in records)
         best = report_jobs(records, self.folder, Terminal())

@@ -1,4 +1,4 @@
-"""Which run is better: told in words, by chance or not, and never across conditions."""
+"""Which run is better, and whether by chance; runs under other conditions are never ranked."""
 
 import json
 from html.parser import HTMLParser
@@ -225,13 +225,13 @@ def test_results_are_chosen_that_all_runs_share():
     def result(fingerprint, precision):
         return {"fingerprint": fingerprint, "precision": precision}
 
-    wide, narrow, exact = result("wide", "fp32"), result("narrow", "bf16"), result("wide", "bf16")
-    assert choose_results([[wide], [narrow, exact, wide]]) == [wide, wide]
-    assert choose_results([[wide], [narrow, exact]]) == [wide, exact]  # ranked with a note
-    assert choose_results([[wide], [narrow]]) == [wide, narrow]  # not ranked
+    first, other, rounded = result("a", "fp32"), result("b", "bf16"), result("a", "bf16")
+    assert choose_results([[first], [other, rounded, first]]) == [first, first]
+    assert choose_results([[first], [other, rounded]]) == [first, rounded]  # ranked with a note
+    assert choose_results([[first], [other]]) == [first, other]  # not ranked
 
 
-def test_settings_that_seeds_do_not_tell_apart_say_how_many_would():
+def test_settings_that_do_not_differ_significantly_say_how_many_seeds_would_show_it():
     def seeds(letters, lr, values):
         knobs = {"training": "yes", "optimizer.lr": lr}
         return SeedGroup([ScoredRun(Path(), knobs, {}, {}, letter) for letter in letters], values)

@@ -11,7 +11,7 @@ from lmft.storage.lock import run_lock
 from tests.helpers.runs import RESULT, write_run
 
 
-def test_a_run_at_work_is_neither_unfinished_nor_removed(tmp_path, command):
+def test_a_running_run_is_neither_unfinished_nor_removed(tmp_path, command):
     folder = write_run(tmp_path / "runs" / "a-1")
     with run_lock(folder):
         (entry,) = list_runs(tmp_path / "runs")
@@ -48,7 +48,7 @@ def test_clean_removes_unfinished_runs_only_unless_runs_are_named(command, tmp_p
     assert not done.exists() and scored.exists()
 
 
-def test_clean_leaves_alone_what_lies_elsewhere(tmp_path, command):
+def test_clean_leaves_alone_what_is_elsewhere(tmp_path, command):
     outside = write_run(tmp_path / "other" / "b-2")
     inside = write_run(tmp_path / "runs" / "a-1", RESULT)
     (tmp_path / "runs" / "link").symlink_to(outside)
@@ -70,7 +70,7 @@ def test_a_root_that_is_a_link_is_still_the_root(tmp_path):
         find(str(folder), tmp_path / "elsewhere")
 
 
-def test_cleaning_the_cache_takes_only_what_lmft_put_there(tmp_path, command):
+def test_cleaning_the_cache_removes_only_what_lmft_wrote(tmp_path, command):
     cache = tmp_path / "cache"
     key = "0123456789abcdef" * 2
     for name in (f"tokens/{key}", f"tokenizers/{key}", "tokens/mine", "mine"):
@@ -85,7 +85,7 @@ def test_cleaning_the_cache_takes_only_what_lmft_put_there(tmp_path, command):
     assert not (cache / "tokens" / f"{key}.lock").exists()
 
 
-def test_a_cache_that_leads_elsewhere_is_refused(tmp_path, command):
+def test_a_cache_that_is_a_link_elsewhere_is_refused(tmp_path, command):
     (tmp_path / "other" / "tokens").mkdir(parents=True)
     (tmp_path / "cache").mkdir()
     (tmp_path / "cache" / "tokens").symlink_to(tmp_path / "other" / "tokens")

@@ -1,4 +1,4 @@
-"""`lmft evaluate`: a split is scored, and its result is kept and known the next time."""
+"""`lmft evaluate`: a split is scored once, and its result is kept."""
 
 import json
 import shutil
@@ -9,24 +9,6 @@ import torch
 from transformers import AutoModelForMaskedLM, AutoTokenizer
 
 from tests.helpers.processes import start
-
-
-@pytest.fixture
-def scored(stories, wikitext, tmp_path):
-    """Real weights and 3,000 characters of real text."""
-    path = tmp_path / "test.txt"
-    path.write_text((wikitext / "test.txt").read_text()[:3000])
-    return [
-        "model=pretrained", f"model.name={stories}", "dataset=text_files", f"dataset.test={path}",
-        "dataset.separator=none", "dataset.block_size=64", f"cache_root={tmp_path}",
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def masked_run(runs_of_module):
-    """The folder of a masked model, hardly trained."""
-    fit, corpus = runs_of_module
-    return fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1")
 
 
 @pytest.fixture
@@ -101,12 +83,12 @@ def test_pseudo_perplexity_hides_each_token_once_alone(masked, corpus, command, 
     ]
     block = torch.tensor(ids[:-1])
     nats = []
-    for place in range(len(block)):
-        if int(block[place]) not in tokenizer.all_special_ids:
+    for position in range(len(block)):
+        if int(block[position]) not in tokenizer.all_special_ids:
             hidden = block.clone()
-            hidden[place] = tokenizer.mask_token_id
+            hidden[position] = tokenizer.mask_token_id
             with torch.no_grad():
-                logits = model(hidden[None]).logits[0, place]
-            nats.append(float(torch.nn.functional.cross_entropy(logits, block[place])))
+                logits = model(hidden[None]).logits[0, position]
+            nats.append(float(torch.nn.functional.cross_entropy(logits, block[position])))
     assert found["targets"] == len(nats)
     assert found["nats"] == pytest.approx(sum(nats), rel=1e-5)

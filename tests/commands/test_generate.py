@@ -24,7 +24,7 @@ def generate(command, capsys):
     return run
 
 
-def test_a_text_goes_on_and_the_seed_decides_how(fit, corpus, generate, command):
+def test_a_text_is_continued_as_the_seed_decides(fit, corpus, generate, command):
     folder = fit(*corpus, *QUICK, "model.config={n_layer:1}")
     greedy = generate(folder, "prompt='and saw one' temperature=0 tokens=5")
     assert greedy.startswith("and saw one red dog")
@@ -52,6 +52,6 @@ def test_masks_are_filled_with_the_likeliest_tokens(fit, corpus, generate, comma
     assert code == 2 and "put it into the prompt" in complaint
 
 
-def test_without_weights_there_is_nothing_to_say(command):
+def test_generate_needs_trained_weights(command):
     code, _, complaint = command("generate prompt=a")
     assert code == 2 and "add run=FOLDER" in complaint

@@ -1,10 +1,10 @@
-"""`lmft runs`: the state of each run, and what tells runs apart."""
+"""`lmft runs`: the state of each run, and the knobs that differ."""
 
 from lmft.commands.runs import label_knobs
 from tests.helpers.runs import RESULT, write_run
 
 
-def test_runs_tells_state_size_perplexity_and_what_differs(command, tmp_path):
+def test_runs_shows_state_size_perplexity_and_differing_knobs(command, tmp_path):
     write_run(
         tmp_path / "runs" / "a-1",
         RESULT,
@@ -25,7 +25,7 @@ def test_no_runs_is_no_mistake(command):
     assert code == 0 and "No run in" in printed
 
 
-def test_knobs_are_called_by_the_shortest_name_that_is_their_own():
+def test_knobs_get_the_shortest_unique_name():
     first = {"model.name": "a", "dataset.name": "b", "optimizer.lr": 1, "seed": 0}
     second = {"model.name": "c", "dataset.name": "d", "optimizer.lr": 2, "seed": 0}
     assert set(label_knobs([first, second]).values()) == {"model.name", "dataset.name", "lr"}

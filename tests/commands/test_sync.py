@@ -1,4 +1,4 @@
-"""`lmft sync`: a store that was away gets what it lacks, once."""
+"""`lmft sync`: a store gets what it lacks of runs, once."""
 
 import threading
 
@@ -15,7 +15,7 @@ from tests.helpers.runs import train_command
 pytestmark = pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")
 
 
-def test_a_store_that_stays_away_ends_a_run_soon_and_sync_sends_what_waits(
+def test_a_run_ends_soon_without_its_store_and_sync_sends_its_points(
     server, store, corpus, command, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(background, "GIVE_UP_AFTER", 1.0)
@@ -43,15 +43,15 @@ def test_a_store_that_stays_away_ends_a_run_soon_and_sync_sends_what_waits(
     assert "1 there already" in command("sync")[1]
 
 
-def stopping(server, story):
-    def tell(*args):
+def stopping(server, train):
+    def stop_and_train(*args):
         server.stop()
-        return story(*args)
+        return train(*args)
 
-    return tell
+    return stop_and_train
 
 
-def test_what_a_sync_finds_decides_what_it_sends(store, command, corpus, tmp_path):
+def test_sync_sends_only_what_the_store_lacks(store, command, corpus, tmp_path):
     line = train_command(corpus, "clm", "trainer.max_steps=3")
     assert command(f"{line} tracker=none")[0] == 0
     (folder,) = tmp_path.glob("runs/*-*")
@@ -66,7 +66,9 @@ def test_what_a_sync_finds_decides_what_it_sends(store, command, corpus, tmp_pat
     assert code == 2 and "optimizer.lr" in complaint
 
 
-def test_who_answers_waits_for_who_still_sends(store, command, corpus, tmp_path, caplog):
+def test_a_finished_run_waits_for_another_process_that_still_uploads_it(
+    store, command, corpus, tmp_path, caplog
+):
     line = train_command(corpus, "clm", "trainer.max_steps=3")
     assert command(f"{line} tracker=none")[0] == 0
     (folder,) = tmp_path.glob("runs/*-*")

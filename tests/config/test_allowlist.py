@@ -44,7 +44,7 @@ TRICKS = [
     "",
     "${seed}",
 ]
-PLACES = [
+TARGET_KNOBS = [
     "objective._target_",
     "optimizer._target_",
     "tracker._target_",
@@ -88,7 +88,7 @@ SLURM = {
 
 @pytest.fixture
 def alarm(monkeypatch):
-    """What would happen if a name were called: it is noted."""
+    """The calls of functions that no config may call."""
     called = []
     for module, name in ((os, "system"), (urllib.request, "urlopen")):
         monkeypatch.setattr(module, name, lambda *a, **k: called.append(a))
@@ -98,14 +98,14 @@ def alarm(monkeypatch):
 
 @pytest.fixture(scope="module")
 def whole():
-    """All that Hydra composes, its own node too, for a launcher with commands."""
+    """The whole config of the slurm launcher, with Hydra's own node."""
     register_resolvers()
     with initialize_config_dir(str(CONF), version_base="1.3"):
         return hydra_compose("config", ["hydra/launcher=slurm"], return_hydra_config=True)
 
 
 def refused(whole, word):
-    """What is said of the whole with this override, as Hydra would put it there."""
+    """The message that refuses `whole` with this override."""
     config = copy.deepcopy(whole)
     OmegaConf.set_struct(config, False)
     OmegaConf.set_readonly(config, False)
@@ -132,10 +132,10 @@ def plain_value(value):
     return getattr(value, "text", value)
 
 
-@pytest.mark.parametrize("place", PLACES)
-def test_only_exact_names_may_stand_in_a_target(place, whole, alarm):
+@pytest.mark.parametrize("knob", TARGET_KNOBS)
+def test_only_exact_names_may_stand_in_a_target(knob, whole, alarm):
     for trick in TRICKS:
-        assert place.lstrip("+") in refused(whole, f"{place}='{trick}'")
+        assert knob.lstrip("+") in refused(whole, f"{knob}='{trick}'")
     assert alarm == []
 
 
@@ -182,12 +182,12 @@ def test_the_command_refuses_before_hydra_makes_anything(command, tmp_path, alar
 
 
 def test_the_folder_of_a_strangers_run_is_read_with_the_same_care(tmp_path, alarm, monkeypatch):
-    place = tmp_path / "run-0123456789" / ".hydra"
-    place.mkdir(parents=True)
+    folder = tmp_path / "run-0123456789" / ".hydra"
+    folder.mkdir(parents=True)
     for bad in ({"tracker": {"_target_": "os.system"}}, {"seed": "${oc.env:HF_TOKEN}"}):
-        (place / "config.yaml").write_text(yaml.safe_dump(bad))
+        (folder / "config.yaml").write_text(yaml.safe_dump(bad))
         with pytest.raises(UserError):
-            load_composed(place / "config.yaml")
+            load_composed(folder / "config.yaml")
         (entry,) = list_runs(tmp_path)
         assert entry.knobs == {}
     assert alarm == []
@@ -201,7 +201,7 @@ def test_a_target_is_found_at_any_depth(tree):
         check_config(planted)
 
 
-def test_what_lmft_itself_composes_is_allowed_and_places_may_come_from_variables(monkeypatch):
+def test_the_config_of_lmft_is_allowed_and_paths_may_come_from_variables(monkeypatch):
     monkeypatch.setenv("SCRATCH", "/scratch")
     config = compose(
         "run_root='${oc.env:SCRATCH}/runs'", "tracker.uri='${oc.env:MLFLOW_TRACKING_URI,x}'"
@@ -222,8 +222,8 @@ def test_the_names_are_those_of_the_libraries_that_are_installed():
     for name in SEARCHES:
         _, module, kind = name.split(".")
         assert inspect.isclass(getattr(getattr(optuna, module), kind))
-    for module, place in ((objective, "objective"), (sources, "dataset.source")):
-        named = {name.rpartition(".")[2] for name in TARGETS[place]}
+    for module, group in ((objective, "objective"), (sources, "dataset.source")):
+        named = {name.rpartition(".")[2] for name in TARGETS[group]}
         assert named <= {name for name, kind in vars(module).items() if inspect.isclass(kind)}
 
 
@@ -232,8 +232,8 @@ def test_every_target_of_conf_is_allowed_where_it_stands():
         group = ".".join(path.relative_to(CONF).parent.parts)
         for knob, value in walk(yaml.safe_load(path.read_text()), group):
             if knob.endswith("_target_"):
-                place = knob.removesuffix("._target_")
-                assert value in TARGETS[place], knob
+                group = knob.removesuffix("._target_")
+                assert value in TARGETS[group], knob
 
 
 def test_open_is_not_called(monkeypatch, tmp_path):

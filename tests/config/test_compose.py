@@ -1,4 +1,4 @@
-"""Composing leaves nothing behind in the process, and hears of `debug` wherever it is set."""
+"""Composing changes nothing in the process, and `debug` counts wherever it is set."""
 
 import pytest
 from hydra._internal import hydra as hydra_entry
@@ -13,7 +13,7 @@ from lmft.sweep.callback import common_knobs
 from tests.helpers.runs import compose
 
 
-def test_hydra_has_its_own_loader_again_after_composing():
+def test_composing_restores_the_loader_of_hydra():
     compose("seed=1")
     assert hydra_entry.ConfigLoaderImpl is ConfigLoaderImpl
     with pytest.raises(UserError), guarded_hydra():
@@ -22,7 +22,7 @@ def test_hydra_has_its_own_loader_again_after_composing():
     assert hydra_entry.ConfigLoaderImpl is ConfigLoaderImpl
 
 
-def test_debug_in_a_file_shows_where(command, tmp_path):
+def test_debug_in_a_file_shows_the_traceback(command, tmp_path):
     (tmp_path / "own" / "experiment").mkdir(parents=True)
     experiment = tmp_path / "own" / "experiment" / "mine.yaml"
     experiment.write_text("# @package _global_\ndebug: true\n")
@@ -44,7 +44,7 @@ def test_debug_in_a_file_shows_where(command, tmp_path):
         ("seed hardware.precision optimizer.lr objective.mask_fraction", Decides.numbers),
     ],
 )
-def test_each_knob_says_what_it_decides(names, decided):
+def test_each_knob_declares_what_it_decides(names, decided):
     assert {name: decides(name) for name in names.split()} == dict.fromkeys(names.split(), decided)
 
 

@@ -1,4 +1,4 @@
-"""What is wrong is told in one sentence with the way out, and leaves nothing behind."""
+"""A mistake is reported in one sentence with the way out, and leaves nothing behind."""
 
 import json
 import os
@@ -67,8 +67,8 @@ def check_complaint(line, bad, code, complaint):
 
 def check_nothing_is_left(folder, cache):
     assert not [*folder.rglob("run.json"), *folder.rglob("result.json")]
-    for place in cache.glob("*/*"):
-        assert place.suffix == ".lock" or is_intact(place), place
+    for path in cache.glob("*/*"):
+        assert path.suffix == ".lock" or is_intact(path), path
     store = folder / "mlflow.db"
     if store.exists():
         with closing(sqlite3.connect(store)) as connection:
@@ -82,7 +82,7 @@ def test_the_table_is_long():
 
 
 @pytest.mark.parametrize("line", ROWS)
-def test_a_mistake_is_told_in_one_sentence(line, command, bad, cache, tmp_path, store_at_hand):
+def test_a_mistake_is_reported_in_one_sentence(line, command, bad, cache, tmp_path, store_at_hand):
     started = time.process_time()
     code, _, complaint = command(as_command(line, bad, cache))
     assert time.process_time() - started < SECONDS
@@ -112,14 +112,16 @@ def check_spawned(line, bad, folder, store):
 
 
 @pytest.mark.parametrize("line", SPAWNED)
-def test_a_process_of_its_own_tells_the_same(line, bad, tmp_path, empty_store):
+def test_a_process_of_its_own_reports_the_same(line, bad, tmp_path, empty_store):
     check_spawned(line, bad, tmp_path / "there", empty_store)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("line", MORE_ROWS)
-def test_a_similar_one_too(line, command, bad, cache, tmp_path, store_at_hand):
-    test_a_mistake_is_told_in_one_sentence(line, command, bad, cache, tmp_path, store_at_hand)
+def test_a_similar_mistake_is_reported_in_one_sentence(
+    line, command, bad, cache, tmp_path, store_at_hand
+):
+    test_a_mistake_is_reported_in_one_sentence(line, command, bad, cache, tmp_path, store_at_hand)
 
 
 @pytest.mark.soak
@@ -128,7 +130,7 @@ def test_every_mistake_in_a_process_of_its_own(line, bad, tmp_path, empty_store)
     check_spawned(line, bad, tmp_path / "there", empty_store)
 
 
-def test_debug_shows_where(command):
+def test_debug_shows_the_traceback(command):
     code, _, complaint = command("trainer.epochs=-1 debug=true")
     assert code == 2
     assert complaint.startswith("Traceback")
@@ -211,7 +213,7 @@ WORDS = st.lists(st.tuples(NAMES, VALUES).map("=".join), min_size=1, max_size=3)
 
 
 def check_words(words):
-    """They make a config, or a mistake of one sentence; nothing else."""
+    """Check that they make a config, or a mistake of one sentence."""
     try:
         composed = compose(*words)
     except Exception as error:
@@ -248,7 +250,7 @@ def read(path, errors=TextErrors.strict):
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 20])
-def test_a_bom_goes_and_returns_before_newlines_too(size, tmp_path, monkeypatch):
+def test_a_bom_and_returns_before_newlines_are_removed(size, tmp_path, monkeypatch):
     monkeypatch.setattr("lmft.dataset.decoding.CHUNK", size)
     path = tmp_path / "windows.txt"
     text = "\N{CAT FACE}one\r\n\r\ntw\ro\r\r\n\ufeffthree\r"
@@ -257,7 +259,7 @@ def test_a_bom_goes_and_returns_before_newlines_too(size, tmp_path, monkeypatch)
 
 
 @pytest.mark.parametrize("size", [1, 2, 3, 7, 1 << 20])
-def test_what_is_no_text_is_replaced_where_that_is_asked(size, tmp_path, monkeypatch):
+def test_invalid_text_is_replaced_on_request(size, tmp_path, monkeypatch):
     monkeypatch.setattr("lmft.dataset.decoding.CHUNK", size)
     path = tmp_path / "rows.txt"
     path.write_bytes(b"caf\xe9 \0 \xf0\x9f\n\xc3\xa9\xf0\x9f")
@@ -267,18 +269,18 @@ def test_what_is_no_text_is_replaced_where_that_is_asked(size, tmp_path, monkeyp
 
 
 @pytest.mark.parametrize("name", ["nul.jsonl", "half.jsonl", "latin1.parquet"])
-def test_so_it_is_in_records(name, bad):
+def test_invalid_text_in_records_is_replaced_on_request(name, bad):
     assert "\ufffd" in read(bad / name, TextErrors.replace)
 
 
-def test_only_what_changes_tokens_changes_what_they_are_known_by(bad):
+def test_the_handling_of_invalid_text_is_part_of_the_digest(bad):
     def find(errors):
         return TextFiles("text", errors).digest(str(bad / "latin1.txt"))
 
     assert find(TextErrors.strict) != find(TextErrors.replace)
 
 
-def test_files_of_windows_train_as_others_do_and_that_is_said_once(command, tmp_path, bad):
+def test_windows_line_ends_are_read_as_lf_and_reported_once(command, tmp_path, bad):
     for split, count in {"train": 2, "validation": 1}.items():
         (tmp_path / split).mkdir()
         for name in "ab"[:count]:

@@ -1,4 +1,4 @@
-"""Packages of the user's that extend lmft by an entry point."""
+"""Packages that extend lmft by an entry point."""
 
 import importlib
 import json
@@ -83,9 +83,9 @@ def test_a_package_is_imported_only_when_a_config_names_what_lmft_does_not_know(
     assert choices_of("optimizer") and "loud" not in sys.modules
     check_target("optimizer._target_", "loud.Loud")
     assert "loud" in sys.modules
-    for place, target in {"optimizer": "loud.Other", "objective": "loud.Loud"}.items():
-        with pytest.raises(UserError, match=f"{place}._target_ is '{target}'"):
-            check_target(f"{place}._target_", target)
+    for group, target in {"optimizer": "loud.Other", "objective": "loud.Loud"}.items():
+        with pytest.raises(UserError, match=f"{group}._target_ is '{target}'"):
+            check_target(f"{group}._target_", target)
 
 
 def test_a_package_that_cannot_be_imported_is_named(tmp_path, path):

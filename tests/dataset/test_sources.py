@@ -1,4 +1,4 @@
-"""What is true of a corpus's documents, whatever they are read from."""
+"""Documents of a corpus, from files of every format."""
 
 import csv
 import gzip
@@ -64,10 +64,10 @@ def as_config(**changes):
     return DatasetConfig(**{**values, **changes})
 
 
-def read(place, column="text", document="auto"):
+def read(path, column="text", document="auto"):
     """The documents of files."""
     config = as_config(
-        source=TextFiles(column), train=str(place), document=DocumentRule[document], test=str(place)
+        source=TextFiles(column), train=str(path), document=DocumentRule[document], test=str(path)
     )
     return as_documents(open_splits(config)["test"].pieces())
 
@@ -153,8 +153,8 @@ def test_wikitext_2_has_600_and_60_and_60_articles(kind, wikitext):
     names = {"train": "train", "validation": "valid", "test": "test"}
     if kind == "parquet":
         names = {name: f"parquet/{name}" for name in names}
-    places = {name: str(wikitext / f"{place}.{kind}") for name, place in names.items()}
-    splits = open_splits(as_config(**places, document=DocumentRule.article))
+    paths = {name: str(wikitext / f"{path}.{kind}") for name, path in names.items()}
+    splits = open_splits(as_config(**paths, document=DocumentRule.article))
     counts = {name: sum(ends for _, ends in split.pieces()) for name, split in splits.items()}
     assert counts == {"train": 600, "validation": 60, "test": 60}
 
@@ -192,12 +192,12 @@ def test_a_folder_and_a_glob_give_their_files_in_order_of_name(tmp_path):
     assert read(tmp_path / "**" / "*.txt") == ["b.txt", "deep/c.txt"]
 
 
-@pytest.mark.parametrize("place", ["missing.txt", "*.jsonl", "empty"])
-def test_a_place_without_files_is_named(place, tmp_path):
+@pytest.mark.parametrize("path", ["missing.txt", "*.jsonl", "empty"])
+def test_a_path_without_files_is_named(path, tmp_path):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError) as caught:
-        read(tmp_path / place)
-    assert place in one_sentence(caught)
+        read(tmp_path / path)
+    assert path in one_sentence(caught)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
@@ -308,7 +308,7 @@ def test_max_documents_keeps_the_first_of_each_split(count, tmp_path):
         assert as_documents(split.pieces()) == as_documents(all_of[name].pieces())[:count]
 
 
-def test_training_text_that_is_validated_on_is_warned_of(tmp_path, caplog):
+def test_training_text_that_is_also_validated_on_gets_a_warning(tmp_path, caplog):
     path, other = write(tmp_path, ".txt", LINES), tmp_path / "other.txt"
     other.write_bytes(path.read_bytes())
     with caplog.at_level(logging.WARNING, logger="lmft"):
@@ -323,8 +323,8 @@ def test_training_text_that_is_validated_on_is_warned_of(tmp_path, caplog):
 
 
 def test_a_digest_follows_content_and_not_file_times_or_names(tmp_path):
-    def find(place, **changes):
-        return open_splits(as_config(train=str(place), **changes))["train"].digest()
+    def find(path, **changes):
+        return open_splits(as_config(train=str(path), **changes))["train"].digest()
 
     path = write(tmp_path, ".txt", LINES)
     first = find(path)
@@ -347,8 +347,8 @@ def test_python_s_documentation_holds_out_20_topics():
     from pydoc_data.topics import topics
 
     source = PythonDocs()
-    places = {"train": "train", "validation": "validation"}
-    splits = open_splits(as_config(name="python_docs", source=source, **places))
+    paths = {"train": "train", "validation": "validation"}
+    splits = open_splits(as_config(name="python_docs", source=source, **paths))
     found = {name: as_documents(split.pieces()) for name, split in splits.items()}
     assert len(found["validation"]) == 20
     assert sorted(found["train"] + found["validation"]) == sorted(topics.values())

@@ -1,4 +1,4 @@
-"""What is true of the token stream, whatever the tokenizer, the separator and the text."""
+"""The token stream, for any tokenizer, separator and text."""
 
 import logging
 import os
@@ -47,9 +47,9 @@ FEW = settings(max_examples=12, deadline=None, suppress_health_check=list(Health
 
 @pytest.fixture(scope="session")
 def tokenizers(shared, stories):
-    """Loaded when first asked for."""
-    places = {"gpt2": shared / "models" / "gpt2-tokenizer", "stories260k": stories}
-    return {name: load_tokenizer(str(place), revision=None) for name, place in places.items()}
+    """Tokenizers by name; others are added when a test first needs them."""
+    folders = {"gpt2": shared / "models" / "gpt2-tokenizer", "stories260k": stories}
+    return {name: load_tokenizer(str(folder), revision=None) for name, folder in folders.items()}
 
 
 @pytest.fixture(scope="module", params=NAMES)
@@ -78,7 +78,7 @@ def ids_of(tokenizer, text, special=False):
 
 
 def plain_stream(tokenizer, documents, separator):
-    """The ids and the documents' ends, as one would write them with transformers alone."""
+    """The ids and the ends of documents, computed with transformers alone."""
     if separator not in ("eos", "none", "model"):
         joined = tokenizer(
             separator.join(documents),
@@ -111,7 +111,7 @@ def small_pieces(monkeypatch):
 
 
 def stitched(tokenizer, text):
-    """The ids of `text` cut into parts of 97 characters, and how many parts were given out."""
+    """The ids of `text` read in parts of 97 characters, and the number of encoded parts."""
     texts = (text[start : start + 97] for start in range(0, len(text), 97))
     found = list(pieces.encode_long(texts, text_backend(tokenizer)))
     return [int(token) for part in found for token in part.ids], len(found)
@@ -179,7 +179,7 @@ def test_every_character_may_stand_between_words_and_in_them(gpt2):
     assert ids.tolist() == [token for some in plain for token in some]
 
 
-def test_words_are_learned_anew_when_they_fill_their_memory(trained, monkeypatch):
+def test_the_word_cache_is_cleared_when_it_is_full(trained, monkeypatch):
     monkeypatch.setattr(words, "MEMORY", 1000)
     memory = WordCache(text_backend(trained))
     for number in range(20):

@@ -1,4 +1,4 @@
-"""What is true of a tokenizer that is trained here, and of what stands between documents."""
+"""Tokenizers that are trained here, and separators between documents."""
 
 import pytest
 from hypothesis import given, settings
@@ -35,7 +35,7 @@ def gpt2(shared):
 
 
 def word_tokenizer(**special):
-    """One of three words, which has only the special tokens given."""
+    """A tokenizer of three words that has only the given special tokens."""
     model = models.WordLevel({"the": 0, "cat": 1, "sat": 2}, unk_token="the")
     return PreTrainedTokenizerFast(tokenizer_object=Tokenizer(model), **special)
 
@@ -52,7 +52,7 @@ def test_training_twice_gives_equal_tokenizers(trained):
     assert tokenizer_digest(other) != tokenizer_digest(trained)
 
 
-def test_a_tokenizer_has_the_size_it_was_asked_for_and_all_special_tokens(trained):
+def test_a_tokenizer_has_the_given_size_and_all_special_tokens(trained):
     assert len(trained) == 300
     ids = trained.convert_tokens_to_ids(list(SPECIAL_TOKENS.values()))
     assert ids == [0, 1, 2, 3, 4]
@@ -67,7 +67,7 @@ def test_any_text_comes_back_from_its_ids(trained, text):
 
 
 @pytest.mark.parametrize("size", [-1, 0, 260])
-def test_a_vocabulary_without_room_for_all_bytes_is_refused(size):
+def test_a_vocabulary_too_small_for_all_bytes_is_refused(size):
     with pytest.raises(UserError) as caught:
         train_tokenizer(iter(TEXTS), vocab_size=size)
     message = str(caught.value)

@@ -1,4 +1,4 @@
-"""Laws of intervals, paired differences and spreads: that 95 % means 95 %, first of all."""
+"""Intervals, paired differences and spreads: 95 % of intervals hold the mean."""
 
 from functools import partial
 
@@ -53,14 +53,14 @@ def coverage(population, repetitions, draws):
     for repetition in range(repetitions):
         random = np.random.default_rng(repetition)
         nats, targets = population(random, random.integers(20, 61))
-        seed = random.integers(2**32)  # other dice than the documents'
+        seed = random.integers(2**32)  # another seed than the documents'
         interval = bootstrap_interval(nats, targets, seed=seed, draws=draws)
         held += interval.low <= MEAN <= interval.high
     return 100 * held / repetitions
 
 
 def rejections(noise, repetitions, draws):
-    """Per cent of repetitions that tell apart two runs whose expected losses are the same."""
+    """Per cent of repetitions in which two runs of equal expected loss differ significantly."""
     rejected = 0
     for repetition in range(repetitions):
         random = np.random.default_rng(repetition)
@@ -91,13 +91,13 @@ def test_of_1000_intervals_95_percent_hold_the_mean_give_or_take_2(population):
 
 
 @pytest.mark.parametrize("noise", [normal, heavy_tailed])
-def test_of_200_pairs_of_equal_runs_5_percent_are_told_apart_give_or_take_4(noise):
+def test_of_200_pairs_of_equal_runs_5_percent_differ_significantly_give_or_take_4(noise):
     assert rejections(noise, 200, draws=2_000) == pytest.approx(5, abs=4)
 
 
 @pytest.mark.soak
 @pytest.mark.parametrize("noise", [normal, heavy_tailed])
-def test_of_1000_pairs_of_equal_runs_5_percent_are_told_apart_give_or_take_2(noise):
+def test_of_1000_pairs_of_equal_runs_5_percent_differ_significantly_give_or_take_2(noise):
     assert rejections(noise, 1_000, draws=10_000) == pytest.approx(5, abs=2)
 
 
@@ -143,7 +143,7 @@ def mean_of(interval):
 
 @briefly
 @given(scored(), st.integers(0, 2**32))
-def test_the_mean_lies_in_its_interval_and_the_same_seed_gives_the_same_interval(documents, seed):
+def test_the_mean_is_in_its_interval_and_the_same_seed_gives_the_same_interval(documents, seed):
     nats, targets = documents
     interval = interval_of(nats, targets, seed=seed)
     assert interval == interval_of(nats, targets, seed=seed)
@@ -187,7 +187,7 @@ def test_a_nat_more_on_every_target_moves_the_interval_by_a_nat(documents, nat):
 
 @briefly
 @given(st.floats(0.001, 12), st.lists(st.integers(1, 10_000), min_size=2, max_size=30))
-def test_documents_that_all_have_one_loss_leave_no_doubt(loss, targets):
+def test_documents_that_all_have_one_loss_have_an_interval_of_no_width(loss, targets):
     interval = interval_of(loss * np.array(targets), np.array(targets))
     assert interval.low == interval.high == pytest.approx(loss)
 
@@ -203,14 +203,14 @@ def test_each_document_four_times_halves_the_interval():
 
 @briefly
 @given(scored(fewest=5), st.integers(0, 5))
-def test_documents_without_a_scored_token_say_nothing(documents, empty):
+def test_documents_without_a_scored_token_change_nothing(documents, empty):
     nats, targets = documents
     nothing = np.zeros(empty, dtype=int)
     padded = interval_of(np.append(nats, nothing), np.append(targets, nothing))
     assert padded == interval_of(nats, targets)
 
 
-def test_a_surer_interval_is_wider():
+def test_an_interval_of_a_higher_level_is_wider():
     nats, targets = documents_of_any_length(np.random.default_rng(0), 30)
     widths = [
         interval.high - interval.low
@@ -236,7 +236,7 @@ def test_more_documents_than_are_resampled_get_the_interval_they_would_have():
     nats, targets = documents_of_any_length(np.random.default_rng(0), 10_001)
     more = bootstrap_interval(nats, targets)
     fewer = bootstrap_interval(nats[1:], targets[1:], draws=2_000)
-    assert more == bootstrap_interval(nats, targets, seed=1)  # no dice
+    assert more == bootstrap_interval(nats, targets, seed=1)  # nothing is drawn at random
     assert more.high - more.low == pytest.approx(fewer.high - fewer.low, rel=0.05)
 
 
@@ -271,7 +271,7 @@ def test_a_run_does_not_differ_from_itself(documents):
     assert difference.interval == Interval(0, 0)
 
 
-def test_pairing_tells_runs_apart_that_their_own_intervals_do_not():
+def test_pairing_finds_a_difference_that_overlapping_intervals_hide():
     random = np.random.default_rng(0)
     a, targets = documents_of_any_length(random, 40)
     b = a * (1.02 + 0.01 * normal(random, 40))
@@ -358,7 +358,7 @@ def test_a_larger_difference_needs_no_more_seeds(values, difference):
     assert seeds_needed(values + difference, values) == less
 
 
-def test_a_difference_without_noise_needs_two_seeds_and_none_at_all_no_number_tells():
+def test_a_difference_without_noise_needs_two_seeds_and_no_difference_has_no_number():
     assert seeds_needed([3.0, 3.0], [2.9, 2.9]) == 2
     assert seeds_needed([3.0, 3.1], [3.0, 3.1]) is None
     assert seeds_needed([0.1 + 0.2, 0.3], [0.3, 0.1 + 0.2]) is None

@@ -1,4 +1,4 @@
-"""Numbers that can be trusted: what is scored, how it adds up, and that it never moves."""
+"""Scoring: which tokens, with which context, and the same nats in every batch size."""
 
 import hashlib
 from dataclasses import replace
@@ -25,24 +25,6 @@ def open_evaluation(*overrides):
     config, values = read_config(compose("hardware=cpu", "hardware.precision=fp32", *overrides))
     splits = open_splits(config.dataset, only=("test",))
     return config, values, splits, build_components(config, splits)
-
-
-@pytest.fixture
-def scored(stories, wikitext, tmp_path):
-    """Real weights and 3,000 characters of real text."""
-    path = tmp_path / "test.txt"
-    path.write_text((wikitext / "test.txt").read_text()[:3000])
-    return [
-        "model=pretrained", f"model.name={stories}", "dataset=text_files", f"dataset.test={path}",
-        "dataset.separator=none", "dataset.block_size=64", f"cache_root={tmp_path}",
-    ]  # fmt: skip
-
-
-@pytest.fixture(scope="module")
-def masked_run(runs_of_module):
-    """The folder of a masked model, hardly trained."""
-    fit, corpus = runs_of_module
-    return fit(*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1")
 
 
 @given(

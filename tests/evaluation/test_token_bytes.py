@@ -59,7 +59,7 @@ def test_bytes_and_words_that_are_measured_part_by_part_are_those_of_one_go(
         assert (parts.bytes == whole.bytes).all()
 
 
-def test_what_a_tokenizer_does_not_keep_is_told(minilm, tmp_path):
+def test_characters_that_a_tokenizer_loses_are_counted(minilm, tmp_path):
     path = tmp_path / "test.txt"
     path.write_text("ABCdefghij é")
     config, _ = read_config(compose("dataset=text_files", f"dataset.test={path}"))

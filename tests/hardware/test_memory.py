@@ -1,4 +1,4 @@
-"""Memory that runs out, for real: a sentence with the knobs, or smaller micro-batches."""
+"""Memory that really runs out: a message with the knobs, or smaller micro-batches."""
 
 import json
 import os
@@ -28,11 +28,11 @@ RUN = (
     "hardware.precision=fp32 cache_root=cache trainer.evaluate_every=2 optimizer.lr=1e-3 "
     "evaluation.max_blocks=2"
 )
-ROOM = 2**20 * 200  # bytes: for some blocks with all that is made of them, not for 64
+ROOM = 2**20 * 200  # bytes: enough for the activations of some blocks, not of 64
 
 
 def run_in_little_memory(line, folder, log, room):
-    """The command, in a process that may take so much more memory until its size has settled."""
+    """Run the command with `room` more bytes of memory until it has found its micro-batch size."""
     os.environ["RAYON_NUM_THREADS"] = "1"  # a stack for each core takes memory, too
     if room:
         with open("/proc/self/status") as file:
@@ -43,7 +43,7 @@ def run_in_little_memory(line, folder, log, room):
 
 
 def wait_and_lift(folder):
-    """What is made at a run's end, Arrow's own gigabyte above all, is not what is tested here."""
+    """Lift the limit then: Arrow alone takes a gigabyte when a run ends."""
     while not list(folder.glob("runs/*-*/micro_batch.json")):
         time.sleep(0.02)
     resource.setrlimit(resource.RLIMIT_DATA, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
@@ -76,14 +76,14 @@ def line(tmp_path_factory):
     return f"{RUN} {words}"
 
 
-def test_the_sentence_names_the_knobs(line, tmp_path):
+def test_the_message_names_the_knobs(line, tmp_path):
     code, printed = run_scarce(f"{line} hardware.micro_batch_size=64", tmp_path)
     assert code == 1 and "Traceback" not in printed
     assert "lmft: Memory ran out on cpu with hardware.micro_batch_size=64; lower that (auto finds " \
         "what fits) or dataset.block_size, or add hardware.checkpoint_activations=true.\n" in printed  # fmt: skip # noqa: E501
 
 
-def test_auto_halves_until_it_fits_and_going_on_repeats_it(line, tmp_path):
+def test_auto_halves_until_it_fits_and_resuming_repeats_it(line, tmp_path):
     auto = f"{line} hardware.micro_batch_size=auto trainer.checkpoint_every=1"
     code, printed = run_scarce(auto, tmp_path / "scarce")
     assert code == 0, printed
@@ -107,7 +107,7 @@ def test_auto_halves_until_it_fits_and_going_on_repeats_it(line, tmp_path):
     assert code == 0 and read_curve(folder, "train/loss") == read_curve(straight, "train/loss")
 
 
-def test_a_single_block_that_does_not_fit_is_the_end():
+def test_a_single_block_that_does_not_fit_fails():
     hardware = Hardware(
         torch.device("cpu"), Precision.fp32, 5, False, False, auto_micro_batch_size=True
     )
@@ -122,7 +122,7 @@ def test_a_single_block_that_does_not_fit_is_the_end():
     assert tried == [5, 2, 1]
 
 
-def test_what_was_left_of_a_try_is_cleared_before_the_next():
+def test_a_failed_attempt_is_cleared_before_the_next():
     hardware = Hardware(
         torch.device("cpu"), Precision.fp32, 4, False, False, auto_micro_batch_size=True
     )
@@ -137,7 +137,7 @@ def test_what_was_left_of_a_try_is_cleared_before_the_next():
     assert hardware.halve_on_oom(work, left.clear) == [2]
 
 
-def test_other_errors_are_no_matter_of_memory():
+def test_other_errors_are_not_retried():
     hardware = Hardware(
         torch.device("cpu"), Precision.fp32, 4, False, False, auto_micro_batch_size=True
     )
@@ -146,7 +146,7 @@ def test_other_errors_are_no_matter_of_memory():
     assert hardware.micro_batch_size == 4
 
 
-def test_several_processes_say_that_they_do_not_adapt():
+def test_several_processes_refuse_micro_batch_size_auto():
     read_config(compose("hardware=cpu", "hardware.micro_batch_size=auto"))
     for strategy in ("ddp", "fsdp"):
         with pytest.raises(UserError, match=f"set it to a number with hardware={strategy}"):

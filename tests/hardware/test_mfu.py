@@ -20,9 +20,9 @@ SHARING = {"albert"}  # goes through one layer several times
 
 @pytest.fixture(scope="module")
 def batch():
-    dice = torch.Generator().manual_seed(0)
-    ids, asked = torch.randint(3, 97, (2, 3, 16), generator=dice)
-    hidden = torch.rand(3, 16, generator=dice) < 0.3
+    generator = torch.Generator().manual_seed(0)
+    ids, asked = torch.randint(3, 97, (2, 3, 16), generator=generator)
+    hidden = torch.rand(3, 16, generator=generator) < 0.3
     return Batch(ids, asked.masked_fill(~hidden, IGNORED))
 
 
@@ -43,14 +43,14 @@ def test_a_causal_model_needs_half_the_attention_and_parts_add_up(batch):
     every, before = (estimate_flops(model, HARDWARE, causal) for causal in (False, True))
     pairs = 3 * 16**2
     spared = every.flops([batch]) - before.flops([batch])
-    assert spared == pytest.approx(6 * 2 * 32 * pairs)  # 2 layers, 32 wide
+    assert spared == pytest.approx(6 * 2 * 32 * pairs)  # 2 layers of width 32
     whole = before.flops([batch])
     assert sum(before.flops([part]) for part in batch.split(1)) == pytest.approx(whole)
     known = replace(before, peak=whole)
     assert known.mfu([batch], 1.0) == 1.0 and known.mfu([batch], 4.0) == 0.25
 
 
-def test_measuring_the_rate_leaves_the_dice_alone():
+def test_measuring_the_rate_leaves_the_random_generator_alone():
     before = torch.get_rng_state()
     assert measure_peak_throughput.__wrapped__(HARDWARE.device, torch.float32) > 0
     assert torch.equal(torch.get_rng_state(), before)

@@ -1,4 +1,4 @@
-"""Several processes: the numbers, checkpoints and ends of one."""
+"""Several processes have the numbers, checkpoints and exit codes of one."""
 
 import ipaddress
 import json
@@ -61,7 +61,7 @@ def start_ranks(count, line, folder, follower_folder=None):
 
 
 def run_ranks(count, line, folder, seconds=100):
-    """The run's folder."""
+    """Run the command in `count` processes; returns the run's folder."""
     folder.mkdir(exist_ok=True)
     if count == 1:
         (process := start(line, folder, folder / "log")).join(seconds)
@@ -113,14 +113,14 @@ def test_losses_are_those_of_one_process(count, strategy, objective, corpus, alo
 
 @pytest.mark.soak
 @pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
-def test_compiled_they_learn_the_same(strategy, corpus, alone, tmp_path):
+def test_compiled_processes_have_the_losses_of_one(strategy, corpus, alone, tmp_path):
     line = f"{corpus} objective=clm hardware={strategy} hardware.compile=true trainer.max_steps=8"
     run = run_ranks(2, line, tmp_path, seconds=600)  # torch needs a minute, and more beside others
     assert_same(run, alone["objective=clm"])
 
 
 @pytest.mark.soak
-def test_gradients_of_several_narrow_passes_add_up_in_fp32(corpus, tmp_path):
+def test_gradients_of_several_bf16_passes_add_up_in_fp32(corpus, tmp_path):
     line = f"{corpus} hardware.precision=bf16 hardware.micro_batch_size=1 trainer.max_steps=8"
     alone = run_ranks(1, line, tmp_path / "alone")
     assert_same(run_ranks(2, f"{line} hardware=ddp", tmp_path / "together"), alone)
@@ -161,7 +161,7 @@ def test_a_signal_leaves_a_checkpoint_and_any_number_of_processes_reads_it(corpu
     assert found == pytest.approx(read_curve(alone["objective=clm"], "train/loss"), rel=1e-4)
 
 
-def test_one_process_that_fails_ends_all_and_is_heard(corpus, tmp_path):
+def test_a_process_that_fails_ends_all_and_its_message_is_printed(corpus, tmp_path):
     (tmp_path / "train.txt").write_text("".join(LINES) * 5)
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()  # where there is no such file
@@ -170,7 +170,7 @@ def test_one_process_that_fails_ends_all_and_is_heard(corpus, tmp_path):
     assert "lmft: Process 1 of 2: 'train.txt' is not there" in ranks.log.read_text()
 
 
-def test_a_mistake_that_all_processes_share_is_told_once(corpus, tmp_path):
+def test_a_mistake_that_all_processes_share_is_reported_once(corpus, tmp_path):
     ranks = start_ranks(2, f"{corpus} hardware=ddp model.config={{n_head:7}}", tmp_path)
     assert ranks.end() == [2, 2]
     said = ranks.log.read_text()
@@ -241,7 +241,7 @@ def test_processes_that_lmft_starts_itself(strategy, corpus, alone, tmp_path):
 
 
 @pytest.mark.soak
-def test_torchrun_starts_a_lost_process_again_and_the_run_goes_on(corpus, alone, tmp_path):
+def test_torchrun_restarts_a_lost_process_and_the_run_resumes(corpus, alone, tmp_path):
     words = f"{corpus} objective=clm hardware=ddp trainer.max_steps=40 trainer.checkpoint_every=3"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     torchrun += ["--max-restarts=1", "-m", "lmft", *shlex.split(words)]
@@ -273,7 +273,7 @@ def test_processes_that_lmft_starts_listen_on_this_machine_alone(corpus, tmp_pat
 
 
 def listening_of(pid):
-    """Addresses and ports on which a process or one that it started waits for others."""
+    """Addresses and ports on which a process or its children listen."""
     found = set()
     with suppress(psutil.NoSuchProcess):  # it has ended meanwhile
         for process in [whole := psutil.Process(pid), *whole.children(recursive=True)]:

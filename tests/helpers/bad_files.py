@@ -1,4 +1,4 @@
-"""Files and folders that something is wrong with, and a few that are as they should be."""
+"""Broken files and folders, and a few intact ones."""
 
 import gzip
 import io
@@ -77,9 +77,9 @@ def write_bad_files(folder):
 
 
 def write_parquet(folder):
-    place = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(RECORDS), place)
-    content = place.getvalue()
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(RECORDS), buffer)
+    content = buffer.getvalue()
     (folder / "fine.parquet").write_bytes(content)
     (folder / "cut.parquet").write_bytes(content[: len(content) // 2])
     bodies = pyarrow.table({"body": ["the cat"], "number": [1]})

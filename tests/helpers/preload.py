@@ -1,4 +1,4 @@
-"""What a test's process has done before it is forked: the imports of a run, and two caches."""
+"""Imported by the process that tests fork from: the modules of a run, and two caches."""
 
 import gc
 from importlib import import_module

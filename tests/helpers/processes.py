@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]  # of the repository
 
 
 def fork(target, *arguments):
-    """Call `target` in a process that is forked from one that has the imports behind it."""
+    """Call `target` in a process forked from one that has imported everything."""
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["tests.helpers.preload"])
     process = context.Process(target=target, args=arguments)
@@ -30,7 +30,7 @@ def start(line: str, folder: Path, log: Path | None = None, environment=None):
 
 
 def run_command(line: str, folder: str, log: str | None, environment: dict[str, str]) -> None:
-    """What a forked process does: the command, in a process group that can be killed."""
+    """Run the command in this forked process, in a process group that can be killed."""
     import tests.helpers.preload  # noqa: F401  # an import that fails is ignored by the forkserver
 
     os.setpgid(0, 0)

@@ -1,4 +1,4 @@
-"""MLflow's own server in a thread: it can go away, lose answers, and ask for a password."""
+"""MLflow's own server in a thread: it can stop, lose responses, and require a password."""
 
 import base64
 import socket

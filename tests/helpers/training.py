@@ -24,7 +24,7 @@ def hardware(precision=Precision.fp32, checkpoint=False):
 
 
 def batches(start=0):
-    """Text of a kind that can be learnt: each token is the one before, plus a few."""
+    """Endless batches of text that can be learnt: each token is the one before plus 1 to 3."""
     number = start
     while True:
         generator = torch.Generator().manual_seed(number)

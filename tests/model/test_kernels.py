@@ -1,4 +1,4 @@
-"""Attention, dice, what is made again: values and gradients are right, however they come about."""
+"""Attention, dropout and recomputation: values and gradients are those of plain torch."""
 
 import gc
 import math
@@ -24,18 +24,18 @@ from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
 
 
 def dense(query, key, value, mask, terms):
-    """The same by autograd, on whole weights."""
-    dice, outs = DropoutMask(terms.dropout, terms.seed), []
+    """The same attention by autograd, on whole matrices of weights."""
+    dropout_mask, outs = DropoutMask(terms.dropout, terms.seed), []
     for rows, keys in room.query_chunks(query.shape[2], key.shape[2], terms.causal):
         weights = room.attention_weights(query, key, mask, rows, keys, terms)
-        kept = dice.draw(weights)
+        kept = dropout_mask.draw(weights)
         outs.append((weights * kept) @ value[:, :, :keys])
     return torch.cat(outs, dim=2)
 
 
 @pytest.mark.parametrize("kernel", [ShortAttention, ChunkedAttention])
 @pytest.mark.parametrize("masked", ["causal", "all", "bool", "added"])
-def test_gradients_are_those_of_autograd_with_the_same_dice(masked, kernel, monkeypatch):
+def test_gradients_are_those_of_autograd_with_the_same_dropout_mask(masked, kernel, monkeypatch):
     torch.manual_seed(0)
     size = 2 * QUERIES_PER_CHUNK + 5
     if kernel is ShortAttention:
@@ -88,7 +88,7 @@ def test_without_dropout_it_is_that_of_torch(kernel, masked, heads, monkeypatch)
 
 
 def graph_of(tensor):
-    """The names of what a tensor came from."""
+    """The names of the nodes in a tensor's autograd graph."""
     found, nodes = [], [tensor.grad_fn]
     while nodes:
         node = nodes.pop()
@@ -97,7 +97,7 @@ def graph_of(tensor):
     return found
 
 
-def test_short_attention_drops_as_many_weights_as_asked_and_scales_up_the_others():
+def test_short_attention_drops_the_given_share_of_weights_and_scales_up_the_others():
     size, ones = 64, torch.ones(4, 4, 64, 64)
     value = torch.eye(size).expand(4, 4, size, size)  # so that the weights come out
     torch.manual_seed(0)
@@ -107,7 +107,7 @@ def test_short_attention_drops_as_many_weights_as_asked_and_scales_up_the_others
     assert abs(1 - len(kept) / weights.numel() - 0.1) < 5 * math.sqrt(0.1 / weights.numel())
 
 
-def test_dice_are_fair_and_their_mean_is_one():
+def test_dropout_masks_drop_the_given_share_and_have_mean_one():
     for dropout in (0.1, 0.5, 0.003):
         kept = DropoutMask(dropout, 3).draw(torch.ones(10**6))
         share = (kept == 0).double().mean().item()
@@ -118,7 +118,7 @@ def test_dice_are_fair_and_their_mean_is_one():
 
 
 def gradients_and_kept(model, ids, recompute_hooks):
-    """Bytes kept for the backward pass, and the gradients that it gives."""
+    """The gradients, and the bytes that are saved for the backward pass."""
     with MemoryCounter(lambda: []) as meter:
         with recompute_hooks:
             loss = model(input_ids=ids).logits.double().square().mean()
@@ -130,7 +130,7 @@ def gradients_and_kept(model, ids, recompute_hooks):
 
 
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
-def test_what_is_made_again_changes_no_bit_and_is_not_kept(kind):
+def test_recomputed_outputs_change_no_bit_and_are_not_kept(kind):
     model, ids = build_tiny(kind), torch.randint(3, 97, (2, 16))
     plain, kept = gradients_and_kept(model, ids, nullcontext())
     ours, less = gradients_and_kept(model, ids, RecomputeHooks(model))
@@ -139,9 +139,9 @@ def test_what_is_made_again_changes_no_bit_and_is_not_kept(kind):
 
 
 @pytest.mark.parametrize("kind", ["gpt2", "llama", "gemma2", "opt", "bert"])
-def test_what_gets_no_backward_pass_goes_at_once(kind):
+def test_what_gets_no_backward_pass_is_freed_at_once(kind):
     model, ids = build_tiny(kind), torch.randint(3, 97, (2, 16))
-    model(input_ids=ids)  # what is made once and stays
+    model(input_ids=ids)  # what is built once and stays
     gc.disable()  # which might find it later
     try:
         with MemoryCounter(lambda: []) as meter:
@@ -166,7 +166,7 @@ def test_what_gets_no_backward_pass_goes_at_once(kind):
     ],
 )
 @pytest.mark.parametrize("part", [nn.SiLU(), nn.SiLU(inplace=True)])
-def test_what_became_of_an_output_is_not_taken_for_it(part, change):
+def test_a_changed_output_is_not_recomputed_as_if_it_were_the_original(part, change):
     torch.manual_seed(0)
     weight = torch.randn(12, 12, requires_grad=True)
     start, found = torch.randn(2, 12), []
@@ -180,7 +180,7 @@ def test_what_became_of_an_output_is_not_taken_for_it(part, change):
 
 
 class GatedNorm(nn.LayerNorm):
-    """One that may take more than what it norms."""
+    """A norm that may take a second input."""
 
     def forward(self, values, gate=None):
         normed = super().forward(values)

@@ -1,4 +1,4 @@
-"""What computes and what learns: no format, kernel or saving of memory changes the law."""
+"""Mixed precision: no number format, kernel or recomputation changes what is learned."""
 
 import copy
 import math
@@ -33,15 +33,15 @@ def test_in_fp32_kernels_and_chunks_change_no_loss(straight):
 
 
 @pytest.mark.parametrize("precision", [Precision.bf16, Precision.fp16])
-def test_narrow_formats_stay_within_half_a_percent(straight, precision):
+def test_bf16_and_fp16_stay_within_half_a_percent_of_fp32(straight, precision):
     model, expected = straight
     network = build_network(copy.deepcopy(model), hardware(precision))
     assert losses(network, precision) == pytest.approx(expected, rel=5e-3)
-    for narrow, weight in zip(
+    for low_precision, weight in zip(
         network.compute_model.parameters(), network.model.parameters(), strict=True
     ):
         assert weight.dtype is torch.float32
-        assert torch.equal(narrow, weight.to(hardware(precision).dtype))
+        assert torch.equal(low_precision, weight.to(hardware(precision).dtype))
 
 
 def test_buffers_are_not_rounded():
@@ -60,7 +60,7 @@ def test_gradients_of_micro_batches_add_up_in_fp32():
     assert torch.equal(master.grad, torch.full_like(master, math.fsum(parts)))
 
 
-def test_gradients_of_one_pass_stay_narrow_and_their_norm_is_exact():
+def test_gradients_of_one_pass_stay_in_bf16_and_their_norm_is_exact():
     network = build_network(without_dropout("gpt2"), hardware(Precision.bf16))
     (batch,) = next(batches())
     for size, dtype in ((4, torch.bfloat16), (2, torch.float32)):
@@ -76,7 +76,7 @@ def test_gradients_of_one_pass_stay_narrow_and_their_norm_is_exact():
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
 @pytest.mark.parametrize("kind", ["gpt2", "bert"])
-def test_activations_made_again_change_no_bit(kind, precision):
+def test_recomputed_activations_change_no_bit(kind, precision):
     found = []
     for checkpoint in (False, True):
         network = build_network(build_tiny(kind), hardware(precision, checkpoint))
@@ -86,11 +86,11 @@ def test_activations_made_again_change_no_bit(kind, precision):
     assert all(map(torch.equal, found[1], found[3]))
 
 
-def test_fp16_goes_on_with_the_scale_it_had():
+def test_fp16_resumes_with_the_same_loss_scale():
     network = build_network(build_tiny("gpt2"), hardware(Precision.fp16))
     optimizer, steps = start_training(network, scale=2.0**40, precision=Precision.fp16)
     three = list(islice(steps, 3))[-1]
-    assert three.loss_scale < 2.0**40  # which overflows, so that steps were taken again
+    assert three.loss_scale < 2.0**40  # it overflowed, so that steps were repeated
     other = copy.deepcopy(network)
     state = copy.deepcopy(optimizer.state_dict())
     expected = [step.loss.nats for step in islice(steps, 3)]
@@ -105,10 +105,10 @@ def test_the_loss_scale_halves_where_gradients_overflow_and_doubles_from_time_to
     assert not scale.update(1, finite=False) and scale.value == LossScale.FIRST / 2
     assert scale.update(LossScale.DOUBLED_EVERY, finite=True) and scale.value == LossScale.FIRST
     scale.value = 1.0
-    assert scale.update(2, finite=False)  # nothing more can be done: the step tells of it
+    assert scale.update(2, finite=False)  # the scale can't fall further: the step reports it
 
 
-def test_evaluation_asks_nothing_where_nothing_is_asked():
+def test_a_batch_without_targets_costs_nothing():
     network = build_network(build_tiny("bert"), hardware())
     ids = torch.randint(3, 97, (2, 8))
     nats = target_nats(

@@ -15,7 +15,7 @@ from tests.helpers.runs import compose
 
 
 def score_start(text, smollm2, folder):
-    """The first 8 blocks of `text`: their scores, the materials, and the result in words."""
+    """The first 8 blocks of `text`: their scores, the components, and the result."""
     local = folder / "test.txt"
     local.write_text(text.read_text()[:40_000])  # more than 8 blocks
     config, values = read_config(

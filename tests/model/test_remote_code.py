@@ -41,7 +41,7 @@ def model_config(folder, *words):
 
 @pytest.fixture
 def trained(stories, tmp_path):
-    """A copy of a real model, to be made worse."""
+    """A copy of a real model, to be changed."""
     folder = tmp_path / "model"
     folder.mkdir()
     for file in stories.iterdir():

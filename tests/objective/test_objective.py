@@ -15,12 +15,12 @@ def tokenizer():
     return train_tokenizer(iter(["the cat sat on a mat"]), 300)
 
 
-def dice(rows, seed=0):
+def generators(rows, seed=0):
     return [block_rng(seed, 1, row) for row in range(rows)]
 
 
 def test_causal_targets_are_the_next_tokens():
-    batch = CausalLM().batch(torch.tensor([[5, 6, 7]]), None, dice(1))
+    batch = CausalLM().batch(torch.tensor([[5, 6, 7]]), None, generators(1))
     assert batch.inputs.tolist() == [[5, 6, 7]]
     assert batch.targets.tolist() == [[6, 7, IGNORED]]
 
@@ -35,7 +35,7 @@ def test_masked_targets_are_the_stated_share_of_ordinary_tokens(
 ):
     blocks = torch.randint(10, 280, (rows, length))
     blocks[:, : min(specials, length)] = tokenizer.eos_token_id
-    batch = MaskedLM(fraction).batch(blocks, tokenizer, dice(rows, seed))
+    batch = MaskedLM(fraction).batch(blocks, tokenizer, generators(rows, seed))
     asked = batch.targets != IGNORED
     ordinary = blocks != tokenizer.eos_token_id
     assert (batch.targets[asked] == blocks[asked]).all()
@@ -48,7 +48,7 @@ def test_masked_targets_are_the_stated_share_of_ordinary_tokens(
 
 def test_hidden_tokens_become_the_mask_or_noise_or_stay_80_10_10(tokenizer):
     blocks = torch.randint(10, 280, (400, 100))
-    batch = MaskedLM(0.3).batch(blocks, tokenizer, dice(400))
+    batch = MaskedLM(0.3).batch(blocks, tokenizer, generators(400))
     asked = batch.targets != IGNORED  # 12,000 of them
     masked = (batch.inputs[asked] == tokenizer.mask_token_id).float().mean()
     kept = (batch.inputs[asked] == blocks[asked]).float().mean()
@@ -58,7 +58,7 @@ def test_hidden_tokens_become_the_mask_or_noise_or_stay_80_10_10(tokenizer):
 
 def test_masks_follow_from_seed_epoch_and_block_alone(tokenizer):
     blocks = torch.randint(10, 280, (6, 32))
-    together = MaskedLM(0.15).batch(blocks, tokenizer, dice(6))
+    together = MaskedLM(0.15).batch(blocks, tokenizer, generators(6))
     for row in range(6):
         alone = MaskedLM(0.15).batch(blocks[row : row + 1], tokenizer, [block_rng(0, 1, row)])
         assert torch.equal(alone.inputs[0], together.inputs[row])
@@ -66,7 +66,7 @@ def test_masks_follow_from_seed_epoch_and_block_alone(tokenizer):
     assert not torch.equal(others.targets, together.targets)
 
 
-def test_streams_of_dice_never_meet():
+def test_random_streams_never_overlap():
     draws = {
         tuple(block_rng(s, e, b).random(4)) for s in range(3) for e in range(3) for b in range(9)
     }

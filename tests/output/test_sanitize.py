@@ -1,4 +1,4 @@
-"""Passwords and tokens reach the store and the hub, and nothing that is kept or shown."""
+"""Passwords and tokens reach the store and the hub, but no file and no terminal."""
 
 import json
 import shlex
@@ -86,8 +86,8 @@ def test_a_run_reaches_a_store_with_a_password_that_is_found_nowhere(
     monkeypatch.setenv("HF_TOKEN", token)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
     quick = "trainer.max_steps=2 evaluation.max_blocks=1 model.vocab_size=300"
-    place = f"sqlite:///{tmp_path / 'mlflow.db'}"
-    with Server(place, monkeypatch, password=f"me:{SECRET}") as server:
+    store = f"sqlite:///{tmp_path / 'mlflow.db'}"
+    with Server(store, monkeypatch, password=f"me:{SECRET}") as server:
         uri = f"tracker.uri=http://me:{SECRET}@127.0.0.1:{server.port}"
         line = f"{quick} cache_root=cache dataset.name={token} {uri}"
         told = [command(f"{line} -c job"), command(line), command(line)]

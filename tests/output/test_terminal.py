@@ -1,4 +1,4 @@
-"""Texts of strangers only say something: no escape, markup or HTML gets through."""
+"""Untrusted text is shown as text: no escape sequence, markup or HTML gets through."""
 
 import io
 import unicodedata
@@ -42,7 +42,7 @@ def is_steering(text):
 
 @settings(max_examples=50)
 @given(st.text() | st.sampled_from(NASTY))
-def test_plain_text_steers_nothing_and_says_the_same(text):
+def test_stripped_text_controls_no_terminal_and_stays_readable(text):
     shown = strip_control(text)
     assert not is_steering(shown) and len(shown) == len(text)
     assert strip_control(shown) == shown

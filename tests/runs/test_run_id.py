@@ -1,4 +1,4 @@
-"""A run's folder: whatever its parts are called, it lies in run_root and nowhere else."""
+"""Run folders are inside of run_root, whatever names they are made of."""
 
 import os
 import shlex
@@ -6,6 +6,7 @@ import shlex
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from omegaconf import OmegaConf
 
 from lmft.config.build import read_config
 from lmft.dataset.splits import open_splits
@@ -23,19 +24,24 @@ def test_a_name_is_one_part_of_a_path_that_leads_nowhere_else(name):
     assert safe_name(safe) == safe or safe.endswith(".")
 
 
+@pytest.fixture(scope="module")
+def composed(runs_of_module):
+    return compose(*runs_of_module[1])
+
+
 @pytest.mark.parametrize("name", CLIMBING)
 @pytest.mark.parametrize("knob", ["dataset.name", "model.label"])
-def test_no_run_climbs_out_of_run_root(knob, name, corpus, tmp_path):
-    composed = compose(*corpus, f"run_root={tmp_path / 'runs'}")
-    group, field = knob.split(".")
-    composed[group][field] = name
+def test_no_run_folder_is_outside_of_run_root(knob, name, composed, tmp_path):
+    composed = composed.copy()
+    OmegaConf.update(composed, "run_root", str(tmp_path / "runs"))
+    OmegaConf.update(composed, knob, name)
     config, values = read_config(composed)
     folder = name_folder(config, values, open_splits(config.dataset))
     assert folder.path.parent == tmp_path / "runs" and "/" not in folder.path.name
     assert folder.path.resolve().parent == (tmp_path / "runs").resolve()
 
 
-def test_an_experiment_is_no_place(fit, store, corpus, tmp_path):
+def test_the_name_of_an_experiment_is_not_a_path(fit, store, corpus, tmp_path):
     name = "../../../up"
     folder = fit(
         *corpus, *store.overrides, f"tracker.experiment_name={name}", "trainer.max_steps=1"

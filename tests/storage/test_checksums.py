@@ -1,4 +1,4 @@
-"""Sealed folders: any damage is found, and what was damaged in a cache is made anew."""
+"""Checksums: any damage is found, and what is damaged in a cache is rebuilt."""
 
 import time
 
@@ -17,20 +17,20 @@ from tests.helpers.runs import Fit
 CONTENT = st.binary(max_size=40)
 
 
-def damage(path, place, bit):
-    """Flip a bit of the byte at `place`, or cut the file there if `bit` is None."""
+def damage(path, position, bit):
+    """Flip a bit of the byte at `position`, or cut the file there if `bit` is None."""
     content = bytearray(path.read_bytes())
     if bit is None:
-        del content[place:]
+        del content[position:]
     else:
-        content[place] ^= 1 << bit
+        content[position] ^= 1 << bit
     path.write_bytes(content)
 
 
 @settings(deadline=None, max_examples=60)
 @given(files=st.lists(CONTENT, min_size=1, max_size=3), data=st.data())
 def test_any_flipped_bit_and_any_cut_is_found_in_any_file(tmp_path_factory, files, data):
-    folder = tmp_path_factory.mktemp("sealed")
+    folder = tmp_path_factory.mktemp("checked")
     (folder / "inner").mkdir()
     for number, content in enumerate(files):
         (folder / ("inner" if number == 2 else ".") / f"{number}.bin").write_bytes(content)
@@ -38,18 +38,18 @@ def test_any_flipped_bit_and_any_cut_is_found_in_any_file(tmp_path_factory, file
     assert is_intact(folder)
     paths = sorted(path for path in folder.rglob("*") if path.is_file() and path.stat().st_size)
     path = data.draw(st.sampled_from(paths))
-    place = data.draw(st.integers(0, path.stat().st_size - 1))
-    damage(path, place, data.draw(st.none() | st.integers(0, 7)))
+    position = data.draw(st.integers(0, path.stat().st_size - 1))
+    damage(path, position, data.draw(st.none() | st.integers(0, 7)))
     assert not is_intact(folder)
 
 
-def test_no_bit_of_a_seal_can_flip_unseen(tmp_path):
+def test_no_bit_of_the_checksums_can_flip_unnoticed(tmp_path):
     (tmp_path / "some.bin").write_bytes(b"content")
     write_checksums(tmp_path)
     whole = (tmp_path / CHECKSUMS).read_bytes()
-    for place in range(len(whole)):
+    for position in range(len(whole)):
         for bit in (*range(8), None):
-            damage(tmp_path / CHECKSUMS, place, bit)
+            damage(tmp_path / CHECKSUMS, position, bit)
             assert not is_intact(tmp_path)
             (tmp_path / CHECKSUMS).write_bytes(whole)
     assert is_intact(tmp_path)
@@ -76,7 +76,7 @@ def test_a_check_takes_a_few_milliseconds_for_10_megabytes(tmp_path):
 
 @pytest.mark.parametrize("name", ["ids.bin", "ends.bin", "about.json", CHECKSUMS])
 @pytest.mark.parametrize("bit", [5, None])
-def test_a_damaged_token_cache_is_told_of_and_made_anew(name, bit, tmp_path, caplog):
+def test_a_damaged_token_cache_is_reported_and_rebuilt(name, bit, tmp_path, caplog):
     tokenizer = train_small_tokenizer()
 
     def open_ids():
@@ -106,9 +106,9 @@ def test_a_damaged_tokenizer_in_the_cache_is_trained_again(tmp_path, caplog):
     assert "failed its checksum; rebuilding" in caplog.text
 
 
-def test_what_fails_while_it_is_made_leaves_the_damaged_one_to_be_found_again(tmp_path):
-    def fail(place):
-        (place / "half").write_text("half")
+def test_a_build_that_fails_leaves_nothing_behind(tmp_path):
+    def fail(folder):
+        (folder / "half").write_text("half")
         raise OSError(28, "No space left on device")
 
     folder = tmp_path / "some" / "folder"
@@ -116,7 +116,7 @@ def test_what_fails_while_it_is_made_leaves_the_damaged_one_to_be_found_again(tm
         with pytest.raises(Fault, match=f"No space left on the disk for {folder}"):
             build_once(folder, fail)
         assert [path.name for path in folder.parent.iterdir() if path.is_dir()] == []
-    build_once(folder, lambda place: (place / "whole").write_text("whole"))
+    build_once(folder, lambda path: (path / "whole").write_text("whole"))
     assert is_intact(folder)
 
 
@@ -129,7 +129,7 @@ def test_best_weights_that_were_damaged_do_not_become_the_result(corpus, tmp_pat
     ruined = []
 
     def ruin(step, folder):
-        """What a run asks after each validation, and says no to."""
+        """Damage the best weights after the last validation; never prunes."""
         best = folder.checkpoints / f"best-{step}" / "model.safetensors"
         if step == 6 and not ruined:
             damage(best, best.stat().st_size // 2, 3)

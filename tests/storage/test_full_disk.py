@@ -1,4 +1,4 @@
-"""A disk that fills up at any write: a clear end, and afterwards the same command goes on."""
+"""A disk that is full at any write: a clear message, and afterwards the same command resumes."""
 
 import os
 import re
@@ -43,9 +43,9 @@ class Filling:
             path = arguments[0]
         else:
             return
-        place = os.path.abspath(os.fsdecode(path))
-        if place.startswith(self.folder) and place != self.moments:
-            self.seen.append(f"{event} {place.removeprefix(self.folder)}")
+        path = os.path.abspath(os.fsdecode(path))
+        if path.startswith(self.folder) and path != self.moments:
+            self.seen.append(f"{event} {path.removeprefix(self.folder)}")
             if len(self.seen) == self.number:
                 resource.setrlimit(resource.RLIMIT_FSIZE, (0, resource.RLIM_INFINITY))
             elif self.number is None:
@@ -73,20 +73,20 @@ def run_filling(line, folder, number):
 
 
 def outcome(root):
-    """All that must not depend on a disk that was full in between."""
+    """What must not depend on whether the disk was full in between."""
     (folder,) = root.glob("runs/*-*")
     sums = {path.name: path.read_bytes() for path in folder.glob("sums-*.parquet")}
     assert sums and (folder / "card.md").exists() and not (folder / "checkpoints").exists()
     rubbish = [path for path in root.rglob(".*-new")] + [path for path in root.rglob(".*-old")]
     assert not rubbish
-    # The README of the weights says when.
+    # The README of the weights has a date.
     weights = (folder / "checkpoint" / "model.safetensors").read_bytes()
     return weights, repeatable_metrics(folder), read_result(folder), sums
 
 
 @pytest.fixture(scope="module")
 def expected(tmp_path_factory):
-    """The command, what it comes to where nothing fills up, and the moments at which it writes."""
+    """The command, its outcome on a disk that is never full, and the moments at which it writes."""
     warm_up()
     root = tmp_path_factory.mktemp("straight")
     line = " ".join([*RUN, *write_corpus(root), "tracker=none"])
@@ -111,13 +111,13 @@ def check_filling(number, expected, folder):
 
 
 @pytest.mark.parametrize("where", ["mkdir .*/.step-4-new", "rename .*sums-.*parquet-new"])
-def test_after_a_full_disk_the_same_command_goes_on_to_the_same_bits(where, expected, tmp_path):
+def test_after_a_full_disk_the_same_command_resumes_to_the_same_bits(where, expected, tmp_path):
     found = [number for number, some in enumerate(expected[2], 1) if re.search(where, some)]
     check_filling(found[0], expected, tmp_path / "run")
 
 
 @pytest.mark.soak
-def test_whichever_write_it_is_that_fails(expected, tmp_path):
+def test_a_run_survives_a_full_disk_at_every_write(expected, tmp_path):
     writes = {Path(some).name for some in expected[2]}
     assert {".state.json-new", ".best-2-new", "ids.bin", ".result.json-new", ".card.md-new",
             ".run.json-new", ".samples.json-new", "metrics.jsonl", CHECKSUMS} <= writes  # fmt: skip
@@ -134,7 +134,7 @@ def run_with_small_files(line, folder, log, limit):
     run_command(line, folder, log, {})
 
 
-def test_a_run_whose_checkpoint_has_no_room_has_failed_and_then_finishes(
+def test_a_run_whose_checkpoint_does_not_fit_fails_and_then_finishes(
     corpus, tmp_path, store_at_hand
 ):
     warm_up()
@@ -155,7 +155,7 @@ def test_a_run_whose_checkpoint_has_no_room_has_failed_and_then_finishes(
 
 @pytest.mark.soak
 @pytest.mark.parametrize("size", range(1, 40, 2))  # of 64 KiB
-def test_a_small_disk_that_is_made_larger(size, expected, tmp_path):
+def test_a_run_on_a_small_disk_finishes_when_it_is_enlarged(size, expected, tmp_path):
     line, straight, _ = expected
     disk = tmp_path / "disk"
     disk.mkdir()
@@ -177,6 +177,6 @@ def test_a_small_disk_that_is_made_larger(size, expected, tmp_path):
         subprocess.run(["umount", disk], check=True)
 
 
-def mount(place, options):
-    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", place]
+def mount(path, options):
+    words = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", path]
     subprocess.run(words, check=True, capture_output=True)

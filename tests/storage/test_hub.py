@@ -1,4 +1,4 @@
-"""What is true of models and datasets from the hub, as a user's own process fetches them."""
+"""Models and datasets from the hub, fetched by a process as a user's is."""
 
 import re
 import shlex
@@ -13,7 +13,7 @@ from tests.helpers.runs import read_result
 
 TRAIN = [
     "dataset=wikitext2", "dataset.block_size=64", "model=pretrained", "trainer.max_steps=2",
-    "tracker=none", "hardware=cpu", "evaluation.max_blocks=20",
+    "tracker=none", "hardware=cpu", "evaluation.max_blocks=4",
 ]  # fmt: skip
 
 
@@ -41,37 +41,47 @@ def train(root: Path, model: str) -> str:
     return shlex.join([*TRAIN, f"run_root={root / 'runs'}", f"cache_root={root / 'cache'}", model])
 
 
-@pytest.fixture
-def hub(tmp_path, stories, wikitext):
-    """Its environment, and what it was asked."""
-    repository = wikitext_repository(tmp_path / "wikitext", wikitext / "parquet", rows=200)
+@pytest.fixture(scope="module")
+def hub(tmp_path_factory, stories, wikitext):
+    """The environment of the hub's clients, and the requests that it got."""
+    folder = tmp_path_factory.mktemp("hub")
+    repository = wikitext_repository(folder / "wikitext", wikitext / "parquet", rows=100)
     asked = []
     names = {"models/someone/stories260k": stories, "datasets/Salesforce/wikitext": repository}
     with serve_hub(names, asked) as endpoint:
-        yield client_environment(endpoint, tmp_path / "hub"), asked
+        yield client_environment(endpoint, folder / "home"), asked
 
 
-def test_a_run_from_the_hub_goes_again_offline_with_the_same_numbers(hub, tmp_path):
+@pytest.fixture(scope="module")
+def online(hub, tmp_path_factory):
+    """The root of a run with a model of the hub, and exit code and message for an unknown model."""
     environment, asked = hub
-    known = "model.name=someone/stories260k"
-    (code, said), (unknown_code, complaint) = run(
+    root = tmp_path_factory.mktemp("online")
+    (code, said), unknown = run(
         environment,
-        train(tmp_path / "online", known),
-        train(tmp_path / "unknown", "model.name=someone/unknown"),
+        train(root, "model.name=someone/stories260k"),
+        train(root / "unknown", "model.name=someone/unknown"),
     )
     assert code == 0, said
-    expected = read_result(next((tmp_path / "online" / "runs").glob("*-*")))
-    assert expected["steps"] == 2 and expected["test"]
     files = {request.path.rpartition("/")[2] for request in asked if request.status < 400}
     assert {"model.safetensors", "tokenizer.json", "train-00000-of-00001.parquet"} <= files
-
-    assert unknown_code == 2 and "someone/unknown" in complaint
-    assert complaint.startswith("lmft: ") and complaint.count("\n") == 1
-    assert not list((tmp_path / "unknown" / "runs").glob("[!.]*"))
-
     asked.clear()
-    offline = train(tmp_path / "offline", known)
-    ((code, said),) = run(environment | {"HF_HUB_OFFLINE": "1"}, offline)
+    return root, unknown
+
+
+def test_a_model_that_the_hub_does_not_have_is_one_sentence(online):
+    root, (code, complaint) = online
+    assert code == 2 and "someone/unknown" in complaint
+    assert complaint.startswith("lmft: ") and complaint.count("\n") == 1
+    assert not list((root / "unknown" / "runs").glob("[!.]*"))
+
+
+def test_a_run_from_the_hub_goes_again_offline_with_the_same_numbers(hub, online, tmp_path):
+    environment, asked = hub
+    expected = read_result(next((online[0] / "runs").glob("*-*")))
+    assert expected["steps"] == 2 and expected["test"]
+    again = train(tmp_path, "model.name=someone/stories260k")
+    ((code, said),) = run(environment | {"HF_HUB_OFFLINE": "1"}, again)
     assert code == 0, said
-    assert read_result(next((tmp_path / "offline" / "runs").glob("*-*"))) == expected
+    assert read_result(next((tmp_path / "runs").glob("*-*"))) == expected
     assert not asked

@@ -1,4 +1,4 @@
-"""One process at a time; a dead one holds nothing."""
+"""A run is locked by one process at a time; a dead process holds no lock."""
 
 import multiprocessing
 import threading
@@ -15,7 +15,7 @@ def hold(path, started):
         threading.Event().wait()
 
 
-def test_a_lock_is_refused_while_it_is_held_and_taken_over_from_a_dead_process(tmp_path):
+def test_a_held_lock_is_refused_and_that_of_a_dead_process_is_free(tmp_path):
     path = tmp_path / "run"
     context = multiprocessing.get_context("forkserver")
     started = context.Event()
@@ -33,7 +33,7 @@ def test_a_lock_is_refused_while_it_is_held_and_taken_over_from_a_dead_process(t
     assert not is_locked(path)
 
 
-def test_who_waits_gets_it_when_the_other_ends(tmp_path):
+def test_a_waiting_process_gets_the_lock_when_the_other_ends(tmp_path):
     order = []
     with run_lock(tmp_path / "run"):
 

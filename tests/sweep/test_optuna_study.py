@@ -1,4 +1,4 @@
-"""An Optuna study: its space in Hydra's words, and its trials over several launches."""
+"""An Optuna study: its space in Hydra's syntax, and its trials over several launches."""
 
 import optuna
 import pytest
@@ -20,12 +20,12 @@ def read_back(word):
 
 
 def draw(word, seed=0):
-    """A value that a study draws from the sweep in `word`, and how a job hears of it."""
+    """A value that a study draws from the sweep in `word`, and the override that a job gets."""
     space, _ = read_space([word])
     sampler = optuna.samplers.RandomSampler(seed)
     trial = optuna.create_study(sampler=sampler).ask(space)
-    (heard,) = as_overrides(trial.params)
-    return *trial.params.values(), heard
+    (override,) = as_overrides(trial.params)
+    return *trial.params.values(), override
 
 
 ENDS = st.tuples(st.floats(1e-12, 1e12), st.floats(1e-12, 1e12)).map(sorted)
@@ -36,9 +36,9 @@ LEAVES = st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(ma
 def test_a_number_that_is_drawn_reaches_the_job_as_it_is(ends, kind, seed):
     low, high = (end + (1 if kind == "int({})" else 0) for end in ends)
     drawn, word = draw(f"a.b={kind.format(f'interval({low!r}, {high!r})')}", seed)
-    heard = read_back(word)
-    assert heard == drawn and type(heard) is type(drawn)
-    assert int(low) <= heard <= high
+    parsed = read_back(word)
+    assert parsed == drawn and type(parsed) is type(drawn)
+    assert int(low) <= parsed <= high
 
 
 @given(

@@ -1,4 +1,4 @@
-"""A sweep ends with its jobs in a table, its best one in a line, and a report that never fails."""
+"""A sweep ends with a table of its jobs, its best job, and a report that never fails."""
 
 import io
 import json
@@ -26,7 +26,7 @@ def note_of(number, folder, **knobs):
 
 
 def ended(notes, folder, width=100):
-    """What the terminal shows at the end, on so many columns."""
+    """The terminal's output at the end of the sweep, at this width."""
     shown = io.StringIO()
     report_jobs(notes, folder, Terminal(Console(file=shown, width=width, highlight=False)))
     return shown.getvalue()
@@ -76,7 +76,7 @@ def test_a_sweep_ends_with_a_report_on_its_jobs(jobs, tmp_path):
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
 
 
-def test_jobs_under_unlike_conditions_are_told_apart(runs_of_module, tmp_path):
+def test_jobs_scored_under_different_conditions_are_not_ranked_together(runs_of_module, tmp_path):
     fit, corpus = runs_of_module
     causal = fit(*corpus, *TINY)
     masked = fit(*corpus, *TINY, "objective=mlm", "model=bert_tiny")
@@ -88,7 +88,7 @@ def test_jobs_under_unlike_conditions_are_told_apart(runs_of_module, tmp_path):
     assert "never ranked" in (tmp_path / "sweep" / "compare.md").read_text()
 
 
-def test_what_can_not_be_compared_is_left_out_with_a_reason(jobs, tmp_path):
+def test_runs_that_cannot_be_compared_are_left_out_with_a_reason(jobs, tmp_path):
     ended(jobs[:1], tmp_path / "sweep")
     for sums in (tmp_path / "runs").glob("*/sums-*"):
         sums.unlink()
@@ -110,7 +110,7 @@ def test_a_sweep_of_no_job_leaves_nothing(tmp_path):
     assert not (tmp_path / "sweep").exists()
 
 
-def test_a_long_reason_has_the_whole_width_of_a_narrow_terminal(tmp_path):
+def test_a_long_reason_gets_the_full_width_of_a_small_terminal(tmp_path):
     reason = "hardware.device is 'cuda', but torch finds none here; try hardware=cpu [bold]."
     name = {"learning_rate_of_the_head": "0.00001", "seed": "1"}
     shown = ended([JobRecord(7, name, "failed", reason)], tmp_path, width=50)

@@ -1,4 +1,4 @@
-"""Sweeps: each job once to its end, whatever happens; one parent; nothing left running."""
+"""Sweeps: each job runs once, whatever happens; there is one parent; nothing is left running."""
 
 import os
 import subprocess
@@ -17,29 +17,25 @@ from tests.helpers.mlflow import Store
 from tests.helpers.processes import kill, spawn, start, wait_for, warm_up
 from tests.helpers.runs import compose, read_metrics, train_command
 
-NEVER = 10**23  # warm-up steps: the learning rate stays next to nothing
-# 2 x 2 jobs, of which one fails: a huge learning rate without warm-up.
-GRID = f"-m optimizer.lr=1e-2,1e20 trainer.warmup_steps=0,{NEVER} trainer.epochs=1"
+GRID = "-m optimizer.lr=1e-2,1e-3,1e20 trainer.epochs=1"  # the last of the three jobs fails
 
 
 def check_grid(folder):
-    """Each job of the grid has run once to its end, but for the one that fails."""
+    """Check that each job of the grid has finished once, but for the one that fails."""
     (parent,), children = Store(folder).sweeps()
     assert parent.info.status == "FAILED"
-    assert sorted(child.info.status for child in children) == ["FAILED"] + 3 * ["FINISHED"]
+    assert sorted(child.info.status for child in children) == ["FAILED", "FINISHED", "FINISHED"]
     (failed,) = (child for child in children if child.info.status == "FAILED")
-    assert failed.info.run_name == "lr=1e20 warmup_steps=0"
+    assert failed.info.run_name == "lr=1e20"
     assert "lower optimizer.lr" in failed.data.tags["reason"]
     for child in children:
         run = Path(child.data.tags["lmft.folder"])
         read_metrics(run)  # each once
         Store(folder).points(run, "train/loss")  # each step once
-    assert len(list(folder.glob("runs/*/result.json"))) == 3
+    assert len(list(folder.glob("runs/*/result.json"))) == 2
 
 
-def test_a_grid_killed_as_a_whole_goes_on_and_ends_with_each_job_run_once(
-    corpus, tmp_path, store_at_hand
-):
+def test_a_grid_killed_as_a_whole_resumes_and_runs_each_job_once(corpus, tmp_path, store_at_hand):
     warm_up()
     line, log = train_command(corpus, "clm") + f" {GRID}", tmp_path / "log.txt"
     process = start(line, tmp_path, log)
@@ -51,7 +47,7 @@ def test_a_grid_killed_as_a_whole_goes_on_and_ends_with_each_job_run_once(
     check_grid(tmp_path)
 
 
-def test_a_finished_sweep_answers_and_more_values_join_the_same_parent(
+def test_a_finished_sweep_runs_only_new_values_under_the_same_parent(
     corpus, command, tmp_path, store_at_hand
 ):
     line = train_command(corpus, "clm", "trainer.max_steps=2") + " -m seed=0,1"
@@ -66,7 +62,7 @@ def test_a_finished_sweep_answers_and_more_values_join_the_same_parent(
     assert sorted(child.info.run_name for child in children) == ["seed=0", "seed=1", "seed=2"]
 
 
-def test_a_sweep_that_does_not_compose_begins_nothing(command, corpus, tmp_path, store_at_hand):
+def test_a_sweep_that_does_not_compose_starts_no_job(command, corpus, tmp_path, store_at_hand):
     line = train_command(corpus, "clm", "trainer.max_steps=1")
     code, _, complaint = command(f"{line} -m trainer.max_stepz=1,2")
     assert code == 2 and "trainer.max_steps" in complaint and complaint.count("\n") == 1
@@ -130,7 +126,7 @@ def test_a_failing_launch_folder_or_tracker_is_one_sentence(command, corpus):
     assert code == 2 and "tracker.uri" in complaint and complaint.count("\n") == 1
 
 
-def test_the_sweep_is_known_by_what_its_jobs_have_in_common(corpus):
+def test_a_sweep_is_identified_by_the_knobs_its_jobs_share(corpus):
     def common(*overrides):
         values = as_values(check_types(compose(*corpus, *overrides)))
         return common_knobs(values, ["seed", "optimizer"])
@@ -139,7 +135,7 @@ def test_the_sweep_is_known_by_what_its_jobs_have_in_common(corpus):
     assert common("trainer.epochs=1") != common()
 
 
-def test_what_varies_is_named_in_short():
+def test_the_swept_knobs_get_short_names():
     assert swept_names(["a.lr=1,2", "b=3", "seed=range(0,3)"], {"params": {"c.lr": "4,5"}}) == [
         "a.lr", "seed", "c.lr",
     ]  # fmt: skip

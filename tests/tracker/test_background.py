@@ -1,4 +1,4 @@
-"""A store that is away, slow or locked: training does not notice, and each point arrives once."""
+"""A store that is down, slow or locked does not delay training, and each point arrives once."""
 
 import shutil
 import sqlite3
@@ -23,9 +23,7 @@ def arrived(store, folder):
     return look
 
 
-def test_points_noted_while_the_server_is_away_arrive_once_each_when_it_is_back(
-    server, store, record, caplog
-):
+def test_points_recorded_while_the_server_is_down_arrive_once_each(server, store, record, caplog):
     with MlflowTracker(server.uri, "away").track_run(record) as log:
         log.log_metrics({"loss": 0.0}, 0)
         wait_for(arrived(store, record.path))
@@ -43,7 +41,7 @@ def test_points_noted_while_the_server_is_away_arrive_once_each_when_it_is_back(
     assert caplog.text.count("does not accept the upload") == 1
 
 
-def test_an_answer_that_is_lost_makes_no_point_and_no_run_twice(server, store, record):
+def test_a_lost_response_duplicates_no_point_and_no_run(server, store, record):
     lost = []
 
     def lose(path):
@@ -62,7 +60,7 @@ def test_an_answer_that_is_lost_makes_no_point_and_no_run_twice(server, store, r
     assert store.run_of(record.path).info.status == "FINISHED"
 
 
-def test_a_locked_store_does_not_hold_up_a_run_and_gets_all_points(
+def test_a_locked_store_does_not_delay_a_run_and_gets_all_points(
     store, record, eager_sender, caplog, monkeypatch
 ):
     longest = 0.0
@@ -82,7 +80,7 @@ def test_a_locked_store_does_not_hold_up_a_run_and_gets_all_points(
     store.check_points(record.path)
 
 
-def test_a_new_run_at_the_place_of_one_that_was_removed_is_a_run_of_its_own(
+def test_a_new_run_in_the_folder_of_a_removed_one_is_a_run_of_its_own(
     store, tmp_path, eager_sender
 ):
     tracker, ids = MlflowTracker(store.uri, "again"), []

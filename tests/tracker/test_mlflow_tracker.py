@@ -70,7 +70,7 @@ def test_many_points_travel_together_and_arrive_once_each(store, record):
     assert store.points(record.path, "loss") == {step: float(step) for step in range(2500)}
 
 
-def test_points_that_are_sent_again_change_nothing(store, record):
+def test_points_that_are_sent_twice_change_nothing(store, record):
     tracker = MlflowTracker(store.uri, "again")
     with tracker.track_run(record) as log:
         log.log_metrics({"loss": 1.0}, 1)
@@ -96,18 +96,18 @@ def test_a_store_that_lacks_a_run_is_filled_from_its_folder(store, record, tmp_p
     assert store.points(record.path, "loss") == {1: 1.0}
 
 
-def test_a_folder_that_was_moved_keeps_its_run_however_often_it_is_asked_for(store, record):
+def test_a_folder_that_was_moved_keeps_its_mlflow_run(store, record):
     tracker = MlflowTracker(store.uri, "moved")
     with tracker.track_run(record) as log:
         log.log_metrics({"loss": 1.0}, 1)
     run_id = store.run_of(record.path).info.run_id
-    place = record.path.rename(record.path.with_name(f"{record.path.name}-moved"))
+    moved_to = record.path.rename(record.path.with_name(f"{record.path.name}-moved"))
     for _ in range(2):
-        with closing(Record(place)) as moved, tracker.update_run(moved):
+        with closing(Record(moved_to)) as moved, tracker.update_run(moved):
             pass
-        assert tracker.is_up_to_date(place)
-        assert store.run_of(place).info.run_id == run_id
-        assert store.points(place, "loss") == {1: 1.0}
+        assert tracker.is_up_to_date(moved_to)
+        assert store.run_of(moved_to).info.run_id == run_id
+        assert store.points(moved_to, "loss") == {1: 1.0}
 
 
 def test_a_run_of_another_sweep_is_linked_once(store, record):

@@ -43,10 +43,10 @@ class RealServer:
 
     def start(self):
         quiet = {"MLFLOW_DISABLE_TELEMETRY": "true", "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}
-        place = f"sqlite:///{self._folder / 'mlflow.db'}"
+        uri = f"sqlite:///{self._folder / 'mlflow.db'}"
         line = f"-m mlflow server --workers 1 --host 127.0.0.1 --port {self.port}"
         self._process = subprocess.Popen(
-            [sys.executable, *line.split(), "--backend-store-uri", place],
+            [sys.executable, *line.split(), "--backend-store-uri", uri],
             env=os.environ | quiet,
             cwd=self._folder,
             stdout=subprocess.DEVNULL,
@@ -83,17 +83,17 @@ def long_line(corpus, steps, *more):
 
 
 def steps_of(folder):
-    """Optimizer steps noted so far."""
+    """Optimizer steps recorded so far."""
     return max((points.step for points in read_points(folder)), default=0)
 
 
 def last_step(folder):
     """The step of the last whole line of points, found without reading the others."""
-    place = folder / "metrics.jsonl"
-    if not place.exists():
+    path = folder / "metrics.jsonl"
+    if not path.exists():
         return 0
-    with place.open("rb") as file:
-        file.seek(-min(place.stat().st_size, 2000), os.SEEK_END)
+    with path.open("rb") as file:
+        file.seek(-min(path.stat().st_size, 2000), os.SEEK_END)
         lines = file.read().rpartition(b"\n")[0].splitlines()
     return json.loads(lines[-1])["step"] if len(lines) > 1 else 0
 
@@ -107,7 +107,7 @@ def pace(folder, first, last):
 
 @pytest.fixture
 def beside(corpus, tmp_path):
-    """A run of the same size without a store: what else the machine does slows it as well."""
+    """A run of the same size without a store; other work on the machine slows both."""
     warm_up()
     (tmp_path / "beside").mkdir()
     process = start(long_line(corpus, 10**6, "tracker=none"), tmp_path / "beside")
@@ -118,7 +118,7 @@ def beside(corpus, tmp_path):
 
 
 def check_pace(folder, beside, before, after):
-    """A step takes no longer after than before, but for what the run beside it feels too.
+    """Check that a step takes no longer after than before, beyond what slows the other run as well.
 
     Args:
         folder: of the run.
@@ -228,7 +228,7 @@ def test_ten_processes_on_one_cache_and_one_store_leave_what_they_should(
 
 
 def look_at(process, folder):
-    """Steps so far, bytes of memory, seconds of processor time; those of waiting do not count."""
+    """Steps so far, bytes of memory, seconds of processor time."""
     whole = psutil.Process(process.pid)
     return last_step(folder), whole.memory_info().rss, sum(whole.cpu_times()[:2])
 
@@ -265,8 +265,8 @@ def test_a_run_of_many_steps_takes_no_more_memory_and_no_more_time_a_step(
 
 def test_a_corpus_of_gigabytes_is_tokenized_in_bounded_memory(tmp_path, store_at_hand):
     words = "the cat sat on a mat and saw one red dog run by so the old man took his hat".split()
-    dice = random.Random(0)
-    page = "".join(" ".join(dice.choices(words, k=12)) + "\n" for _ in range(20_000))
+    generator = random.Random(0)
+    page = "".join(" ".join(generator.choices(words, k=12)) + "\n" for _ in range(20_000))
     with (tmp_path / "train.txt").open("w") as file:
         while file.tell() < MEGABYTES * 1e6:
             file.write(page)

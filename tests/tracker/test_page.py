@@ -1,4 +1,4 @@
-"""What a person sees of runs in MLflow's page: checkpoints as models, runs compared by curves.
+"""The MLflow page: checkpoints are models, and runs are compared by their curves.
 
 LMFT_SCREENSHOT=docs/comparison.png keeps a picture of the comparison there.
 """
@@ -58,8 +58,8 @@ def test_a_finished_run_has_its_checkpoint_as_one_model_with_what_it_reaches(fit
     assert (made.model_id, made.step) == (model.model_id, result["best_step"])
 
 
-def test_a_model_that_a_kill_left_unfinished_is_gone_on_with(fit, store, corpus):
-    """The run is made up for in a second store, where a kill came after the model was made."""
+def test_a_model_that_a_kill_left_unfinished_is_completed(fit, store, corpus):
+    """The run is uploaded to a second store, in which a kill has left the model unfinished."""
     folder = fit(*corpus, "dataset.block_size=16", "trainer.max_steps=2")
     tracker = MlflowTracker(store.uri, "killed")
     with closing(Record(folder)) as record:
@@ -79,7 +79,7 @@ def test_a_model_that_a_kill_left_unfinished_is_gone_on_with(fit, store, corpus)
 
 @pytest.fixture
 def page():
-    """A page of a real browser, and what it complained of."""
+    """A page of a real browser, with the errors that it logged."""
     reason = "the MLflow page is driven only where there are playwright and chromium"
     api = pytest.importorskip("playwright.sync_api", reason=reason)
     chromium = shutil.which("chromium") or shutil.which("chromium-browser")
@@ -150,7 +150,7 @@ def test_two_runs_of_a_sweep_are_compared_by_their_loss_curves(
     assert all(path.count("L") >= 5 for path in drawn)
     if "LMFT_SCREENSHOT" in os.environ:
         page.get_by_role("button", name="Toggle sidebar").click()
-        page.wait_for_timeout(1000)  # until all has moved to its place
+        page.wait_for_timeout(1000)  # until nothing moves any more
         page.screenshot(path=HOME / os.environ["LMFT_SCREENSHOT"])
     assert not [text for text in page.complaints if not HARMLESS.search(text)]
     (parent,) = (path for path in tmp_path.glob("runs/sweep-*") if path.is_dir())

@@ -1,4 +1,4 @@
-"""A run's memory: each point once, whatever is computed again; nothing torn."""
+"""The record of a run: each point once, even if recomputed, and no torn line."""
 
 from contextlib import closing
 
@@ -9,7 +9,7 @@ from lmft.tracker.run_log import POINTS, Record, read_curve, read_points
 
 
 @given(cut=st.integers(0, 200), again=st.integers(0, 9))
-def test_what_is_computed_again_after_a_kill_is_noted_once(tmp_path_factory, cut, again):
+def test_what_is_recomputed_after_a_kill_is_recorded_once(tmp_path_factory, cut, again):
     folder = tmp_path_factory.mktemp("run")
     with closing(Record(folder)) as record:
         for step in range(10):
@@ -25,7 +25,7 @@ def test_what_is_computed_again_after_a_kill_is_noted_once(tmp_path_factory, cut
     assert list(read_points(folder))[: len(kept)] == kept  # with their times
 
 
-def test_reading_goes_on_where_it_stopped(tmp_path):
+def test_reading_resumes_where_it_stopped(tmp_path):
     with closing(Record(tmp_path)) as record:
         for step in range(5):
             record.log_metrics({"loss": float(step)}, step)

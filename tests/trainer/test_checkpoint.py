@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not taken, and all that going on takes."""
+"""Checkpoints: only intact ones are used, and they hold all that resuming needs."""
 
 import random
 from pathlib import Path
@@ -35,7 +35,7 @@ def step(model, optimizer, number):
 
 
 @pytest.mark.parametrize("kind", [torch.optim.AdamW, torch.optim.Adafactor, torch.optim.SGD])
-def test_going_on_from_a_checkpoint_changes_no_bit(kind, tmp_path):
+def test_resuming_from_a_checkpoint_changes_no_bit(kind, tmp_path):
     model, optimizer = make(0, kind)
     for number in range(3):
         step(model, optimizer, number)
@@ -66,7 +66,7 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
 
 @settings(deadline=None, max_examples=40)
 @given(data=st.data(), best=st.booleans())
-def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path_factory, data, best):
+def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path_factory, data, best):
     checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"))
     save(checkpoints, 1, *make(0), {"step": 1}, 0)
     with checkpoints.new_best(2) as folder:
@@ -81,18 +81,18 @@ def test_a_damaged_checkpoint_is_passed_over_for_the_one_before(tmp_path_factory
     folder = checkpoints.best(2) if best else checkpoints.root / "step-2"
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     content = bytearray(path.read_bytes())
-    place = data.draw(st.integers(0, len(content) - 1))
+    position = data.draw(st.integers(0, len(content) - 1))
     if data.draw(st.booleans()):
-        del content[place:]
+        del content[position:]
     else:
-        content[place] ^= 1 << random.randrange(8)
+        content[position] ^= 1 << random.randrange(8)
     path.write_bytes(content)
     assert checkpoints.newest().progress == {"step": 1}
     path.unlink()
     assert checkpoints.newest().progress == {"step": 1}
 
 
-def test_without_a_whole_checkpoint_a_run_does_not_silently_start_anew(tmp_path, caplog):
+def test_without_an_intact_checkpoint_a_run_does_not_silently_start_over(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.newest() is None
     for number in (1, 2):
@@ -105,7 +105,7 @@ def test_without_a_whole_checkpoint_a_run_does_not_silently_start_anew(tmp_path,
     assert record.getMessage() == f"{damaged} is damaged; resuming from the checkpoint before it."
 
 
-def test_a_damaged_checkpoint_takes_no_whole_ones_place(tmp_path):
+def test_a_damaged_checkpoint_does_not_displace_an_intact_one(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for number in (4, 8):
         save(checkpoints, number, *make(0), {"step": number}, 0)

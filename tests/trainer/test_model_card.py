@@ -1,4 +1,4 @@
-"""The card: enough to trust the numbers and to reach them again, whatever the texts contain."""
+"""The model card: the numbers, how to reproduce them, and text that breaks no markup."""
 
 import json
 import re
@@ -35,7 +35,7 @@ def front_matter(readme):
 
 
 @pytest.mark.parametrize("objective", KINDS)
-def test_a_card_repeats_the_run_and_tells_its_numbers(objective, fit, corpus, store):
+def test_a_card_repeats_the_run_and_has_its_numbers(objective, fit, corpus, store):
     model, task = KINDS[objective]
     choices = [f"objective={objective}", f"model={model}", "dataset.name='a | `b`'", *TINY]
     tracked = store.overrides if objective == "clm" else []
@@ -62,8 +62,8 @@ def test_a_card_repeats_the_run_and_tells_its_numbers(objective, fit, corpus, st
     facts, body = front_matter((folder / "checkpoint" / "README.md").read_text())
     assert body == card
     assert facts["pipeline_tag"] == task and not {"license", "base_model"} & facts.keys()
-    for place in (folder, folder / "checkpoint"):
-        assert ElementTree.parse(place / "curve.svg").getroot().tag.endswith("svg")
+    for parent in (folder, folder / "checkpoint"):
+        assert ElementTree.parse(parent / "curve.svg").getroot().tag.endswith("svg")
     if tracked:
         kept = store.run_of(folder).info.artifact_uri
         assert load_text(f"{kept}/card.md") == card
@@ -90,7 +90,7 @@ def test_no_text_breaks_out_of_its_cell(text):
     assert shown == "<br>".join(lines)
 
 
-def test_a_repository_is_told_with_its_changes_and_none_is_no_failure(tmp_path, monkeypatch):
+def test_changes_of_the_repository_are_described_and_none_is_needed(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path.parent))
     assert describe_changes() == ""

@@ -1,4 +1,4 @@
-"""A step that is not finite: the run stops and says why, or goes on as if it had not been."""
+"""A step that is not finite: the run stops with its reason, or skips the step."""
 
 import json
 import math
@@ -31,7 +31,7 @@ RARE = "Z"
 
 @pytest.fixture
 def ill(corpus, tmp_path):
-    """A corpus with a rare letter, of which a causal model makes no finite number."""
+    """A corpus with a rare letter for which the model's loss is not finite."""
     lines = (tmp_path / "train.txt").read_text().splitlines(keepends=True)
     (tmp_path / "train.txt").write_text("".join([*lines[:20], f"the {RARE}\n", *lines[20:]]))
     tokenizer = train_tokenizer(iter(["the cat sat on a mat"]), 300)
@@ -59,7 +59,7 @@ def bad_steps(folder):
             for path in folder.glob("nonfinite-*.json")}  # fmt: skip
 
 
-def test_the_run_has_failed_and_says_what_it_was(ill, fit, tmp_path, store, command):
+def test_a_step_that_is_not_finite_fails_the_run_and_is_saved(ill, fit, tmp_path, store, command):
     words = [*ill[0], *RUN, *store.overrides, f"cache_root={tmp_path / 'cache'}", "hardware=cpu"]
     code, _, complaint = command(" ".join(words))
     (folder,) = (tmp_path / "runs").glob("*-*")
@@ -79,7 +79,7 @@ def test_a_skipped_step_leaves_weights_and_optimizer_as_they_were(ill, fit):
     kept = {}
 
     def keep(step, folder):
-        """The tensors of the checkpoints that are there after a validation."""
+        """Keep the tensors of all checkpoints; never prunes."""
         for path in folder.checkpoints.glob("step-*/state.safetensors"):
             kept[int(path.parent.name[5:])] = load_file(path)
         return False
@@ -97,7 +97,7 @@ def test_a_skipped_step_leaves_weights_and_optimizer_as_they_were(ill, fit):
     assert read_curve(folder, "train/loss").keys() == set(range(1, result["steps"] + 1)) - {step}
 
 
-def test_a_run_that_skips_goes_on_with_its_count(ill, fit, tmp_path):
+def test_a_resumed_run_keeps_its_count_of_skipped_steps(ill, fit, tmp_path):
     words = [*ill[0], *RUN, "trainer.on_nonfinite=skip", "trainer.max_steps=40", "trainer.epochs=9"]
     stopped = fit(*words, prune=lambda step, folder: step == 20)
     progress = Checkpoints(stopped / "checkpoints").newest().progress
@@ -120,7 +120,7 @@ def test_two_processes_skip_the_step_that_one_would(ill, fit, tmp_path):
 
 
 @pytest.mark.soak
-def test_two_processes_stop_at_it_with_one_sentence(ill, tmp_path):
+def test_two_processes_stop_at_a_step_that_is_not_finite_with_one_sentence(ill, tmp_path):
     code, said, folder = run_in_two([*ill[0], *RUN], tmp_path)
     (step,) = bad_steps(folder)
     assert code == 1 and "Traceback" not in said
@@ -131,10 +131,10 @@ def test_two_processes_stop_at_it_with_one_sentence(ill, tmp_path):
 def run_in_two(words, tmp_path):
     """Exit code, output and folder of a run that two processes share."""
     process_group = "hardware=ddp hardware.processes=2 hardware.device=cpu hardware.precision=fp32"
-    line = f"{' '.join(words)} {process_group} tracker=none cache_root=cache run_root=team"
+    line = f"{' '.join(words)} {process_group} tracker=none cache_root=cache run_root=shared"
     process = start(line, tmp_path, tmp_path / "log")
     process.join(300)
-    (folder,) = tmp_path.glob("team/*-*")
+    (folder,) = tmp_path.glob("shared/*-*")
     return process.exitcode, (tmp_path / "log").read_text(), folder
 
 
@@ -148,7 +148,7 @@ def test_a_finite_loss_with_an_infinite_gradient_is_no_step(corpus, fit, tmp_pat
         fit(*words)
 
 
-def test_skipping_ends_where_it_is_hopeless(corpus, fit, tmp_path):
+def test_skipping_ends_after_20_steps_in_a_row(corpus, fit, tmp_path):
     tokenizer = train_tokenizer(iter(["the cat sat on a mat"]), 300)
     model = small_gpt2(tokenizer)
     with torch.no_grad():
@@ -161,7 +161,7 @@ def test_skipping_ends_where_it_is_hopeless(corpus, fit, tmp_path):
     assert bad_steps(folder).keys() == set(range(1, 21))
 
 
-def test_what_no_loss_scale_mends_leaves_the_scale_as_it_was():
+def test_a_step_that_no_loss_scale_fixes_leaves_the_scale_unchanged():
     tokenizer = train_tokenizer(iter(["the cat sat on a mat"]), 300)
     model = small_gpt2(tokenizer)
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""Killed anywhere and started again, a run ends as if nothing had happened."""
+"""A run that is killed anywhere and started again ends with the same bits."""
 
 import os
 import random
@@ -22,7 +22,7 @@ PRECISION = {"clm": "hardware.precision=bf16", "mlm": "hardware.precision=fp32"}
 
 
 def outcome(folder, store):
-    """All that must not depend on how often a run was killed."""
+    """What must not depend on how often a run was killed."""
     points, stored = repeatable_metrics(folder), store.metrics(folder)
     stored = {key: value for key, value in stored.items() if key[1] not in SPEEDS}
     assert stored == points, "the store and the folder differ"
@@ -39,11 +39,11 @@ def run_to_its_end(line, folder, log):
 
 
 def check_kills(line, tmp_path, kills, seed, empty_store=None):
-    """Runs that are killed at random moments, so often in all, end as one that is not killed.
+    """Check that runs killed at random moments, `kills` times in all, end like one that was not.
 
     Each makes a store, and may be killed at it, unless there is an empty one to begin with.
     """
-    dice, log = random.Random(seed), tmp_path / "log.txt"
+    generator, log = random.Random(seed), tmp_path / "log.txt"
 
     def new_folder():
         folder = Path(tempfile.mkdtemp(dir=tmp_path))
@@ -60,7 +60,7 @@ def check_kills(line, tmp_path, kills, seed, empty_store=None):
         ended = False
         while kills and not ended:
             process = start(line, folder, log)
-            process.join(dice.uniform(0.1, 0.9 * lasts))
+            process.join(generator.uniform(0.1, 0.9 * lasts))
             ended = process.exitcode is not None
             kill(process)
             kills -= not ended
@@ -85,7 +85,7 @@ def test_however_often_it_is_killed(objective, kills, corpus, tmp_path):
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, store_at_hand):
+def test_a_signal_lets_the_step_end_and_saves_a_checkpoint(number, corpus, tmp_path, store_at_hand):
     line = train_command(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=400")
     process = start(line, tmp_path)
     wait_for(lambda: [p for f in tmp_path.glob("runs/*-*") for p in read_points(f) if p.step > 9])
@@ -98,7 +98,9 @@ def test_a_signal_lets_the_step_end_saves_and_is_told(number, corpus, tmp_path, 
     assert Store(tmp_path).run_of(folder).info.status == "KILLED"
 
 
-def test_a_finished_run_answers_at_once_and_fills_a_store(corpus, command, tmp_path, store_at_hand):
+def test_a_finished_run_prints_its_result_at_once_and_fills_a_store(
+    corpus, command, tmp_path, store_at_hand
+):
     line = train_command(corpus, "clm", "trainer.max_steps=3")
     assert command(f"{line} tracker=none")[0] == 0
     (folder,) = tmp_path.glob("runs/*-*")
@@ -127,7 +129,7 @@ def test_a_fresh_start_moves_the_old_run_aside(corpus, command, tmp_path, store_
 
 
 def interrupting(log_metrics, at):
-    """The same as `log_metrics`, but step `at` brings a SIGTERM."""
+    """Return `log_metrics`, with a SIGTERM to this process after step `at`."""
 
     def log(record, values, step):
         log_metrics(record, values, step)
@@ -166,7 +168,7 @@ def test_a_run_root_that_is_moved_whole_keeps_its_runs_in_mlflow(
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_run_at_work_is_not_started_twice(corpus, command, tmp_path):
+def test_a_running_run_is_not_started_twice(corpus, command, tmp_path):
     line = train_command(corpus, "clm", "trainer.max_steps=3", "tracker=none")
     assert command(line)[0] == 0
     (folder,) = tmp_path.glob("runs/*-*")
@@ -189,7 +191,7 @@ def test_the_precision_of_the_first_start_is_kept(corpus, command, tmp_path, mon
     assert code == 2 and "started in bf16" in complaint and "fresh=true" in complaint
 
 
-def test_a_damaged_checkpoint_costs_only_the_way_from_the_one_before(corpus, fit, capsys):
+def test_a_damaged_checkpoint_costs_only_the_steps_since_the_one_before(corpus, fit, capsys):
     overrides = [*corpus, *BUSY[:-3], *MODELS["clm"]]  # a checkpoint after every 4 steps
     folder = fit(*overrides, prune=lambda step, folder: step == 12)
     newest = folder / "checkpoints" / "step-12" / "state.safetensors"

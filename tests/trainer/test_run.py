@@ -1,4 +1,4 @@
-"""The whole story, on tiny models and real text."""
+"""Whole runs, on tiny models and real text."""
 
 import itertools
 import json
@@ -81,6 +81,7 @@ def test_real_weights_learn_real_text(fit, stories, real_text):
         *real_text,
         "model=pretrained",
         f"model.name={stories}",
+        "dataset.block_size=64",
         "trainer.max_steps=30",
         "optimizer.lr=1e-3",
         "evaluation.max_blocks=20",

@@ -1,4 +1,4 @@
-"""The loop: how a batch is split changes nothing, and the numbers are transformers.Trainer's."""
+"""Training steps: splitting a batch changes nothing, and losses are transformers.Trainer's."""
 
 import importlib.util
 import json
@@ -59,7 +59,7 @@ def test_how_a_batch_is_split_changes_neither_loss_nor_gradient(objective):
         assert float((gradient - split_gradient).norm() / gradient.norm()) < 1e-6
 
 
-def test_dropout_has_dice_of_its_own_for_each_step_and_micro_batch():
+def test_each_step_and_micro_batch_has_its_own_dropout_seed():
     seeds = {dropout_seed(s, n, m) for s in range(5) for n in range(5) for m in range(5)}
     assert len(seeds) == 125 and max(seeds) < 2**63
 
@@ -91,6 +91,7 @@ def test_losses_are_those_of_transformers_trainer(
         *real_text, "model=pretrained", f"model.name={name}", "model.dropout=0",
         "dataset.separator=none", "trainer.shuffle=false", "trainer.max_steps=20",
         "optimizer.lr=5e-4", "hardware.precision=fp32", "evaluation.max_blocks=20",
+        "dataset.block_size=32",
     ]  # fmt: skip
     folder = fit(*overrides, *store.overrides)
     config, _ = read_config(compose(*overrides, f"cache_root={tmp_path / 'cache'}"))
