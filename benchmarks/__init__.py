@@ -1,6 +1,6 @@
-"""The bench: figures of speed and memory, beside what a user would otherwise run (`make bench`).
+"""Benchmarks of speed and memory, compared with transformers.Trainer (`make bench`).
 
-A row (rows.py) is measured by two processes that take turns (turns.py), ours (ours.py) and
-transformers.Trainer's (peer.py), or by commands timed from outside (commands.py, tokenizing.py).
-What was found (figures.py) is kept row by row (store.py) and shown as one table (table.py).
+A row (rows.py) is measured by two processes that alternate step by step (turns.py), lmft (ours.py)
+and transformers.Trainer (peer.py), or by timing whole commands (commands.py, tokenizing.py).
+The results (figures.py) are stored row by row (store.py) and printed as one table (table.py).
 """

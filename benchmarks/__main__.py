@@ -1,17 +1,17 @@
-"""Measure lmft's speed and memory beside what a user would otherwise run, and write one table.
+"""Compare lmft's speed and memory with transformers.Trainer's, and write one table.
 
-Rows already measured at this commit, on this machine, with these versions are kept: a bench that
-was cut short goes on when it is started again. Run it on a machine that does nothing else.
+Rows already measured at this commit, on this machine and with these package versions are skipped,
+so an interrupted benchmark resumes when it is started again. Run it on an otherwise idle machine.
 
-    make bench                                     every row, under two hours
-    BENCH=quick make bench                         training on blocks of 128, a quarter of an hour
-    python -m benchmarks --list                    the rows, by name
-    python -m benchmarks --rows sweep start        only these; those of --list that are in bf16
-                                                   can be asked for where it is emulated, too
+    make bench                                     all rows, under two hours
+    BENCH=quick make bench                         training on blocks of 128, about 15 minutes
+    python -m benchmarks --list                    list the rows by name
+    python -m benchmarks --rows sweep start        only these rows; bf16 rows may be named
+                                                   even where the hardware emulates bf16
 
-It needs the folder of real data (LMFT_SHARED, default ../shared) and pip install -e '.[bench]';
-MiniLM and SmolLM2 are looked for in LMFT_MODELS (default models). The table goes to
-bench/bench.md, all that was measured to bench/bench.json.
+It needs the folder of real data (LMFT_SHARED, default ../shared) and pip install -e '.[bench]'.
+MiniLM and SmolLM2 are read from LMFT_MODELS (default models). The table is written to
+bench/bench.md, all measurements to bench/bench.json.
 """
 
 import argparse
@@ -32,7 +32,7 @@ FOLDER = ROOT / "bench"
 
 
 def main() -> None:
-    """Measure what is asked for and not known yet; after each row the table is written."""
+    """Measure the selected rows that are not stored yet, and write the table after each row."""
     ask = read_arguments()
     usual = all_rows("bf16" if native_bf16() else "fp32")
     known = all_rows("bf16") | usual
@@ -46,7 +46,7 @@ def main() -> None:
     store = Store(FOLDER / "bench.json")
     for row in choose(ask, usual, known):
         if not Path(row.needs).is_dir():
-            console.print(f"{row.name}: skipped, there is no {row.needs}.")
+            console.print(f"{row.name}: skipped because {row.needs} does not exist.")
         elif ask.again or not store.has(row.name, ask.pairs):
             measure(row, ask.pairs, store, console)
             (FOLDER / "bench.md").write_text(as_markdown(store, order))
@@ -54,17 +54,17 @@ def main() -> None:
 
 
 def choose(ask: argparse.Namespace, usual: dict[str, Row], known: dict[str, Row]) -> list[Row]:
-    """The rows to measure."""
+    """Return the rows to measure."""
     if ask.rows:
         unknown = ", ".join(name for name in ask.rows if name not in known)
         if unknown:
-            raise SystemExit(f"There is no row {unknown}; --list shows those there are.")
+            raise SystemExit(f"Unknown row: {unknown}. Use --list to see the available rows.")
         return [known[name] for name in ask.rows]
     return [row for row in usual.values() if row.quick or not ask.quick]
 
 
 def measure(row: Row, pairs: int, store: Store, console: Console) -> None:
-    """Measure one row and keep it; one that fails is told of, and the others go on."""
+    """Measure one row and store it; print the error if it fails."""
     console.print(f"{row.name}: {row.what}")
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -76,17 +76,19 @@ def measure(row: Row, pairs: int, store: Store, console: Console) -> None:
 
 
 def read_arguments() -> argparse.Namespace:
-    """The command line."""
+    """Parse the command line."""
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks",
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--rows", nargs="+", metavar="NAME", help="only these rows")
-    parser.add_argument("--pairs", type=int, help="measurements of each side (5; 3 with --quick)")
-    parser.add_argument("--quick", action="store_true", help="training on blocks of 128 only")
-    parser.add_argument("--again", action="store_true", help="measure also what is known")
-    parser.add_argument("--list", action="store_true", help="show the rows, and measure nothing")
+    parser.add_argument("--rows", nargs="+", metavar="NAME", help="measure only these rows")
+    parser.add_argument("--pairs", type=int, help="measurements per side (5; 3 with --quick)")
+    parser.add_argument(
+        "--quick", action="store_true", help="measure only training on blocks of 128"
+    )
+    parser.add_argument("--again", action="store_true", help="measure stored rows again")
+    parser.add_argument("--list", action="store_true", help="list the rows and exit")
     ask = parser.parse_args()
     ask.pairs = ask.pairs or (3 if ask.quick else 5)
     return ask

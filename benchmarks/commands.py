@@ -1,4 +1,4 @@
-"""Rows in which whole commands are timed from outside."""
+"""Rows that time whole commands in separate processes."""
 
 import json
 import statistics
@@ -15,7 +15,7 @@ from benchmarks.turns import Job, Side
 
 
 def tokenize(text: Path, target: Target, pairs: int, folder: Path) -> list[Figure]:
-    """Both ways of cutting a text into blocks, as tokenizing.py measures them."""
+    """Run tokenizing.py and return the throughput of both tokenization pipelines."""
     found = folder / "found.json"
     run("benchmarks.tokenizing", "--pairs", str(pairs), "--json", str(found))
     size = text.stat().st_size / 1e6
@@ -34,8 +34,8 @@ def tokenize(text: Path, target: Target, pairs: int, folder: Path) -> list[Figur
 def start_up(
     ours: list[str], theirs: Job, target: Target, pairs: int, folder: Path
 ) -> list[Figure]:
-    """From command to the end of the first step, after one untimed pair."""
-    with Side("ours", theirs.within(1, folder)) as us:  # the corpus is cached, the blocks are cut
+    """Measure the time from the command to the end of step 1, after one untimed pair."""
+    with Side("ours", theirs.within(1, folder)) as us:  # caches the corpus and writes the blocks
         us.turn()
     seconds: tuple[list[float], list[float]] = [], []
     for pair in range(1 + pairs):
@@ -48,7 +48,7 @@ def start_up(
 
 
 def first_step_of_command(words: list[str]) -> float:
-    """Seconds from its start to the note of step 1."""
+    """Return the seconds from the start of the command to the log entry of step 1."""
     started = time.time()
     run("lmft", *words)
     (folder,) = runs_in(words)
@@ -56,7 +56,7 @@ def first_step_of_command(words: list[str]) -> float:
 
 
 def first_step_of_peer(job: Job) -> float:
-    """Seconds from the process's start to the end of its first step, which waits for nothing."""
+    """Return the seconds from the start of the process to the end of its first step."""
     started = time.perf_counter()
     with Side("peer", job) as peer:
         peer.turn()
@@ -64,7 +64,7 @@ def first_step_of_peer(job: Job) -> float:
 
 
 def sweep(words: list[str], target: Target, pairs: int, folder: Path) -> list[Figure]:
-    """What a further job takes from the end of the one before it, less its training steps."""
+    """Measure the overhead per sweep job: the time between job ends minus the training steps."""
     seeds = ",".join(str(seed) for seed in range(1 + pairs))
     words = [*words, f"run_root={folder}/runs", f"tracker.uri=sqlite:///{folder}/mlflow.db"]
     run("lmft", "-m", *words, f"seed={seeds}")
@@ -74,7 +74,7 @@ def sweep(words: list[str], target: Target, pairs: int, folder: Path) -> list[Fi
 
 
 def share(words: list[str], other: list[str], pairs: int, folder: Path) -> list[Figure]:
-    """Two ways to run the same steps as commands: their speed, and the leader's peak memory."""
+    """Run the same steps with two commands; compare their speed and rank 0's peak memory."""
     speeds: tuple[list[float], list[float]] = [], []
     memory: tuple[list[float], list[float]] = [], []
     for pair in range(pairs):
@@ -92,32 +92,36 @@ def share(words: list[str], other: list[str], pairs: int, folder: Path) -> list[
 
 
 def usual_speed(folder: Path) -> float:
-    """Tokens/s of the median step, without the first two."""
+    """Return the median tokens/s over the steps, without the first two."""
     key = "train/tokens_per_second"
     found = [line["metrics"][key] for line in notes(folder) if key in line["metrics"]]
     return statistics.median(found[2:])
 
 
 def training(folder: Path) -> float:
-    """Seconds of a run's steps, all of which read 8 blocks of 128 tokens."""
+    """Return the total seconds of a run's training steps of 8 blocks of 128 tokens each."""
     key = "train/tokens_per_second"
     return sum(8 * 128 / line["metrics"][key] for line in notes(folder) if key in line["metrics"])
 
 
 def run(*words: str) -> None:
-    """A module as a command, in a process of its own."""
+    """Run a module as a command in a subprocess.
+
+    Raises:
+        RuntimeError: The command failed.
+    """
     done = subprocess.run([sys.executable, "-m", *words], capture_output=True, text=True)
     if done.returncode:
         raise RuntimeError(f"{' '.join(words)} failed:\n{done.stderr[-3000:]}")
 
 
 def runs_in(words: list[str]) -> list[Path]:
-    """The folders of the finished runs that the command made."""
+    """Return the folders of the finished runs that the command created."""
     (root,) = (word.removeprefix("run_root=") for word in words if word.startswith("run_root="))
     return [place.parent for place in Path(root).glob("*/result.json")]
 
 
 def notes(folder: Path) -> Iterator[dict[str, Any]]:
-    """The metric points of a run, in order."""
+    """Yield the entries of a run's metrics.jsonl, in order."""
     for line in (folder / "metrics.jsonl").read_text().splitlines():
         yield json.loads(line)

@@ -92,7 +92,8 @@ EXCLUDED_FILES = {  # what is not compared, and why
     "runs/.launches/*": "folders named by the time",
     "runs/*/.hydra/*": "the launch's time and paths",
     "runs/*/run.log": "times",
-    "*.md": "wording, speed, memory, directory",
+    "runs/*/card.md": "wording, speed, memory, directory",
+    "runs/*/checkpoint/README.md": "the card again",
     "*.html": "wording",
     "*.svg": "style",
     "runs/*/checksums.json": "checksums of state.json, which holds seconds",
@@ -103,6 +104,7 @@ MEASURED = {  # parts of files that are not compared: times, speeds and memory
     "*/result.json": rb'"timing": \{[^}]*\}',
     "*/state.json": rb'"seconds": [^,}\s]*',
 }
+DECIMALS = "*.md"  # comparison and leaderboard: only their decimal numbers are compared
 FACTS = "run.json"  # compared without "tags" (host, process, a random id), in any order
 QUERIES = {  # what is compared of a database
     "mlflow.db": "SELECT name, key, step, value, is_nan FROM metrics JOIN runs USING (run_uuid) "
@@ -265,6 +267,8 @@ def read_all(folder: Path, untouched: bool = False) -> dict[str, bytes]:
             for pattern in (glob for glob in QUERIES if fnmatch(name, glob)):
                 with closing(sqlite3.connect(path)) as database:
                     content = "\n".join(map(str, database.execute(QUERIES[pattern]))).encode()
+            if fnmatch(name, DECIMALS):
+                content = b"\n".join(sorted(re.findall(rb"\d+\.\d+", content)))
             if path.name == FACTS:
                 facts = {**json.loads(content), "tags": None}
                 content = json.dumps(facts, indent=1, sort_keys=True).encode()

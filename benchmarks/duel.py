@@ -1,4 +1,4 @@
-"""Rows in which two processes take turns."""
+"""Rows measured in live processes, step by step; two processes alternate."""
 
 import statistics
 from dataclasses import replace
@@ -8,15 +8,15 @@ from benchmarks.figures import Figure, Target
 from benchmarks.limit import operations, product_rate
 from benchmarks.turns import Job, Side
 
-UNTIMED = 2  # turns in which memory is first touched and code compiled
-Targets = dict[str, Target]  # by the figure's name
-Turn = dict[str, float]  # what a side measured in a turn, `seconds` among it
+UNTIMED = 2  # warm-up turns: memory is allocated and code compiled
+Targets = dict[str, Target]  # by name of the figure
+Turn = dict[str, float]  # measurements of one turn, including `seconds`
 
 
 def train_in_turns(
     ours: Job, theirs: Job, turns_a_pair: int, targets: Targets, pairs: int, folder: Path
 ) -> list[Figure]:
-    """Speed, memory, first step and share of the limit of our training, beside theirs."""
+    """Compare training: speed, peak memory, first step and share of the limit (MFU)."""
     count = UNTIMED + pairs * turns_a_pair
     with (
         Side("ours", ours.within(count, folder)) as us,
@@ -33,7 +33,7 @@ def train_in_turns(
 def evaluate_in_turns(
     ours: Job, theirs: Job, blocks: int, targets: Targets, pairs: int, folder: Path
 ) -> list[Figure]:
-    """Speed and memory of scoring so many blocks, batch by batch: each batch is a pair."""
+    """Compare speed and peak memory of evaluating `blocks` blocks; each batch is a pair."""
     count = blocks // ours.batch
     with (
         Side("ours", ours.within(count, folder)) as us,
@@ -45,7 +45,7 @@ def evaluate_in_turns(
 
 
 def train_alone(job: Job, targets: Targets, pairs: int, folder: Path) -> list[Figure]:
-    """Share of the limit where no other process empties the processor's caches meanwhile."""
+    """Measure the share of the limit without a second process that evicts the CPU caches."""
     count = UNTIMED + 4 * pairs
     with Side("ours", job.within(count, folder)) as us:
         turns, rate = take_turns([us], count, job.precision)
@@ -55,15 +55,15 @@ def train_alone(job: Job, targets: Targets, pairs: int, folder: Path) -> list[Fi
 
 
 def share_of_limit(job: Job, side: Side, speeds: list[float], rate: float) -> Figure:
-    """Of the operations that matrix products could have done in the time, each speed's."""
+    """Return the model FLOPs utilization: each speed as % of the peak rate of matrix products."""
     work = operations(**side.facts, block=job.block, tokens=1)
     return Figure("share of the limit", "%", [100 * work * speed / rate for speed in speeds])
 
 
 def take_turns(sides: list[Side], count: int, precision: str) -> tuple[list[list[Turn]], float]:
-    """All turns of each side, and the machine's best rate of matrix products meanwhile.
+    """Return the turns of each side and the peak rate of matrix products measured between them.
 
-    The side that goes first changes from turn to turn.
+    The side that runs first alternates from turn to turn.
     """
     turns: list[list[Turn]] = [[] for _ in sides]
     rate = 0.0
@@ -76,27 +76,27 @@ def take_turns(sides: list[Side], count: int, precision: str) -> tuple[list[list
 
 
 def compare(job: Job, turns: list[list[Turn]], ends: list[Turn], per_pair: int) -> list[Figure]:
-    """Tokens a second, pair by pair, and the peak memory of each process."""
+    """Return the tokens/s of each pair and the peak memory of each process."""
     ours, theirs = (speeds(job, side[UNTIMED:], per_pair) for side in turns)
     memory = [[end["peak_memory"] / 1e6] for end in ends]
     return [Figure("speed", "tokens/s", ours, theirs), Figure("peak memory", "MB", *memory)]
 
 
 def speeds(job: Job, turns: list[Turn], per_pair: int) -> list[float]:
-    """Tokens a second of each `per_pair` turns."""
+    """Return the tokens/s of each group of `per_pair` consecutive turns."""
     seconds = [turn["seconds"] for turn in turns]
     tokens = job.batch * job.block * per_pair
     return [tokens / sum(seconds[i : i + per_pair]) for i in range(0, len(seconds), per_pair)]
 
 
 def first_step(turns: list[Turn]) -> Figure:
-    """How much longer it takes than the others."""
+    """Return how many seconds longer the first step takes than the median of the others."""
     first, *others = (turn["seconds"] for turn in turns)
     return Figure("first step, beyond the median", "s", [first - statistics.median(others)])
 
 
 def compile_twice(job: Job, target: Target, pairs: int, folder: Path) -> list[Figure]:
-    """What a run's first step takes with hardware.compile=true, once its code is cached."""
+    """Measure the first step with hardware.compile=true, with an empty and a filled cache."""
     names = ("first step, nothing cached", "first step, beyond the median")
     figures = []
     for name in names:
@@ -108,7 +108,7 @@ def compile_twice(job: Job, target: Target, pairs: int, folder: Path) -> list[Fi
 
 
 def track(job: Job, target: Target, pairs: int, folder: Path) -> list[Figure]:
-    """What part of a step's time its notes to MLflow take, sending included."""
+    """Measure the share of step time spent on logging to MLflow, including sending."""
     count = UNTIMED + 2 * pairs
     with Side("ours", job.within(count, folder)) as us:
         turns, _ = take_turns([us], count, job.precision)

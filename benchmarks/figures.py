@@ -1,4 +1,4 @@
-"""What a row of the bench found, and what is asked of it."""
+"""The measurements of a row and their targets."""
 
 import statistics
 from dataclasses import dataclass, field
@@ -10,9 +10,9 @@ class Target:
     """A bound on a figure's value."""
 
     bound: float
-    stretch: float | None = None  # a bound beyond the bound, to be tried for
+    stretch: float | None = None  # a stricter bound: the stretch goal
     at_most: bool = False
-    precision: str | None = None  # that it is set for, where another one was measured
+    precision: str | None = None  # set if the target was defined for another precision
 
     def __str__(self) -> str:
         text = f"{'at most' if self.at_most else 'at least'} {self.bound:g}"
@@ -20,7 +20,7 @@ class Target:
         return text if self.precision is None else f"({text} in {self.precision})"
 
     def judge(self, value: float) -> str:
-        """Whether `value` reaches it; nothing where it is set for something else."""
+        """Return whether `value` reaches the target; "" if it is set for another precision."""
         if self.precision is not None:
             return ""
         sign = -1 if self.at_most else 1
@@ -31,7 +31,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Figure:
-    """One quantity, measured once a pair on our side and, where there is one, on the other."""
+    """One quantity, measured once per pair for lmft and, in comparisons, for the reference."""
 
     name: str
     unit: str
@@ -41,13 +41,13 @@ class Figure:
 
     @property
     def value(self) -> float:
-        """What the target is about: the ratio of medians, or our median where we stand alone."""
+        """The value that the target bounds: the ratio of medians, or lmft's median alone."""
         ours = statistics.median(self.ours)
         return ours / statistics.median(self.theirs) if self.theirs else ours
 
     @property
     def spread(self) -> tuple[float, float]:
-        """The least and the greatest value of a pair."""
+        """The minimum and maximum over single pairs."""
         pairs = self.ours
         if self.theirs:
             pairs = [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
@@ -55,11 +55,11 @@ class Figure:
 
     @property
     def verdict(self) -> str:
-        """Whether the target is reached."""
+        """Whether the target is reached; empty without a target."""
         return "" if self.target is None else self.target.judge(self.value)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it, with what follows from it."""
+        """Return the fields and the values derived from them."""
         medians = {
             side: statistics.median(values)
             for side, values in (("ours", self.ours), ("theirs", self.theirs))
@@ -75,6 +75,6 @@ class Figure:
 
     @classmethod
     def from_json(cls, found: dict[str, Any]) -> "Figure":
-        """What `as_json` made."""
+        """Restore a figure from the output of `as_json`."""
         target = found["target"] and Target(**found["target"])
         return cls(found["name"], found["unit"], found["ours"], found["theirs"], target)

@@ -1,4 +1,4 @@
-"""Where and with what the bench was run."""
+"""Hardware, package versions and commit of a benchmark."""
 
 import hashlib
 import importlib.metadata
@@ -12,7 +12,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def hardware() -> str:
-    """The processor, how many of its cores are ours, and what it multiplies natively."""
+    """Return the GPU or CPU name, the number of cores and, for a CPU, its bf16 support."""
     import torch
 
     if torch.cuda.is_available():
@@ -24,7 +24,7 @@ def hardware() -> str:
 
 
 def native_bf16() -> bool:
-    """Whether bf16 is computed here, and not emulated."""
+    """Return whether the hardware computes bf16 natively."""
     import torch
 
     if torch.cuda.is_available():
@@ -33,13 +33,13 @@ def native_bf16() -> bool:
 
 
 def versions() -> dict[str, str]:
-    """Of what decides the speed."""
+    """Return the versions of Python and of the packages that determine the speed."""
     found = {name: importlib.metadata.version(name) for name in PACKAGES}
     return {"python": platform.python_version()} | found
 
 
 def commit() -> str:
-    """Of this checkout; what was changed since then is told by a hash."""
+    """Return the short hash of HEAD, followed by a hash of uncommitted changes, if any."""
     changes = _git("diff", "HEAD")
     digest = hashlib.sha256(changes.encode()).hexdigest()[:7]
     return _git("rev-parse", "--short", "HEAD").strip() + (f"+{digest}" if changes else "")

@@ -1,7 +1,7 @@
-"""Our side: a run of lmft, composed from a command line's words, step by step in turns.
+"""The process that runs lmft, step by step, from command-line overrides.
 
-All of lmft that is measured is called here, and in tokenizing.py. Nothing heavy is imported until
-the process is prepared as the command prepares its own.
+Only this module and tokenizing.py call lmft's code to measure it. Heavy imports wait until
+`prepare` has set up the process, as in the `lmft` command.
 """
 
 import os
@@ -25,7 +25,7 @@ TEXT = SHARED / "data" / "wikitext-2"
 
 
 def words_of(job: Job) -> list[str]:
-    """The command line, without `lmft`."""
+    """Return the command-line overrides of the job."""
     words = [
         "model=pretrained", f"model.name={job.model}", f"model.from_scratch={job.scratch}",
         f"objective={job.objective}", "dataset=text_files", f"dataset.train={TEXT / 'train.txt'}",
@@ -42,14 +42,14 @@ def words_of(job: Job) -> list[str]:
 
 
 def main() -> None:
-    """Train or evaluate, as the driver asks."""
+    """Train or evaluate, depending on the job."""
     turns = Turns()
     prepare()
     (evaluate if turns.job.evaluates else train)(turns)
 
 
 def train(turns: Turns) -> None:
-    """A turn is an optimizer step and, where the run is tracked, its note to the tracker."""
+    """Train; a turn is an optimizer step and, if the run is tracked, logging its metrics."""
     with open_run(words_of(turns.job)) as session:
         save_blocks(session.components, "train", turns.job)
         turns.begin(**size_of(session.components))
@@ -62,7 +62,7 @@ def train(turns: Turns) -> None:
 
 
 def evaluate(turns: Turns) -> None:
-    """A turn is a batch of windows; the weights are new ones, whose speed is that of any."""
+    """Evaluate randomly initialized weights; a turn is a batch of windows."""
     from lmft.config.build import read_config
     from lmft.config.compose import compose
     from lmft.dataset.splits import open_splits
@@ -78,7 +78,7 @@ def evaluate(turns: Turns) -> None:
 
 @contextmanager
 def open_run(words: list[str]) -> Iterator["Session"]:
-    """The run that `lmft WORDS...` starts, ready for its first step."""
+    """Open the run that `lmft WORDS...` starts, ready for its first step."""
     from omegaconf import OmegaConf
 
     from lmft.config.build import read_config
@@ -102,13 +102,13 @@ def open_run(words: list[str]) -> Iterator["Session"]:
 
 
 def save_blocks(components: "Components", split: str, job: Job) -> None:
-    """The blocks that the turns read, for the other side."""
+    """Save the blocks that the turns read, so that the peer reads the same ones."""
     numbers = np.arange(job.turns * job.batch)
     np.save(job.blocks, components.batches[split].blocks.read(numbers).numpy())
 
 
 def size_of(components: "Components") -> dict[str, float]:
-    """What the arithmetic of a step follows from."""
+    """Return the model sizes that determine the FLOPs of a step."""
     model = components.network.model
     return {
         "parameters": sum(weight.numel() for weight in model.parameters()),

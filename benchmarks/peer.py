@@ -1,6 +1,6 @@
-"""The other side: transformers.Trainer as its users write it, step by step in turns.
+"""The process that runs transformers.Trainer, step by step, set up as in a typical script.
 
-Its arguments are those of shared/peers/hf_trainer.py; blocks come in file order.
+Its arguments are those of shared/peers/hf_trainer.py; blocks are read in file order.
 """
 
 import numpy as np
@@ -24,7 +24,7 @@ DROPOUTS = ("_pdrop", "dropout", "dropout_prob")  # how a config's names for its
 
 
 class Blocks(torch.utils.data.Dataset):
-    """The blocks that our side cut."""
+    """The blocks that the lmft process saved."""
 
     def __init__(self, job: Job):
         self.ids = np.load(job.blocks, mmap_mode="r")
@@ -45,7 +45,7 @@ class InOrder(Trainer):
 
 
 class TakeTurns(TrainerCallback):
-    """A turn goes from one end of a step to the next: what Trainer does in between is in it."""
+    """Ends a turn at the end of each step, so a turn includes Trainer's work between steps."""
 
     def __init__(self, turns: Turns):
         self.turns = turns
@@ -58,7 +58,7 @@ class TakeTurns(TrainerCallback):
 
 
 def load(job: Job) -> PreTrainedModel:
-    """The model, with its dropout or without."""
+    """Return the model, with or without dropout."""
     auto = AutoModelForCausalLM if job.objective == "clm" else AutoModelForMaskedLM
     config = AutoConfig.from_pretrained(job.model)
     rates = {} if job.dropout else {k: 0.0 for k in vars(config) if k.endswith(DROPOUTS)}
@@ -72,7 +72,7 @@ def load(job: Job) -> PreTrainedModel:
 
 
 def arguments(job: Job) -> TrainingArguments:
-    """What is asked of Trainer."""
+    """Return the TrainingArguments of the job."""
     return TrainingArguments(
         output_dir=f"{job.folder}/peer",
         max_steps=job.turns,
@@ -92,7 +92,7 @@ def arguments(job: Job) -> TrainingArguments:
 
 
 def main() -> None:
-    """Train or evaluate, as the driver asks."""
+    """Train or evaluate, depending on the job."""
     turns = Turns()
     job = turns.job
     set_seed(0)

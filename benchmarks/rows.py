@@ -1,6 +1,6 @@
-"""The rows of the bench: what is measured against what, and how it should come out.
+"""The rows of the benchmark: what is compared with what, and the targets.
 
-Where the machine does not compute bf16, rows stand in that measure fp32 on both sides.
+Where the hardware does not compute bf16 natively, fp32 is measured on both sides instead.
 """
 
 import os
@@ -32,23 +32,23 @@ FIRST_STEP = Target(10, at_most=True)  # s
 
 @dataclass(frozen=True)
 class Row:
-    """Something to measure."""
+    """One comparison or measurement of the benchmark."""
 
     name: str
     what: str
-    measure: Callable[[int, Path], list[Figure]]  # with so many pairs, in an empty folder
-    needs: str  # a folder without which it is skipped
-    quick: bool = False  # measured by BENCH=quick also
+    measure: Callable[[int, Path], list[Figure]]  # (number of pairs, empty folder) -> figures
+    needs: str  # the row is skipped if this folder does not exist
+    quick: bool = False  # part of BENCH=quick
 
 
 def all_rows(half: str) -> dict[str, Row]:
-    """Every row by name; `half`: the precision measured where bf16 is meant."""
+    """Return all rows by name; `half` is the precision that is measured in place of bf16."""
     rows = [*training_rows(half), evaluation(half), *other_rows(half)]
-    return {row.name: row for row in rows}  # of rows that came to be one, the last
+    return {row.name: row for row in rows}  # the last of rows with equal names
 
 
 def training_rows(half: str) -> list[Row]:
-    """Training against Trainer; all targets but one are set for bf16."""
+    """Return the rows of training against Trainer; all but one set their targets for bf16."""
     short = Job(DISTILGPT2, scratch=True, block=128, batch=8, precision=half)
     short_plain = replace(short, dropout=False)
     long, long_plain = (replace(job, block=1024, batch=4) for job in (short, short_plain))
@@ -70,13 +70,13 @@ def training_rows(half: str) -> list[Row]:
 
 
 def training(ours: Job, theirs: Job, targets: Targets, meant: str = "bf16") -> Row:
-    """A row named by what it measures; the targets are meant for that precision of ours."""
+    """Return a training row; its targets are set for lmft in the precision `meant`."""
     label = LABELS[ours.model]
     name = f"{ours.block}-{ours.precision}-vs-{theirs.precision}"
     name += ("-compiled" if theirs.compiled else "") + ("" if ours.dropout else "-no-dropout")
     what = (
         f"training ({ours.objective}), {label}, {ours.batch} blocks of {ours.block}, "
-        f"{ours.precision}, dropout {'as it comes' if ours.dropout else 'off'}, against Trainer "
+        f"{ours.precision}, dropout {'on' if ours.dropout else 'off'}, against Trainer "
         f"{theirs.precision}{' with torch_compile' if theirs.compiled else ''}"
     )
     short = ours.block == 128
@@ -91,14 +91,14 @@ def training(ours: Job, theirs: Job, targets: Targets, meant: str = "bf16") -> R
 
 
 def meant_for(precision: str, job: Job, targets: Targets) -> Targets:
-    """The targets, as being for that precision where the job has another one."""
+    """Return the targets, marked as set for `precision` if the job uses another one."""
     if job.precision == precision:
         return targets
     return {name: replace(target, precision=precision) for name, target in targets.items()}
 
 
 def evaluation(half: str) -> Row:
-    """Scoring long blocks."""
+    """Return the row of evaluation on blocks of 1024."""
     job = Job(DISTILGPT2, scratch=True, block=1024, batch=4, precision=half, evaluates=True)
     targets = {"speed": Target(1.5), "peak memory": Target(0.5, at_most=True)}
     return Row(
@@ -110,12 +110,15 @@ def evaluation(half: str) -> Row:
 
 
 def limit(job: Job, target: Target) -> Row:
-    """Training alone, as users do; beside another process it is told in that one's row."""
-    dropout = "as it comes" if job.dropout else "off"
+    """Return the row of training with no other process running.
+
+    The training rows report the same share of the limit while a second process is alive.
+    """
+    dropout = "on" if job.dropout else "off"
     return Row(
         f"limit-128-{job.precision}{'' if job.dropout else '-no-dropout'}",
-        f"of what matrix products could do, distilgpt2, 8 blocks of 128, {job.precision}, dropout "
-        f"{dropout}, alone",
+        f"training MFU, distilgpt2, 8 blocks of 128, {job.precision}, dropout {dropout}, "
+        "no other process running",
         partial(train_alone, job, meant_for("bf16", job, {"share of the limit": target})),
         job.model,
         quick=True,
@@ -123,7 +126,7 @@ def limit(job: Job, target: Target) -> Row:
 
 
 def other_rows(half: str) -> list[Row]:
-    """What is not training against training."""
+    """Return the rows other than training against Trainer and evaluation."""
     job = Job(DISTILGPT2, scratch=True, block=128, batch=8, precision=half)
     stories = Job(STORIES, scratch=False, block=128, batch=8, precision="fp32")
     start = [w for w in words_of(replace(stories, turns=1)) if not w.startswith("run_root=")]
@@ -134,19 +137,19 @@ def other_rows(half: str) -> list[Row]:
     return [
         *(limit(replace(job, dropout=dropout), target)
           for dropout, target in ((True, Target(60, 65)), (False, Target(70, 75)))),
-        Row("tokenize", "from WikiText-2's training text to blocks, against datasets.map and "
-            "group_texts", partial(tokenize, TEXT / "train.txt", Target(4)), str(TEXT)),
-        Row("start", "from command to the end of the first step, stories260k, corpus cached, "
-            "8 blocks validated before it, against the Trainer script, which validates nothing",
+        Row("tokenize", "tokenizing WikiText-2's training text into blocks, against datasets.map "
+            "and group_texts", partial(tokenize, TEXT / "train.txt", Target(4)), str(TEXT)),
+        Row("start", "time from the command to the end of step 1, stories260k, corpus cached, "
+            "including the validation of 8 blocks, against the Trainer script without validation",
             partial(start_up, start, stories, Target(0.7, at_most=True)), STORIES),
-        Row(f"ddp-{half}", f"distilgpt2, 8 blocks of 128, {half}: 2 processes of half the threads, "
-            "ddp, against 1 process", partial(share, ddp, shared), DISTILGPT2),
+        Row(f"ddp-{half}", f"distilgpt2, 8 blocks of 128, {half}: 2 processes with half the "
+            "threads each, ddp, against 1 process", partial(share, ddp, shared), DISTILGPT2),
         Row(f"fsdp-{half}", f"distilgpt2, 8 blocks of 128, {half}: 2 processes, fsdp against ddp",
             partial(share, fsdp, ddp), DISTILGPT2),
-        Row(f"compile-{half}", f"the first step with hardware.compile=true, {half}, code cached",
+        Row(f"compile-{half}", f"the first step with hardware.compile=true, {half}, cached code",
             partial(compile_twice, replace(job, compiled=True), FIRST_STEP), DISTILGPT2),
-        Row(f"tracking-{half}", f"notes to MLflow, of a step of 8 blocks of 128, {half}",
+        Row(f"tracking-{half}", f"logging to MLflow, in a step of 8 blocks of 128, {half}",
             partial(track, replace(job, tracked=True), Target(1, at_most=True)), DISTILGPT2),
-        Row("sweep", "a further job of a sweep beside its 20 steps, the default tiny model, "
-            "8 blocks validated", partial(sweep, tiny, Target(1, at_most=True)), DISTILGPT2),
+        Row("sweep", "each further job of a sweep, in addition to its 20 steps, the default tiny "
+            "model, 8 blocks validated", partial(sweep, tiny, Target(1, at_most=True)), DISTILGPT2),
     ]  # fmt: skip

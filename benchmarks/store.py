@@ -1,4 +1,4 @@
-"""What was measured, kept row by row, so that a bench that was cut short goes on."""
+"""Storage of the measurements, row by row, so that an interrupted benchmark can resume."""
 
 import json
 import time
@@ -10,7 +10,7 @@ from benchmarks.machine import commit, hardware, versions
 
 
 class Store:
-    """bench.json: for each commit, machine and set of versions, the rows measured there."""
+    """The file bench.json: the measured rows of each commit, machine and set of versions."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -26,11 +26,11 @@ class Store:
         self._benches.append(self.context | {"rows": self._rows})
 
     def has(self, name: str, pairs: int) -> bool:
-        """Whether the row was measured here and now, with at least so many pairs."""
+        """Return whether the row is stored for the current context with at least `pairs` pairs."""
         return name in self._rows and self._rows[name]["pairs"] >= pairs
 
     def put(self, name: str, pairs: int, figures: list[Figure]) -> None:
-        """Keep a row in place of an older measurement."""
+        """Store a row; it replaces an older measurement."""
         found = [figure.as_json() for figure in figures]
         self._rows[name] = {"measured": time.strftime("%F %T"), "pairs": pairs, "figures": found}
         self.path.parent.mkdir(exist_ok=True)
@@ -39,7 +39,7 @@ class Store:
         new.replace(self.path)
 
     def rows(self) -> dict[str, tuple[int, list[Figure]]]:
-        """The pairs and figures of each row that was measured here and now."""
+        """Return the number of pairs and the figures of each row of the current context."""
         return {
             name: (row["pairs"], [Figure.from_json(figure) for figure in row["figures"]])
             for name, row in self._rows.items()

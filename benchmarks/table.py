@@ -1,4 +1,4 @@
-"""The table: for a file as Markdown, and for a person's screen."""
+"""The table of results, as Markdown and for the terminal."""
 
 import statistics
 from typing import Any
@@ -15,23 +15,24 @@ HEAD = (
     "figure",
     "pairs",
     "lmft",
-    "the other",
+    "reference",
     "value",
-    "least to most",
+    "min to max",
     "target",
     "reached",
 )
 NOTES = """\
-Medians over pairs; the value is the ratio of the medians, lmft's over the other's, or lmft's own
-where it stands alone; least and most are of single pairs. The other is transformers.Trainer, and
-for tokenizing datasets.map. A target with * has a stretch goal after the star; one in parentheses
-is set for another precision than the one measured. Share of the limit: operations a second, 6 a
-parameter and token and 6·layers·hidden·block a token for causal attention, over the best rate of a
-product of 2048×2048 matrices in the same run and precision."""
+lmft and reference are medians over pairs. The value is the ratio of the medians, lmft /
+reference, or lmft's median if there is no reference; min and max are over single pairs. The
+reference is transformers.Trainer; for tokenize, datasets.map; for ddp, 1 process; for fsdp,
+ddp. A number after * is a stretch goal. A target in parentheses is set for another precision
+than the one measured. Share of the limit is the model FLOPs utilization (MFU): 6 FLOPs per
+parameter and token, and 6·layers·hidden·block per token for causal attention, divided by the
+best rate of a product of 2048×2048 matrices in the same run and precision."""
 
 
 def lines_of(store: Store, order: list[str]) -> list[tuple[str, ...]]:
-    """The table's lines as texts: the rows of `order` first, as they stand there."""
+    """Return the cells of each line; rows in `order` come first, in that order."""
     rows = store.rows()
     names = sorted(rows, key=lambda name: order.index(name) if name in order else len(order))
     lines = []
@@ -44,7 +45,7 @@ def lines_of(store: Store, order: list[str]) -> list[tuple[str, ...]]:
 
 
 def cells(figure: Figure) -> tuple[str, ...]:
-    """Both sides' medians, the value with its spread, the target and whether it is reached."""
+    """Return the medians of both sides, the value, its range, the target and the verdict."""
     ours, theirs = (statistics.median(side) if side else None
                     for side in (figure.ours, figure.theirs))  # fmt: skip
     least, most = figure.spread
@@ -60,27 +61,27 @@ def cells(figure: Figure) -> tuple[str, ...]:
 
 
 def short(value: float | None) -> str:
-    """Three digits or more."""
+    """Format with at least three significant digits; None becomes ""."""
     if value is None:
         return ""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}"
 
 
 def where(context: dict[str, Any]) -> str:
-    """Commit, machine and versions, in a line."""
+    """Format the commit, the machine and the versions as one line."""
     found = ", ".join(f"{name} {version}" for name, version in context["versions"].items())
     return f"Commit {context['commit']}; {context['hardware']}; {found}."
 
 
 def as_markdown(store: Store, order: list[str]) -> str:
-    """The file."""
+    """Return the contents of bench.md."""
     lines = [HEAD, ("---",) * len(HEAD), *lines_of(store, order)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines).replace("*", r"\*")
     return f"# Bench\n\n{where(store.context)}\n\n{table}\n\n{NOTES}\n"
 
 
 def show(store: Store, order: list[str], console: Console) -> None:
-    """The same on the screen."""
+    """Print the table to the terminal."""
     table = Table(*HEAD, box=None, header_style="bold", pad_edge=False)
     for line in lines_of(store, order):
         style = {"NO": "red", "yes": "green", "yes, *": "green"}.get(line[-1], "")

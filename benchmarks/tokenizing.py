@@ -1,12 +1,13 @@
-"""From WikiText-2's training text to blocks of 128 GPT-2 tokens: ours and the usual way, in pairs.
+"""Compare lmft with datasets.map in tokenizing WikiText-2 into blocks of 128 GPT-2 tokens.
 
     python -m benchmarks.tokenizing [--pairs 3] [--json FILE]
 
-The usual way is that of transformers' run_clm.py: the text is read by datasets, tokenized by a
-batched `map`, and cut by a second one (`group_texts`), in one process, each time with an empty
-cache. Ours is `open_stream`, also with an empty cache. Either way a tokenizer is read anew before
-the clock starts, so that none profits from words that it has seen. By articles, the usual way
-reads a file with one article a line that is made beforehand, while ours finds the articles itself.
+The usual pipeline is that of transformers' run_clm.py: datasets reads the text, a batched `map`
+tokenizes it, and a second `map` (`group_texts`) cuts it into blocks, in one process and with an
+empty cache. lmft uses `open_stream`, also with an empty cache. Both load a new tokenizer before
+timing starts, so that neither benefits from the tokenizer's word cache. By articles, the usual
+pipeline reads a prepared file with one article per line, while lmft splits the text into articles
+within the timed part.
 """
 
 import argparse
@@ -41,7 +42,7 @@ Way = Callable[[Path, Any, Path], np.ndarray]  # (text, tokenizer, empty folder)
 
 
 def ours(document: str) -> Way:
-    """`open_stream`, with `document` as the rule."""
+    """Return the lmft pipeline, `open_stream`, with the document rule `document`."""
 
     def run(text: Path, tokenizer: Any, folder: Path) -> np.ndarray:
         split = open_split(text, document)
@@ -53,7 +54,7 @@ def ours(document: str) -> Way:
 
 
 def usual(loader: str, **options: Any) -> Way:
-    """`datasets.map` twice, as in run_clm.py; `loader` reads the text."""
+    """Return the pipeline of run_clm.py, `datasets.map` twice; `loader` reads the text."""
 
     def run(text: Path, tokenizer: Any, folder: Path) -> np.ndarray:
         cache = str(folder)
@@ -70,7 +71,7 @@ def usual(loader: str, **options: Any) -> Way:
 
 
 def group_texts(examples: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-    """As run_clm.py has it: join a batch's rows, cut them into blocks, and drop what is left."""
+    """Concatenate the rows of a batch, cut blocks and drop the remainder, as in run_clm.py."""
     joined = {name: list(chain(*lists)) for name, lists in examples.items()}
     total = len(joined["input_ids"]) // BLOCK_SIZE * BLOCK_SIZE
     result = {
@@ -82,14 +83,14 @@ def group_texts(examples: dict[str, list[list[int]]]) -> dict[str, list[list[int
 
 
 def open_split(text: Path, document: str) -> Split:
-    """All of `text` as a training split."""
+    """Return all of `text` as a training split."""
     source = TextFiles(text_column="text")
     rule = DocumentRule[document]
     return Split("train", "text_files", source, str(text), rule, None, 0.05, None)
 
 
 def clock(way: Way, text: Path) -> tuple[float, np.ndarray]:
-    """Seconds, and the blocks."""
+    """Return the seconds and the blocks of one pipeline."""
     tokenizer = load_tokenizer(TOKENIZER, revision=None)
     with tempfile.TemporaryDirectory() as folder:
         started = time.perf_counter()
@@ -100,7 +101,7 @@ def clock(way: Way, text: Path) -> tuple[float, np.ndarray]:
 
 
 def compare(way: Way, other: Way, text: Path, others_text: Path, pairs: int) -> dict[str, Any]:
-    """The seconds of both, taken in turn; the one that starts a pair changes."""
+    """Time both pipelines in pairs; the one that runs first alternates."""
     seconds: tuple[list[float], list[float]] = [], []
     blocks: list[np.ndarray] = [np.array([]), np.array([])]
     for pair in range(pairs):
@@ -113,22 +114,22 @@ def compare(way: Way, other: Way, text: Path, others_text: Path, pairs: int) -> 
         "usual": seconds[1],
         "ratios": ratios,
         "ratio": statistics.median(ratios),
-        "blocks": [len(some) for some in blocks],  # the usual way drops the end of each batch
+        "blocks": [len(some) for some in blocks],  # the usual pipeline drops the end of each batch
         "first_block_equal": bool((blocks[0][0] == blocks[1][0]).all()),
         "equal": np.array_equal(*blocks),
     }
 
 
 def spread(seconds: list[float]) -> str:
-    """Median, least and most."""
+    """Format the median, minimum and maximum."""
     return f"{statistics.median(seconds):6.2f} ({min(seconds):.2f} to {max(seconds):.2f})"
 
 
 def main() -> None:
-    """Compare, by rows and by articles; print a table."""
+    """Compare both pipelines by rows and by articles, and print a table."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--pairs", type=int, default=3)
-    parser.add_argument("--json", type=Path, help="write all that was measured to this file")
+    parser.add_argument("--json", type=Path, help="write all measurements to this file")
     arguments = parser.parse_args()
     os.environ["TOKENIZERS_PARALLELISM"] = "true"
     datasets.disable_progress_bars()
@@ -143,10 +144,10 @@ def main() -> None:
             "rows": compare(ours("line"), lines, TEXT, TEXT, arguments.pairs),
             "articles": compare(ours("article"), usual("json"), TEXT, articles, arguments.pairs),
         }
-    print(f"{'by':10}{'ours, s':>24}{'usual, s':>24}{'times as fast':>24}")
+    print(f"{'by':10}{'ours, s':>24}{'usual, s':>24}{'speedup':>24}")
     for name, row in found.items():
         print(f"{name:10}" + "".join(f"{spread(row[k]):>24}" for k in ("ours", "usual", "ratios")))
-    print(f"\n{arguments.pairs} pairs; medians (and least to most); target {TARGET:g} times.")
+    print(f"\n{arguments.pairs} pairs; median (min to max); target: speedup of {TARGET:g}.")
     print(f"{hardware()}; " + ", ".join(f"{name} {v}" for name, v in versions().items()))
     if arguments.json:
         report = {"hardware": hardware(), "versions": versions(), "results": found}

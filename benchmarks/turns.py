@@ -1,9 +1,9 @@
-"""Two live processes that take turns: while one is at work, the other waits on a pipe.
+"""Two live processes that alternate: while one computes, the other waits on a pipe.
 
-So both meet the same state of the machine, step by step, and pairs are short. The driver's end is
-`Side`, the process's own is `Turns`. What passes over the pipes are lines of JSON: the job, then
-from the driver a line for each turn, and from the process one when it is ready, one after each
-turn, and one at its end.
+Both therefore run under the same machine load, step by step, and pairs are short. `Side` is the
+driver's end of the pipes, `Turns` the process's end. Messages are lines of JSON: the driver sends
+the job and then a line per turn; the process sends a line when it is ready, one after each turn and
+one at its end.
 """
 
 import json
@@ -17,42 +17,42 @@ from typing import Any
 
 from lmft.hardware import allocator
 
-# Threads of the process that waits must not spin on the cores that the other one needs.
+# Idle threads of the waiting process must not spin on the cores that the other one needs.
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
 @dataclass(frozen=True)
 class Job:
-    """What a side works at; both read the same blocks, in the same order."""
+    """The work of one process; both sides read the same blocks in the same order."""
 
     model: str  # a folder
-    scratch: bool  # new weights in place of the folder's
+    scratch: bool  # random weights instead of those in the folder
     block: int  # tokens
     batch: int  # blocks
     precision: str  # fp32 or bf16
     objective: str = "clm"
-    dropout: bool = True  # as the model comes; else none at all
+    dropout: bool = True  # the model's own rates; False: no dropout
     compiled: bool = False  # with torch.compile
-    evaluates: bool = False  # a turn is a batch scored, and not an optimizer step
-    tracked: bool = False  # in MLflow
+    evaluates: bool = False  # a turn is an evaluated batch instead of an optimizer step
+    tracked: bool = False  # log to MLflow
     turns: int = 1
-    folder: str = ""  # for what is made; both sides share it
+    folder: str = ""  # output folder, shared by both sides
 
     @property
     def blocks(self) -> Path:
-        """The blocks, (B, T) of integers, as our side cuts them."""
+        """The path of the blocks, integers of shape (B, T), which the lmft process saves."""
         return Path(self.folder) / "blocks.npy"
 
     def within(self, turns: int, folder: Path) -> "Job":
-        """The same work, so many turns of it, in this folder."""
+        """Return this job with the given number of turns and folder."""
         return replace(self, turns=turns, folder=str(folder))
 
 
 class Side:
-    """A process at `job`, as the driver sees it; `facts` is what it said when it was ready."""
+    """The driver's handle of a process; `facts` holds the values it sent when it was ready."""
 
     def __init__(self, module: str, job: Job):
-        cache = {"TORCHINDUCTOR_CACHE_DIR": f"{job.folder}/compiled"}  # no older run's
+        cache = {"TORCHINDUCTOR_CACHE_DIR": f"{job.folder}/compiled"}  # not shared with older runs
         log = Path(job.folder) / f"{module}.log"
         self._process = subprocess.Popen(
             [sys.executable, "-m", f"benchmarks.{module}"],
@@ -67,12 +67,12 @@ class Side:
         self.facts = self._hear()
 
     def turn(self) -> dict[str, float]:
-        """Let it take one turn; what it measured, `seconds` among it."""
+        """Run one turn and return its measurements, including `seconds`."""
         self._tell("your turn")
         return self._hear()
 
     def end(self) -> dict[str, float]:
-        """What it says at its end, after its last turn."""
+        """Wait for the process to exit and return its final measurements."""
         last = self._hear()
         self._process.wait()
         return last
@@ -93,27 +93,29 @@ class Side:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"A process ended early:\n{self._log.read_text()[-3000:]}")
+            raise RuntimeError(
+                f"A benchmark process exited early:\n{self._log.read_text()[-3000:]}"
+            )
         heard: dict[str, float] = json.loads(line)
         return heard
 
 
 class Turns:
-    """The pipes, as the process at work sees them."""
+    """The measured process's end of the pipes."""
 
     def __init__(self) -> None:
         self._answers = os.fdopen(os.dup(1), "w")
-        os.dup2(2, 1)  # what libraries print goes to the log
+        os.dup2(2, 1)  # redirects the output of libraries to the log
         self.job = Job(**json.loads(self._listen()))
         self._left = self.job.turns
 
     def begin(self, **facts: float) -> None:
-        """Say that all is ready, and wait for the first turn."""
+        """Report that the process is ready, and wait for the first turn."""
         self._say(facts)
         self._wait()
 
     def done(self, **measured: float) -> None:
-        """Say that a turn was taken; wait for the next, if there is one, else say the last."""
+        """Report a finished turn; then wait for the next one or, after the last, report memory."""
         synchronize()
         self._say({"seconds": time.perf_counter() - self._started, **measured})
         self._left -= 1
@@ -129,7 +131,7 @@ class Turns:
     def _listen(self) -> str:
         line = sys.stdin.readline()
         if not line:
-            raise SystemExit("The driver is gone.")
+            raise SystemExit("The driver closed the pipe.")
         return line
 
     def _say(self, what: dict[str, float]) -> None:
@@ -138,7 +140,7 @@ class Turns:
 
 
 def synchronize() -> None:
-    """Wait for what a GPU has still to do."""
+    """Wait until the GPU, if there is one, has finished all queued work."""
     import torch
 
     if torch.cuda.is_available():
@@ -146,7 +148,7 @@ def synchronize() -> None:
 
 
 def peak_memory() -> float:
-    """The most that this process ever held, in bytes: of the GPU's memory, where there is one."""
+    """Return this process's peak memory in bytes; GPU memory if there is a GPU."""
     import torch
 
     if torch.cuda.is_available():
