@@ -281,6 +281,6 @@ ROWS = SPELLING | SYNTAX | KINDS | COMBINATIONS | FILES | MODELS | PLACES | VERB
 MORE_ROWS = SIMILAR | dict(number_rows())
 SPAWNED = [  # in a process of their own; `make soak` does so with all
     "trainer.epoch=3",
-    f"{TEXT} dataset.train=@/latin1.txt",
+    "trainer.epochs=[1,2]",
     "run_root=/proc/runs",
 ]

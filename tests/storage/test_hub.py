@@ -19,7 +19,8 @@ TRAIN = [
 
 # A process reads the hub's address once, when it starts; so it runs all commands that share one.
 COMMANDS = """
-import shlex, sys
+import gc, shlex, sys
+gc.disable()  # the search for garbage would take a third of the time of the imports
 from lmft import cli
 
 for line in sys.argv[1:]:

@@ -134,6 +134,7 @@ def interrupting(log_metrics, at):
     def log(record, values, step):
         log_metrics(record, values, step)
         if step == at:
+            assert callable(signal.getsignal(signal.SIGTERM)), "it would end the tests"
             os.kill(os.getpid(), signal.SIGTERM)
 
     return log
