@@ -234,9 +234,10 @@ def parse_words(name: str, words: list[str]) -> argparse.Namespace:
     Raises:
         UserError: a value is refused, or a flag is unknown.
     """
-    own = {knob.name for knob in VERBS[name].knobs} if name in VERBS else set()
+    parser = verb_parser(name)
+    own = {knob.name for knob in VERBS[name].knobs}
     knobs = [word for word in words if word.partition("=")[0] in own and "=" in word]
     flags = [word for word in words if word.startswith("-")]
-    arguments = verb_parser(name).parse_args([*(f"--{knob}" for knob in knobs), *flags])
+    arguments = parser.parse_args([*(f"--{knob}" for knob in knobs), *flags])
     arguments.words = [word for word in words if word not in (*knobs, *flags)]
     return arguments

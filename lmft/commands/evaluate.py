@@ -66,15 +66,15 @@ def evaluate_model(
     conditions = find_conditions(split, config, values, find_tokenizer(config, {}))
     folder = run or name_folder(config, {**values, "trainer": {}}, {split.name: split})
     weights = content_digest(str(config.model.name), config.model.revision)
-    key = digest([weights, conditions.fingerprint, values["hardware"]["precision"]])[:16]
+    wanted = (conditions.fingerprint, str(values["hardware"]["precision"]))
+    key = digest([weights, *wanted])[:16]
     stored = folder.read_json(RESULTS)
     trained = folder.read_json("result.json").get(split.name) or {}
-    wanted = (conditions.fingerprint, values["hardware"]["precision"])
-    for found in (stored.get(key, {}), trained):
-        if (found.get("fingerprint"), found.get("precision")) == wanted:
-            terminal.print(f"{found['label']}  (known already)")
-            terminal.show_facts(found)
-            return dict(found)
+    for result in (stored.get(key, {}), trained):
+        if (result.get("fingerprint"), result.get("precision")) == wanted:
+            terminal.print(f"{result['label']}  (known already)")
+            terminal.show_facts(result)
+            return dict(result)
     components = build_components(config, {split.name: split})
     config.tracker.check()
     assessed, spread = score_draws(split, config, values, components, terminal)

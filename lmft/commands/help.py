@@ -6,6 +6,7 @@ import textwrap
 from pathlib import Path
 
 from lmft.commands.arguments import VERBS
+from lmft.config import CONF
 from lmft.config.plugins import conf_folders
 
 INDENT = 28  # columns before the explanation of a choice
@@ -47,7 +48,7 @@ def help_text() -> str:
     verbs = parser.add_subparsers(title="verbs", metavar="VERB")
     for name, verb in VERBS.items():
         verbs.add_parser(name, help=verb.summary)
-    # Hydra parses these flags; they are declared here to be shown.
+    # Shown here, parsed by `cli.main` or Hydra.
     parser.add_argument("--version", action="store_true", help="show the version of lmft")
     parser.add_argument(
         "-m",
@@ -78,7 +79,7 @@ def groups_text() -> str:
         for path in conf.rglob("[!_]*.yaml"):
             if path.parent != conf:
                 choices.setdefault(str(path.parent.relative_to(conf)), []).append(path)
-    defaults = (conf_folders()[0] / "config.yaml").read_text()
+    defaults = (CONF / "config.yaml").read_text()
     for group, paths in sorted(choices.items()):
         lines.append(f"  {group}=")
         paths.sort(key=lambda path: (f"- {group}: {path.stem}\n" not in defaults, path.stem))

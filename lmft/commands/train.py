@@ -60,7 +60,6 @@ def run_job(composed: "DictConfig") -> float:
 
 def train(composed: "DictConfig", files: dict[str, str], job: "SweepJob | None" = None) -> float:
     """Train, or show the result of a finished run at once; return the validation loss."""
-    from lmft.commands.local_launch import launch_processes
     from lmft.config.build import as_values, build, check_types
     from lmft.hardware.ranks import count_processes
     from lmft.output.terminal import Terminal
@@ -73,6 +72,8 @@ def train(composed: "DictConfig", files: dict[str, str], job: "SweepJob | None" 
     if folder is not None:
         report_finished(folder, build(typed.tracker), terminal, job.entry if job else None)
     elif (processes := count_processes(build(typed.hardware))) > 1:
+        from lmft.commands.local_launch import launch_processes
+
         return launch_processes(train, processes, composed, files, job)
     else:
         from lmft.trainer.run import run

@@ -64,7 +64,7 @@ SEARCHES = frozenset(
 )
 TARGETS = {  # what lmft itself allows as `_target_`, by config node
     "objective": own_classes("lmft.objective", "batch"),
-    "optimizer": OPTIMIZERS | own_classes("lmft.optimizer", "step"),
+    "optimizer": OPTIMIZERS,
     "tracker": frozenset({"lmft.tracker.MlflowTracker", "lmft.tracker.NoTracker"}),
     "dataset.source": own_classes("lmft.dataset.sources", "parts"),
     "hydra.callbacks.sweep": frozenset({"lmft.sweep.OpenSweep"}),

@@ -22,13 +22,14 @@ GROUP = "lmft"
 def plugin_conf_folders() -> dict[str, Path]:
     """Return the `conf/` folder of each extending package that has one, by entry point name.
 
-    Nothing of a top-level package is imported for that.
+    Nothing of the package is imported for that.
     """
     folders = {}
     for plugin in _plugins():
-        spec = find_spec(plugin.value)
+        package, *inner = plugin.module.split(".")
+        spec = find_spec(package)
         for location in (spec.submodule_search_locations if spec else None) or ():
-            if (folder := Path(location) / "conf").is_dir():
+            if (folder := Path(location, *inner, "conf")).is_dir():
                 folders[plugin.name] = folder
     return folders
 

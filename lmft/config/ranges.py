@@ -6,8 +6,9 @@ What two knobs must be to each other is checked where they are used.
 from collections.abc import Mapping
 from typing import Any
 
+from lmft.config.knob_metadata import HUGE, Range, count
 from lmft.config.knobs import flatten
-from lmft.config.schema import HUGE, Range, count, knobs
+from lmft.config.schema import knobs
 from lmft.errors import UserError
 
 RANGES = {  # the schema's, and those of groups that it does not list

@@ -10,8 +10,9 @@ from omegaconf import OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from lmft.config.compose import load_composed
+from lmft.config.knob_metadata import Decides
 from lmft.config.knobs import flatten
-from lmft.config.schema import Decides, decides
+from lmft.config.schema import decides
 from lmft.errors import UserError
 from lmft.storage.atomic import read_json
 from lmft.storage.lock import is_locked

@@ -7,7 +7,8 @@ from typing import Any
 from omegaconf import DictConfig
 
 from lmft.config.build import as_values, build
-from lmft.config.schema import CORPUS, Decides, ModelConfig, RunConfig, decides
+from lmft.config.knob_metadata import Decides
+from lmft.config.schema import CORPUS, ModelConfig, RunConfig, decides
 from lmft.dataset.splits import Split, open_splits
 from lmft.output.sanitize import redact
 from lmft.runs.run_dir import RunFolder, root_of

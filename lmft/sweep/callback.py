@@ -9,8 +9,9 @@ from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.build import build
+from lmft.config.knob_metadata import Decides
 from lmft.config.knobs import flatten
-from lmft.config.schema import Decides, decides
+from lmft.config.schema import decides
 from lmft.errors import Refused
 from lmft.output.terminal import Terminal
 from lmft.runs.provenance import describe_source

@@ -6,7 +6,8 @@ from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import OmegaConf
 
 from lmft.config.compose import GuardedLoader, guarded_hydra
-from lmft.config.schema import Decides, decides
+from lmft.config.knob_metadata import Decides
+from lmft.config.schema import decides
 from lmft.errors import UserError
 from lmft.storage.hashing import digest
 from lmft.sweep.callback import common_knobs

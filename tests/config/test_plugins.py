@@ -108,3 +108,9 @@ def test_a_class_in_objective_py_needs_no_second_registration(tmp_path, monkeypa
     names = {"CausalLM", "MaskedLM", "Own", "Heir"}
     found = own_classes.__wrapped__("lmft.objective", "batch")
     assert found == {f"lmft.objective.{name}" for name in names}
+
+
+def test_an_entry_point_whose_package_is_gone_keeps_nothing_from_starting(tmp_path, path):
+    declare(tmp_path, "gone.inner")
+    path(tmp_path)
+    assert {"clm", "mlm"} <= set(choices_of("objective"))

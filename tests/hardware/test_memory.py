@@ -107,10 +107,14 @@ def test_auto_halves_until_it_fits_and_resuming_repeats_it(line, tmp_path):
     assert code == 0 and read_curve(folder, "train/loss") == read_curve(straight, "train/loss")
 
 
+def halving_hardware(size):
+    """A CPU that halves its micro-batch, of `size` blocks at first, until it fits."""
+    cpu = torch.device("cpu")
+    return Hardware(cpu, Precision.fp32, size, False, False, auto_micro_batch_size=True)
+
+
 def test_a_single_block_that_does_not_fit_fails():
-    hardware = Hardware(
-        torch.device("cpu"), Precision.fp32, 5, False, False, auto_micro_batch_size=True
-    )
+    hardware = halving_hardware(5)
     tried = []
 
     def work():
@@ -123,9 +127,7 @@ def test_a_single_block_that_does_not_fit_fails():
 
 
 def test_a_failed_attempt_is_cleared_before_the_next():
-    hardware = Hardware(
-        torch.device("cpu"), Precision.fp32, 4, False, False, auto_micro_batch_size=True
-    )
+    hardware = halving_hardware(4)
     left = []
 
     def work():
@@ -138,9 +140,7 @@ def test_a_failed_attempt_is_cleared_before_the_next():
 
 
 def test_other_errors_are_not_retried():
-    hardware = Hardware(
-        torch.device("cpu"), Precision.fp32, 4, False, False, auto_micro_batch_size=True
-    )
+    hardware = halving_hardware(4)
     with pytest.raises(RuntimeError, match="mat1 and mat2"):
         hardware.halve_on_oom(lambda: torch.zeros(2, 3) @ torch.zeros(2, 3))
     assert hardware.micro_batch_size == 4

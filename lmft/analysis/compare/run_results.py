@@ -8,7 +8,8 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from lmft.config.compose import load_composed
-from lmft.config.schema import Decides, decides
+from lmft.config.knob_metadata import Decides
+from lmft.config.schema import decides
 from lmft.errors import UserError
 from lmft.evaluation.result import Sums, read_sums, sums_path
 from lmft.storage.atomic import read_json
