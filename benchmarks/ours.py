@@ -1,7 +1,7 @@
 """The process that runs lmft, step by step, from command-line overrides.
 
 Only this module and tokenizing.py call lmft's code to measure it. Heavy imports wait until
-`prepare` has set up the process, as in the `lmft` command.
+`set_up_process` has set up the process, as in the `lmft` command.
 """
 
 import os
@@ -9,12 +9,12 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from benchmarks.turns import Job, Turns
-from lmft.commands.console import prepare
+from lmft.commands.console import prepare as set_up_process
 
 if TYPE_CHECKING:
     from lmft.trainer.components import Components
@@ -44,18 +44,18 @@ def words_of(job: Job) -> list[str]:
 def main() -> None:
     """Train or evaluate, depending on the job."""
     turns = Turns()
-    prepare()
+    set_up_process()
     (evaluate if turns.job.evaluates else train)(turns)
 
 
 def train(turns: Turns) -> None:
     """Train; a turn is an optimizer step and, if the run is tracked, logging its metrics."""
+    from lmft.trainer.step import training_steps
+
     with open_run(words_of(turns.job)) as session:
         save_blocks(session.components, "train", turns.job)
         turns.begin(**size_of(session.components))
-        session.engine.start(None, 0, None)
-        for _ in range(turns.job.turns):
-            step = session.engine.step()
+        for step in training_steps(session.training):
             before = time.perf_counter()
             session.log.log_metrics(step.as_metrics(), step.number)
             turns.done(loss=step.loss.mean, tracking=time.perf_counter() - before)
@@ -63,17 +63,19 @@ def train(turns: Turns) -> None:
 
 def evaluate(turns: Turns) -> None:
     """Evaluate randomly initialized weights; a turn is a batch of windows."""
-    from lmft.config.build import read_config
     from lmft.config.compose import compose
-    from lmft.dataset.splits import open_splits
+    from lmft.evaluation.scoring import score, windows_of
+    from lmft.runs.run import Run
     from lmft.trainer.components import build_components
-    from lmft.trainer.evaluate import score
 
-    config, _ = read_config(compose(words_of(turns.job)))
-    components = build_components(config, open_splits(config.dataset, only=("validation",)))
+    run = Run(compose(words_of(turns.job)))
+    components = build_components(run.config, {"validation": run.splits["validation"]})
     save_blocks(components, "validation", turns.job)
     turns.begin(**size_of(components))
-    score("validation", config, components, advance=lambda windows: turns.done())
+    batches = components.batches["validation"]
+    windows = windows_of(batches, run.config.evaluation)
+    network, hardware = components.network, components.hardware
+    score(network, batches, hardware, windows, advance=lambda count: turns.done())
 
 
 @contextmanager
@@ -81,23 +83,20 @@ def open_run(words: list[str]) -> Iterator["Session"]:
     """Open the run that `lmft WORDS...` starts, ready for its first step."""
     from omegaconf import OmegaConf
 
-    from lmft.config.build import read_config
     from lmft.config.compose import compose
-    from lmft.dataset.splits import open_splits
     from lmft.output.terminal import Terminal
-    from lmft.runs.run_id import name_folder
-    from lmft.trainer.run import open_session
+    from lmft.runs.run import Run
+    from lmft.trainer.train import build_on_all_ranks, open_folder, open_session
 
     composed = compose(words)
-    config, values = read_config(composed)
     files = {
         "config.yaml": OmegaConf.to_yaml(composed),
         "overrides.yaml": OmegaConf.to_yaml(OmegaConf.create(words)),
     }
-    splits = open_splits(config.dataset)
-    folder = name_folder(config, values, splits)
-    made: Any = (files, splits, folder, Terminal(brief=True), None, time.monotonic())
-    with open_session(config, values, *made) as session:
+    run, terminal = Run(composed, files), Terminal(brief=True)
+    training, _ = build_on_all_ranks(run)
+    open_folder(run, terminal)
+    with open_session(run, training, terminal, None, time.monotonic()) as session:
         yield session
 
 

@@ -13,16 +13,15 @@ from lmft.commands.arguments import VERBS, parse_words, verb_parser
 from lmft.commands.console import (
     DONE,
     FAILED,
-    describe,
-    exit_code,
     prepare,
     redacted_output,
     report,
 )
 from lmft.commands.preload import preload_torch
+from lmft.commands.workers import follow, leading
 from lmft.config import CONF
 from lmft.errors import Interrupted, Refused, RunLocked
-from lmft.hardware.ranks import is_distributed, is_rank_zero
+from lmft.hardware.ranks import is_rank_zero
 
 if TYPE_CHECKING:
     from omegaconf import DictConfig
@@ -41,7 +40,10 @@ def main() -> int:
         elif verb:
             run_verb(verb, words[1:])
         else:
-            return train_on_rank_zero() if is_rank_zero() else follow_rank_zero()
+            if not is_rank_zero():
+                return follow()
+            with leading():
+                return train()
         return DONE
     except Interrupted as interrupted:
         way_out = "" if verb else "; the same command resumes"
@@ -69,39 +71,6 @@ def run_verb(verb: str, words: list[str]) -> None:
     """Run a verb of the command line."""
     arguments = parse_words(verb, words)
     import_module(f"lmft.commands.{VERBS[verb].module}").main(arguments)
-
-
-def train_on_rank_zero() -> int:
-    """Train, and let the processes beside this one end with it; return the exit code."""
-    try:
-        return train()
-    except Exception as error:
-        if is_distributed():
-            from lmft.hardware.process_group import join_process_group
-
-            join_process_group().say(describe(error))
-        raise
-    finally:
-        if is_distributed():
-            from lmft.hardware.process_group import join_process_group
-
-            join_process_group().end()
-
-
-def follow_rank_zero() -> int:
-    """Make the calls that rank 0 makes; return the exit code."""
-    from lmft.hardware.process_group import join_process_group
-    from lmft.trainer import worker
-
-    try:
-        worker.run_worker()
-    except Exception as error:
-        if not join_process_group().is_said(str(error)):
-            raise
-        return exit_code(error)
-    finally:
-        join_process_group().leave()
-    return DONE
 
 
 def train() -> int:

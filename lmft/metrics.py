@@ -1,7 +1,24 @@
-"""Loss and perplexity: sum over targets first, divide once."""
+"""Loss and perplexity: sum over targets first, divide once; and the names of all metrics."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
+
+VALIDATION_LOSS = "validation/loss"  # nats per target
+
+# Of an optimizer step.
+TRAIN_LOSS = "train/loss"  # nats per target, of the batch before the update
+TRAIN_PERPLEXITY = "train/perplexity"
+LEARNING_RATE = "train/learning_rate"
+GRAD_NORM = "train/grad_norm"  # before clipping
+TOKENS_PER_SECOND = "train/tokens_per_second"
+MFU = "train/share_of_limit"  # model FLOPs utilization
+SKIPPED_STEPS = "train/skipped_steps"  # up to this step, because a number was not finite
+
+
+def of_split(split: str, values: Mapping[str, float]) -> dict[str, float]:
+    """Return the numbers of an evaluation by metric name, as in validation/loss."""
+    return {f"{split}/{name}": value for name, value in values.items()}
 
 
 @dataclass(frozen=True)

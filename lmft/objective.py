@@ -56,9 +56,15 @@ class Objective(Protocol):
     whose target is not `IGNORED`: a causal objective shifts its targets itself.
     """
 
-    name: ClassVar[str]  # short name in labels and run folders, such as clm
+    name: ClassVar[str]  # short name in run folders, such as clm
     auto_model: ClassVar[Any]  # the transformers.AutoModelFor... class with the head to train
+    pipeline_tag: ClassVar[str]  # the task of the trained model on the Hugging Face Hub
+    is_causal: ClassVar[bool]  # whether a token is predicted from the tokens before it alone
     target_shift: ClassVar[int]  # the target at t is the token at t + target_shift
+
+    @property
+    def unit_label(self) -> str:
+        """What the perplexity in a label counts, such as "per token"."""
 
     def batch(
         self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]
@@ -94,7 +100,14 @@ class CausalLM:
 
     name: ClassVar[str] = "clm"
     auto_model: ClassVar[Any] = AutoModelForCausalLM
+    pipeline_tag: ClassVar[str] = "text-generation"
+    is_causal: ClassVar[bool] = True
     target_shift: ClassVar[int] = 1
+
+    @property
+    def unit_label(self) -> str:
+        """The loss counts each token."""
+        return "per token"
 
     def batch(
         self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]
@@ -120,7 +133,14 @@ class MaskedLM:
 
     name: ClassVar[str] = "mlm"
     auto_model: ClassVar[Any] = AutoModelForMaskedLM
+    pipeline_tag: ClassVar[str] = "fill-mask"
+    is_causal: ClassVar[bool] = False
     target_shift: ClassVar[int] = 0
+
+    @property
+    def unit_label(self) -> str:
+        """The loss counts only hidden tokens, so their share must be known to compare it."""
+        return f"per hidden token, {self.mask_fraction:.0%} hidden"
 
     def batch(
         self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]

@@ -38,6 +38,23 @@ def defer_signals() -> Iterator[None]:
             raise Interrupted(number)
 
 
+def raise_deferred() -> None:
+    """Raise a signal that arrived inside `defer_signals` now, where work can be left safely.
+
+    Raises:
+        Interrupted: there is one.
+    """
+    global _pending
+    if _pending is not None:
+        number, _pending = _pending, None
+        raise Interrupted(number)
+
+
+def is_deferred() -> bool:
+    """Return whether a signal arrived inside `defer_signals`."""
+    return _pending is not None
+
+
 def _handle(number: int, frame: FrameType | None) -> None:
     global _pending
     if _depth:

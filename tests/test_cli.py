@@ -13,7 +13,7 @@ import pytest
 
 from lmft import cli
 from lmft.commands.arguments import VERBS
-from lmft.config.build import read_config
+from lmft.runs.run import Run
 from tests.helpers.runs import compose
 
 ROOT = Path(__file__).parents[1]
@@ -61,7 +61,7 @@ CHOICES = [f"{p.parent.name}={p.stem}" for p in (ROOT / "conf").glob("*/[!_]*.ya
 @pytest.mark.parametrize("choice", CHOICES)
 def test_every_choice_composes_into_a_typed_config(choice):
     name = ["model.name=gpt2"] if choice == "model=pretrained" else []
-    read_config(compose(choice, *name))
+    _ = Run(compose(choice, *name)).config
 
 
 def commands_of(text):

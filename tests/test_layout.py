@@ -18,6 +18,7 @@ NO_CODE = {"experiment", "hydra"}  # groups of conf/ that only set knobs of othe
 
 # A name stands for one thing, but for the same role in packages beside each other.
 REPEATED = {
+    "train": {"commands.train", "trainer.train"},
     "compare": {"analysis.compare", "commands.compare"},  # a verb and what it does
     "plan": {"analysis.plan", "commands.plan"},
     "profiling": {"analysis.profiling", "commands.profiling"},

@@ -2,164 +2,162 @@
 
 from argparse import Namespace
 from contextlib import closing
+from dataclasses import replace
+from functools import cached_property
 from typing import Any
 
 import numpy as np
-from omegaconf import OmegaConf
 
-from lmft.config.build import read_config
+from lmft.config.compose import compose
 from lmft.config.knobs import flatten
-from lmft.config.schema import RunConfig
-from lmft.dataset.splits import Split, open_splits
+from lmft.dataset.splits import Split
 from lmft.errors import UserError
 from lmft.evaluation.result import Assessment, write_sums
-from lmft.evaluation.scoring import Scores
+from lmft.evaluation.scoring import Scores, score, windows_of
+from lmft.metrics import of_split
 from lmft.output.terminal import Terminal
 from lmft.runs.provenance import describe_source
-from lmft.runs.run_dir import RunFolder, create_run_folder
-from lmft.runs.run_id import name_folder
+from lmft.runs.run import RESULT, Run, run_with_weights
+from lmft.runs.run_id import key_inputs
 from lmft.storage.hashing import digest
 from lmft.storage.hub import content_digest
 from lmft.storage.lock import run_lock
 from lmft.tracker.run_log import Facts, Record, read_facts
-from lmft.trainer.components import Components, build_components, compose_model, find_tokenizer
-from lmft.trainer.evaluate import assess, find_conditions, score, windows_of
+from lmft.trainer.components import Components, build_components, find_tokenizer
+from lmft.trainer.evaluate import assess, find_conditions
 
 RESULTS = "evaluations.json"  # in the run's folder: every result, by a hash of what it depends on
 
 
 def main(arguments: Namespace) -> None:
-    """Run the command; it scores in fp32 unless told otherwise."""
-    words = arguments.words
-    if not any(word.startswith("hardware.precision=") for word in words):
-        words = [*words, "hardware.precision=fp32"]
-    composed, run = compose_model(arguments.run, words)
-    config, values = read_config(composed)
-    files = {"config.yaml": OmegaConf.to_yaml(composed)}
-    evaluate_model(config, values, files, run, Terminal())
+    """Run the command."""
+    evaluate(arguments.run, arguments.words, Terminal())
 
 
-def evaluate_model(
-    config: RunConfig,
-    values: dict[str, Any],
-    composed: dict[str, str],
-    run: RunFolder | None,
-    terminal: Terminal,
-) -> dict[str, Any]:
+class UntrainedModel(Run):
+    """A model that is scored as it is: its key has no trainer, and only the split scored."""
+
+    @cached_property
+    def key(self) -> str:
+        """The key of a folder for its evaluations."""
+        split = choose_split(self)
+        values = {**self.values, "trainer": {}}
+        return digest(key_inputs(self.config.model, values, {split.name: split}))
+
+
+def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str, Any]:
     """Score one split, keep the result beside the run and in MLflow, and return it.
 
-    A stored result of the same weights under the same conditions is only printed.
+    A stored result of the same weights under the same conditions is only printed. Without a
+    precision among the words, fp32 is used.
 
     Args:
-        config: what to score; where there is a run, its model is the run's best checkpoint.
-        values: the same as plain values.
-        composed: Hydra's files about it, for the folder of a model that has none.
-        run: the run whose weights these are; None: a model as it is, in a run of its own.
+        name: the folder or MLflow id of the run whose best weights are scored; None: the model
+            that the words name.
+        words: overrides, as on the command line.
         terminal: where results are printed.
 
     Raises:
         UserError: something in the config can't be done.
     """
-    if config.model.from_scratch:
+    if not any(word.startswith("hardware.precision=") for word in words):
+        words = [*words, "hardware.precision=fp32"]
+    run = UntrainedModel(compose(words)) if name is None else run_with_weights(name, words)
+    if run.config.model.from_scratch:
         raise UserError("lmft evaluate needs trained weights; add run=FOLDER, or model=gpt2.")
-    split = choose_split(config)
-    conditions = find_conditions(split, config, values, find_tokenizer(config, {}))
-    folder = run or name_folder(config, {**values, "trainer": {}}, {split.name: split})
-    weights = content_digest(str(config.model.name), config.model.revision)
-    wanted = (conditions.fingerprint, str(values["hardware"]["precision"]))
+    split, tokenizer = choose_split(run), find_tokenizer(run.config, {})
+    fingerprint = find_conditions(run, split, tokenizer).fingerprint
+    weights = content_digest(str(run.config.model.name), run.config.model.revision)
+    wanted = (fingerprint, str(run.values["hardware"]["precision"]))
     key = digest([weights, *wanted])[:16]
-    stored = folder.read_json(RESULTS)
-    trained = folder.read_json("result.json").get(split.name) or {}
+    stored = run.read_json(RESULTS)
+    trained = run.read_json(RESULT).get(split.name) or {}
     for result in (stored.get(key, {}), trained):
         if (result.get("fingerprint"), result.get("precision")) == wanted:
-            terminal.print(f"{result['label']}  (known already)")
-            terminal.show_facts(result)
+            terminal.show_evaluation(result, is_known=True)
             return dict(result)
-    components = build_components(config, {split.name: split})
-    config.tracker.check()
-    assessed, spread = score_draws(split, config, values, components, terminal)
-    create_run_folder(folder, composed)
+    components = build_components(run.config, {split.name: split}, tokenizer=tokenizer)
+    run.tracker.check()
+    assessed, spread = score_draws(run, split, components, terminal)
     result = assessed.result.as_dict() | spread
-    write_sums(folder.path, assessed)
-    folder.write_json(RESULTS, stored | {key: result})
-    track(config, values, folder, split, assessed, spread)
-    terminal.print(assessed.result.label)
-    terminal.show_facts(result)
+    run.create_folder()
+    write_sums(run.folder, assessed)
+    run.write_json(RESULTS, stored | {key: result})
+    track(run, split, assessed, spread)
+    terminal.show_evaluation(result)
     return result
 
 
-def choose_split(config: RunConfig) -> Split:
-    """Return the split to score: the one named, else test, else validation; no other is opened."""
-    dataset = config.dataset
-    held_out = dataset.validation is None and dataset.train is not None
-    exists = {
-        "test": dataset.test is not None,
-        "validation": dataset.validation is not None or held_out,
-        "train": dataset.train is not None,
-    }
-    name = config.evaluation.split or next((name for name in exists if exists[name]), "test")
-    if not exists[name]:
-        raise UserError(f"dataset.{name} has no value; set it, or choose another evaluation.split.")
-    return open_splits(dataset, only=(name,))[name]
+def choose_split(run: Run) -> Split:
+    """Return the split to score: the one named, else test, else validation; no other is read.
+
+    Raises:
+        UserError: the dataset does not have it.
+    """
+    wanted = run.config.evaluation.split
+    candidates = ("test", "validation", "train") if wanted is None else (wanted,)
+    name = next((name for name in candidates if name in run.splits), None)
+    if name is None:
+        raise UserError(
+            f"dataset.{candidates[0]} has no value; set it, or choose another evaluation.split."
+        )
+    return run.splits[name]
 
 
 def score_draws(
-    split: Split,
-    config: RunConfig,
-    values: dict[str, Any],
-    components: Components,
-    terminal: Terminal,
+    run: Run, split: Split, components: Components, terminal: Terminal
 ) -> tuple[Assessment, dict[str, float]]:
     """Return the assessment over all draws of masks, and how much the loss differs between them."""
-    one_draw = config.objective.target_shift or config.evaluation.pseudo
+    config, batches = run.config, components.batches[split.name]
+    one_draw = config.objective.is_causal or config.evaluation.pseudo
     draws = 1 if one_draw else config.evaluation.mask_draws
-    windows = len(windows_of(split.name, config, components))
-    with terminal.progress(0) as bars, bars.evaluation(split.name, windows * draws) as advance:
-        scores = [score(split.name, config, components, draw, advance) for draw in range(draws)]
+    windows = windows_of(batches, config.evaluation)
+    with (
+        terminal.progress(0) as bars,
+        bars.evaluation(split.name, len(windows) * draws) as advance,
+    ):
+        scores = [
+            score(
+                components.network,
+                batches,
+                components.hardware,
+                replace(windows, draw=draw),
+                advance,
+            )
+            for draw in range(draws)
+        ]
     all_draws = Scores(
         *(np.concatenate([getattr(s, name) for s in scores]) for name in vars(scores[0]))
     )
-    assessed = assess(split, all_draws, config, values, components)
+    assessed = assess(run, components, split, all_draws)
     if draws == 1:
         return assessed, {}
     losses = [draw.loss.mean for draw in scores]
     return assessed, {"mask_draws": float(draws), "loss_deviation": float(np.std(losses, ddof=1))}
 
 
-def is_own(folder: RunFolder, result: dict[str, Any]) -> bool:
+def is_own(run: Run, result: dict[str, Any]) -> bool:
     """Return whether the run scored this split in the same way, or is itself only an evaluation."""
-    trained = folder.read_json("result.json")
+    trained = run.read_json(RESULT)
     if not trained:
         return True
     own = trained.get(result["conditions"]["split"]) or {}
     return all(own.get(name) == result[name] for name in ("fingerprint", "precision"))
 
 
-def track(
-    config: RunConfig,
-    values: dict[str, Any],
-    folder: RunFolder,
-    split: Split,
-    assessed: Assessment,
-    spread: dict[str, float],
-) -> None:
+def track(run: Run, split: Split, assessed: Assessment, spread: dict[str, float]) -> None:
     """Log to the run that trained the weights, at their step; else to a run of its own."""
-    name = split.name
-    if not is_own(folder, assessed.result.as_dict()):
-        name = f"{config.dataset.name}-{assessed.result.conditions.fingerprint[:8]}/{name}"
-    metrics = {
-        f"{name}/{key}": value for key, value in (assessed.result.as_metrics() | spread).items()
-    }
-    tags = {f"{name}/{key}": value for key, value in assessed.result.as_tags().items()}
-    step = int(folder.read_json("result.json").get("best_step", 0))
-    with run_lock(folder.path, wait=True), closing(Record(folder.path)) as record:
-        if not read_facts(folder.path):
-            corpus = config.dataset.name, split.digest()
-            facts = Facts(
-                folder.path.name, folder.key, flatten(values), *corpus, assessed.result.precision
-            )
-            tags_of_run = {"lmft.key": folder.key, "lmft.folder": str(folder.path)}
+    name, result = split.name, assessed.result
+    if not is_own(run, result.as_dict()):
+        name = f"{run.config.dataset.name}-{result.conditions.fingerprint[:8]}/{name}"
+    tags = {f"{name}/{key}": value for key, value in result.as_tags().items()}
+    step = int(run.read_json(RESULT).get("best_step", 0))
+    with run_lock(run.folder, wait=True), closing(Record(run.folder)) as record:
+        if not read_facts(run.folder):
+            corpus = run.config.dataset.name, split.digest()
+            facts = Facts(run.folder.name, run.key, flatten(run.values), *corpus, result.precision)
+            tags_of_run = {"lmft.key": run.key, "lmft.folder": str(run.folder)}
             record.start(facts, describe_source("lmft evaluate") | tags_of_run)
-        with config.tracker.update_run(record) as log:
-            log.log_metrics(metrics, step)
+        with run.tracker.update_run(record) as log:
+            log.log_metrics(of_split(name, result.as_metrics() | spread), step)
             log.set_tags(tags)

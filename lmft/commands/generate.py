@@ -7,40 +7,60 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lmft.config.build import read_config
-from lmft.config.schema import RunConfig
+from lmft.config.compose import compose
 from lmft.dataset.tokenizer import find_separator
 from lmft.errors import UserError
 from lmft.evaluation.generation import Sampling, continue_text, fill_masks
 from lmft.hardware.device import find_hardware
 from lmft.model.load import context_size, load_model
 from lmft.model.mixed_precision import build_network
+from lmft.objective import Objective
 from lmft.output.sanitize import strip_control
-from lmft.trainer.components import compose_model, find_tokenizer
+from lmft.runs.run import Run, run_with_weights
+from lmft.trainer.components import find_tokenizer
 
 GUESSES = 3  # for a mask
 
 
 def main(arguments: Namespace) -> None:
     """Run the command."""
-    prompt = arguments.prompt
-    composed, run = compose_model(arguments.run, arguments.words)
-    config, _ = read_config(composed)
+    sampling = Sampling(arguments.tokens, arguments.temperature, arguments.top_p, arguments.seed)
+    print(strip_control(generate(arguments.run, arguments.words, arguments.prompt, sampling)))
+
+
+def generate(name: str | None, words: list[str], prompt: str, sampling: Sampling) -> str:
+    """Return the prompt and its continuation, or with a line for each mask.
+
+    Args:
+        name: the folder or MLflow id of the run whose best weights answer; None: the model that
+            the words name.
+        words: overrides, as on the command line.
+        prompt: the text to continue, or to fill.
+        sampling: how to continue it.
+
+    Raises:
+        UserError: something in the config or the prompt can't be done.
+    """
+    run = Run(compose(words)) if name is None else run_with_weights(name, words)
+    config = run.config
     if config.model.from_scratch:
         raise UserError("lmft generate needs trained weights; add run=FOLDER, or model=gpt2.")
     tokenizer = find_tokenizer(config, {})
     # A run read documents with its separator around them; any other model, as its tokenizer does.
-    ids = tokenize_prompt(prompt, config, tokenizer, config.dataset.separator if run else "model")
+    separator = "model" if name is None else config.dataset.separator
+    ids = tokenize_prompt(prompt, config.objective, tokenizer, separator)
     hardware = find_hardware(config.hardware, config.trainer.batch_size)
     model = load_model(config.model, config.objective, tokenizer, config.seed)
-    sampling = Sampling(arguments.tokens, arguments.temperature, arguments.top_p, arguments.seed)
-    check_length(len(ids), sampling.tokens if config.objective.target_shift else 0, model)
+    check_length(len(ids), sampling.tokens if config.objective.is_causal else 0, model)
     compute = build_network(model, hardware).compute_model.eval()
-    print(answer(prompt, ids, config, sampling, compute, tokenizer))
+    with torch.random.fork_rng(devices=[]):
+        if config.objective.is_causal:
+            return prompt + continue_text(compute, tokenizer, ids, sampling)
+        return "\n".join([prompt, *describe_guesses(compute, tokenizer, ids)])
 
 
 def tokenize_prompt(
-    prompt: str, config: RunConfig, tokenizer: PreTrainedTokenizerBase, separator: str
+    prompt: str, objective: Objective, tokenizer: PreTrainedTokenizerBase, separator: str
 ) -> np.ndarray:
     """Return the prompt's ids (T,), with what surrounds documents.
 
@@ -49,12 +69,12 @@ def tokenize_prompt(
     """
     around = find_separator(separator, tokenizer)
     bare = tokenizer(prompt, add_special_tokens=False)["input_ids"]
-    if config.objective.target_shift:
+    if objective.is_causal:
         ids = [*around.before, *bare] or list(around.between)
         if not ids:
             raise UserError('There is nothing to continue; add prompt="Once upon a time".')
         return np.array(ids, dtype=np.int64)
-    config.objective.check(tokenizer)
+    objective.check(tokenizer)
     if tokenizer.mask_token_id not in bare:
         raise UserError(
             f"A masked model fills {tokenizer.mask_token}; put it into the prompt, as in "
@@ -80,22 +100,13 @@ def check_length(prompt: int, new: int, model: PreTrainedModel) -> None:
     )
 
 
-def answer(
-    prompt: str,
-    ids: np.ndarray,
-    config: RunConfig,
-    sampling: Sampling,
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-) -> str:
-    """Return the prompt and its continuation, or a line for each mask."""
-    with torch.random.fork_rng(devices=[]):
-        if config.objective.target_shift:
-            return strip_control(prompt + continue_text(model, tokenizer, ids, sampling))
-        masks: list[Any] = fill_masks(model, tokenizer, ids, GUESSES)
-    lines = [
+def describe_guesses(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, ids: np.ndarray
+) -> list[str]:
+    """Return a line for each mask in `ids` (T,), with the most probable tokens."""
+    masks: list[Any] = fill_masks(model, tokenizer, ids, GUESSES)
+    return [
         f"{tokenizer.mask_token} {number}: "
         + ", ".join(f"{text or 'a space'} {share:.1%}" for text, share in guesses)
         for number, guesses in enumerate(masks, start=1)
     ]
-    return strip_control("\n".join([prompt, *lines]))

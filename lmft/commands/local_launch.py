@@ -11,7 +11,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import OmegaConf
 
 from lmft.commands.console import (
     BUSY,
@@ -21,22 +21,21 @@ from lmft.commands.console import (
     exit_code,
     prepare,
     print_traceback,
-    report,
 )
+from lmft.commands.workers import follow, leading
 from lmft.errors import Interrupted, RunLocked, UserError, WorkerFailed
 from lmft.hardware.ranks import LOCALHOST, STORE_PORT, is_rank_zero, share_cores
+from lmft.runs.run import Run
 
 if TYPE_CHECKING:
     from lmft.sweep.job import SweepJob
 
-# A function that trains on a composed config, given Hydra's files about it and the sweep's job.
-Train = Callable[[DictConfig, dict[str, str], "SweepJob | None"], float]
+# A function that trains in one of the processes, given the sweep's job if there is one.
+Train = Callable[[Run, "SweepJob | None"], float]
 
 
-def launch_processes(
-    train: Train, count: int, composed: DictConfig, files: dict[str, str], job: "SweepJob | None"
-) -> float:
-    """Run `train` on a composed config in `count` processes; return the lowest validation loss.
+def launch_processes(train: Train, count: int, run: Run, job: "SweepJob | None") -> float:
+    """Call `train` in `count` processes; return the lowest validation loss.
 
     Raises:
         UserError: something in the config can't be done.
@@ -69,7 +68,7 @@ def launch_processes(
         error_file = Path(folder) / "error.json"
         try:
             launched = elastic_launch(settings, run_process)
-            outcome = launched(train, composed, files, record, str(error_file))[0]
+            outcome = launched(train, run, record, str(error_file))[0]
         except SignalException as signal:
             raise Interrupted(int(signal.sigval)) from None
         except ChildFailedError:
@@ -105,58 +104,42 @@ def open_store() -> Any:
 
 
 def run_process(
-    train: Train,
-    composed: DictConfig,
-    files: dict[str, str],
-    record: dict[str, Any] | None,
-    error_file: str,
+    train: Train, run: Run, record: dict[str, Any] | None, error_file: str
 ) -> dict[str, Any]:
     """Run one of the processes; return the loss and the record of the sweep's job."""
     from lmft.config.compose import register_resolvers
-    from lmft.hardware.process_group import join_process_group
 
     prepare()
     register_resolvers()
     if not is_rank_zero():
-        from lmft.trainer.worker import run_worker
-
-        try:
-            run_worker()
-        except Exception as error:
-            said = join_process_group().is_said(str(error))
-            raise SystemExit(exit_code(error) if said else report(error)) from None
-        finally:
-            join_process_group().leave()
+        if code := follow():
+            raise SystemExit(code)
         return {}
     try:
-        job = None if record is None else open_again(record, files)
-        return {"loss": train(composed, files, job), "record": job and asdict(job.record)}
+        with leading():
+            job = None if record is None else open_again(record, run)
+            return {"loss": train(run, job), "record": job and asdict(job.record)}
     except BaseException as error:
-        write_error(error, Path(error_file), composed.debug)
+        write_error(error, Path(error_file), run.typed.debug)
         raise SystemExit(FAILED) from None
-    finally:
-        join_process_group().end()
 
 
-def open_again(record: dict[str, Any], files: dict[str, str]) -> "SweepJob":
+def open_again(record: dict[str, Any], run: Run) -> "SweepJob":
     """Return the sweep's job as the parent process opened it."""
     from lmft.sweep.job import JobRecord, SweepJob, read_plan
 
-    launch = Path(OmegaConf.create(files["hydra.yaml"]).sweep.dir)
+    launch = Path(OmegaConf.create(run.files["hydra.yaml"]).sweep.dir)
     return SweepJob(JobRecord(**record), read_plan(launch.expanduser().absolute()))
 
 
 def write_error(error: BaseException, path: Path, debug: bool) -> None:
     """Write what ended this process for the one that started it."""
-    from lmft.hardware.process_group import join_process_group
-
     if isinstance(error, Interrupted):
         content: dict[str, Any] = {"signal": error.signal_number}
     elif isinstance(error, Exception):
         if debug:
             print_traceback(error)
         content = {"text": describe(error), "code": exit_code(error)}
-        join_process_group().say(content["text"])
     else:
         content = {"text": repr(error), "code": FAILED}
     path.write_text(json.dumps(content))

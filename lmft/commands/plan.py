@@ -12,14 +12,13 @@ from lmft.analysis.plan.estimate import (
 )
 from lmft.analysis.plan.report import advise, show
 from lmft.analysis.plan.trial_steps import load_libraries, run_trial_steps
-from lmft.config.build import build, check_types
 from lmft.config.compose import compose
-from lmft.config.schema import RunConfig, Strategy
-from lmft.dataset.splits import open_splits
+from lmft.config.schema import Strategy
 from lmft.errors import UserError
 from lmft.hardware.memory import reset_used_memory, used_memory
 from lmft.hardware.ranks import count_processes
 from lmft.output.terminal import Screen
+from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 
 
@@ -30,16 +29,15 @@ def main(arguments: Namespace) -> None:
         UserError: something in the config can't be done.
         FloatingPointError: a loss or gradient is not finite.
     """
-    typed = check_types(compose(arguments.words))
-    config: RunConfig = build(typed)
+    run = Run(compose(arguments.words))
+    config = run.config
     processes = count_processes(config.hardware)
-    splits = open_splits(config.dataset)
-    if "train" not in splits:
+    if "train" not in run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()
     with console.status("opening the corpus and the model"):
         load_libraries(config)
-        components = build_components(config, splits)
+        components = build_components(config, run.splits)
         reset_used_memory(components.hardware.device)
     if processes > 1 and config.hardware.strategy is Strategy.fsdp:  # which keeps all outputs
         components = replace(

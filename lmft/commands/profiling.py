@@ -5,14 +5,12 @@ from argparse import Namespace
 
 from lmft.analysis.profiling.measure import PROFILED, WARM_UP, measure
 from lmft.analysis.profiling.summary import report, show_speed
-from lmft.config.build import read_config
 from lmft.config.compose import compose
-from lmft.dataset.splits import open_splits
 from lmft.errors import UserError
-from lmft.hardware.mfu import estimate_flops
 from lmft.output.terminal import Screen
-from lmft.runs.run_id import model_label
+from lmft.runs.run import Run
 from lmft.trainer.components import build_components
+from lmft.trainer.step import start_training
 
 
 def main(arguments: Namespace) -> None:
@@ -25,21 +23,20 @@ def main(arguments: Namespace) -> None:
     # Else torch's profiler logs its own start and end.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     count = arguments.steps
-    config, _ = read_config(compose(arguments.words))
-    if config.dataset.train is None:
+    run = Run(compose(arguments.words))
+    if "train" not in run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()
     with console.status("opening the corpus and the model"):
-        components = build_components(config, open_splits(config.dataset, only=("train",)))
-    hardware = components.hardware
-    if hardware.device.type not in ("cpu", "cuda"):
+        components = build_components(run.config, {"train": run.splits["train"]})
+    device = components.hardware.device
+    if device.type not in ("cpu", "cuda"):
         raise UserError(
-            f"hardware.device is {hardware.device}, which torch's profiler can't measure; "
+            f"hardware.device is {device}, which torch's profiler can't measure; "
             "try hardware=cpu or hardware=cuda."
         )
-    objective = components.batches["train"].objective
-    flops = estimate_flops(components.network.model, hardware, causal=bool(objective.target_shift))
+    training = start_training(run.config, components)
     with console.status(f"{WARM_UP + count + PROFILED} steps"):
-        steps, memory, calls = measure(config, components, flops, count)
-    show_speed(console, model_label(config.model), config, components, steps, flops, memory)
-    report(console, calls, steps, config, components)
+        steps, memory, calls = measure(training, count)
+    show_speed(console, training, steps, memory)
+    report(console, training, steps, calls)

@@ -16,6 +16,7 @@ from lmft.output.sanitize import strip_control
 if TYPE_CHECKING:
     from omegaconf import DictConfig
 
+    from lmft.runs.run import Run
     from lmft.sweep.job import SweepJob
 
 
@@ -28,6 +29,8 @@ def run_job(composed: "DictConfig") -> float:
     from hydra.types import RunMode
     from omegaconf import OmegaConf
 
+    from lmft.runs.run import Run
+
     settings = HydraConfig.get()
     files = {
         "config.yaml": OmegaConf.to_yaml(composed),
@@ -37,7 +40,9 @@ def run_job(composed: "DictConfig") -> float:
     with suppress(OSError):  # Hydra's empty folder for the job
         os.rmdir(settings.runtime.output_dir)
     if settings.mode is not RunMode.MULTIRUN:
-        return train(composed, files)
+        run = Run(composed, files)
+        show_config(run)
+        return train(run)
     from lmft.config.compose import register_resolvers
     from lmft.hardware.ranks import share_cores
     from lmft.sweep.job import open_job
@@ -51,38 +56,43 @@ def run_job(composed: "DictConfig") -> float:
     with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
         print(strip_control(f"\nJob {job.record.number}: {job.record.name}"), flush=True)
         try:
-            return train(composed, files, job)
+            return train(Run(composed, files), job)
         except Exception as error:
             job.fail(describe(error))
             report(error)
     return math.inf
 
 
-def train(composed: "DictConfig", files: dict[str, str], job: "SweepJob | None" = None) -> float:
+def show_config(run: "Run") -> None:
+    """Print what was composed, before anything is loaded."""
+    from lmft.output.terminal import Terminal
+    from lmft.runs.run_id import model_label
+
+    model, dataset = run.typed.model, run.typed.dataset
+    Terminal().show_config(f"{model_label(model)} on {dataset.name}", run.values)
+
+
+def train(run: "Run", job: "SweepJob | None" = None) -> float:
     """Train, or show the result of a finished run at once; return the validation loss."""
-    from lmft.config.build import as_values, build, check_types
+    from lmft.config.build import build
     from lmft.hardware.ranks import count_processes
     from lmft.output.terminal import Terminal
     from lmft.runs.finished import report_finished
-    from lmft.runs.run_id import find_finished
 
-    typed = check_types(composed)
-    terminal = Terminal(brief=job is not None)
-    folder = None if typed.fresh else find_finished(typed)
-    if folder is not None:
-        report_finished(folder, build(typed.tracker), terminal, job.entry if job else None)
-    elif (processes := count_processes(build(typed.hardware))) > 1:
+    terminal, entry = Terminal(brief=job is not None), job.entry if job else None
+    if run.is_finished:
+        report_finished(run, terminal, entry)
+    elif (processes := count_processes(build(run.typed.hardware))) > 1:
         from lmft.commands.local_launch import launch_processes
 
-        return launch_processes(train, processes, composed, files, job)
+        return launch_processes(train, processes, run, job)
     else:
-        from lmft.trainer.run import run
+        from lmft.trainer.train import train as train_here
 
         if not gc.isenabled():  # the command line disabled it until all is imported
             gc.freeze()  # modules are never garbage; later jobs of a sweep may leave some
             gc.enable()
-        of_job = (job.entry, job.prune) if job else ()
-        folder = run(build(typed), as_values(typed), files, terminal, *of_job)
+        train_here(run, terminal, entry)
     if job is not None:
-        return job.end(folder)
-    return float(folder.read_json("result.json")["validation"]["loss"])
+        return job.end(run.folder)
+    return float(run.read_json("result.json")["validation"]["loss"])

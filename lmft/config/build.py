@@ -14,34 +14,31 @@ from lmft.errors import UserError
 MAY_BE_EMPTY = {name for name, declared in knobs() if declared.get("may_be_empty")}
 
 
-def check_types(composed: DictConfig) -> DictConfig:
-    """Return the composed config, typed and read-only; nothing that it names is imported yet.
+def check_types(composed: DictConfig) -> tuple[DictConfig, dict[str, Any]]:
+    """Return the composed config typed and resolved, and as plain values to be logged and hashed.
 
     Types are checked here and not while Hydra composes, so that `--help`, `-c job` and tab
-    completion stay quick.
+    completion stay quick. Nothing that the config names is imported yet.
+
+    Args:
+        composed: a config that `check_config` accepts, as all that lmft composes or loads.
 
     Raises:
         UserError: a value is missing or out of range, or a `_target_` is not allowed.
     """
-    check_config(composed)
     typed: DictConfig = OmegaConf.merge(OmegaConf.structured(RunConfig), composed)  # type: ignore[assignment]
-    OmegaConf.set_readonly(typed, True)
     missing = sorted(OmegaConf.missing_keys(typed))
     if missing:
         raise UserError(f"{missing[0]} has no value; set {missing[0]}=...")
-    values = as_values(typed)
+    OmegaConf.resolve(typed)
+    OmegaConf.set_readonly(typed, True)
+    values: dict[str, Any] = OmegaConf.to_container(typed, enum_to_str=True)  # type: ignore[assignment]
     check_config(values)  # once more, with interpolations resolved
     check_ranges(values)
     for name, value in flatten(values).items():
         if value == "" and name not in MAY_BE_EMPTY:
             raise UserError(f"{name} has no value; set {name}=..., or leave it out.")
-    return typed
-
-
-def as_values(typed: DictConfig) -> dict[str, Any]:
-    """Return a typed config as plain values, to be logged and hashed."""
-    values: dict[str, Any] = OmegaConf.to_container(typed, resolve=True, enum_to_str=True)  # type: ignore[assignment]
-    return values
+    return typed, values
 
 
 def build(typed: DictConfig | dict[str, Any]) -> Any:
@@ -51,13 +48,3 @@ def build(typed: DictConfig | dict[str, Any]) -> Any:
         UserError: a value is refused.
     """
     return instantiate(typed, _convert_="object")
-
-
-def read_config(composed: DictConfig) -> tuple[RunConfig, dict[str, Any]]:
-    """Return the composed config as real objects, and as plain values.
-
-    Raises:
-        UserError: a value is missing or refused, or a `_target_` is not allowed.
-    """
-    typed = check_types(composed)
-    return build(typed), as_values(typed)

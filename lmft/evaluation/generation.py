@@ -45,7 +45,7 @@ def draw_samples(model: PreTrainedModel, batches: Batches, count: int = 3) -> li
     """Return continuations (causal) or filled masks (masked) of texts from `count` documents."""
     model.eval()
     with torch.random.fork_rng(devices=[]):
-        if batches.objective.target_shift:
+        if batches.objective.is_causal:
             prompts = document_middles(batches, count, PROMPT_TOKENS)
             answers = continue_texts(model, batches.tokenizer, prompts)
             texts = [str(batches.tokenizer.decode(prompt)) for prompt in prompts]

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from lmft.evaluation.token_bytes import Spans
 
 FEW_DOCUMENTS = 5  # with fewer, the interval is over blocks
+EACH_ALONE = "each alone"  # every token is hidden once, alone
 SOME_DOCUMENTS = 20  # with fewer, the interval is approximate
 
 
@@ -31,7 +32,7 @@ class Conditions:
     stride: int
     separator: str
     objective: dict[str, Any]
-    masks: int | str  # number of fixed draws, or how else tokens are hidden (mlm)
+    masks: int | str  # number of fixed draws, or EACH_ALONE (mlm); 0: nothing is hidden (clm)
     max_blocks: int | None
 
     @property
@@ -48,6 +49,7 @@ class Result:
     bytes: int | None  # of the scored tokens in the source text
     words: int | None
     interval: Interval | None  # of the loss, 95 %, in nats per target
+    unit_label: str  # of the objective: what the perplexity counts
     unit: str  # what the bootstrap resampled: document or block
     units: int  # how many of them
     conditions: Conditions
@@ -76,15 +78,11 @@ class Result:
         separator = {"none": "no separator", "eos": "eos between documents"}.get(
             conditions.separator, f"separator {conditions.separator!r}"
         )
-        unit = "per token"
-        if "mask_fraction" in conditions.objective:
-            unit = f"per hidden token, {conditions.objective['mask_fraction']:.0%} hidden"
-        if conditions.masks == "each alone":
-            unit = "pseudo, per token hidden alone"
+        each_alone = conditions.masks == EACH_ALONE
         return " · ".join(
             [
                 f"perplexity {self.loss.perplexity:,.2f}{interval}",
-                unit,
+                "pseudo, per token hidden alone" if each_alone else self.unit_label,
                 f"{self.corpus} {conditions.split}",
                 f"context {conditions.context}",
                 f"stride {conditions.stride}",

@@ -30,9 +30,17 @@ class Windows:
     starts: np.ndarray  # (W,) int64, in tokens
     ends: np.ndarray  # (W,) int64
     scored: np.ndarray  # (W,) int64
+    draw: int = 0  # the number of the fixed draw of masks (mlm)
+    pseudo: bool = False  # hide every token once, alone, instead (mlm)
 
     def __len__(self) -> int:
         return len(self.starts)
+
+
+def windows_of(batches: Batches, config: EvaluationConfig) -> Windows:
+    """Return the windows in which a split is scored."""
+    tokens = len(batches.blocks.stream.ids)
+    return cut_windows(tokens, config, batches.blocks.size, batches.objective)
 
 
 def cut_windows(
@@ -53,7 +61,12 @@ def cut_windows(
     # A last window of one token has no target (clm).
     has_targets = ends > np.maximum(scored, starts + objective.target_shift)
     first = slice(None, config.max_blocks)
-    return Windows(starts[has_targets][first], ends[has_targets][first], scored[has_targets][first])
+    return Windows(
+        starts[has_targets][first],
+        ends[has_targets][first],
+        scored[has_targets][first],
+        pseudo=config.pseudo,
+    )
 
 
 def check_evaluation(config: EvaluationConfig, block_size: int, objective: Objective) -> None:
@@ -69,9 +82,9 @@ def check_evaluation(config: EvaluationConfig, block_size: int, objective: Objec
             f"evaluation.stride is {stride}, but windows are only {context} tokens long; lower it, "
             "or raise evaluation.context."
         )
-    if config.pseudo and objective.target_shift:
+    if config.pseudo and objective.is_causal:
         raise UserError("evaluation.pseudo is for objective=mlm; leave it out for objective=clm.")
-    if stride < context and not objective.target_shift:
+    if stride < context and not objective.is_causal:
         raise UserError(
             f"evaluation.stride is {stride} and evaluation.context {context}, but the windows of "
             "objective=mlm can't overlap; leave evaluation.stride out."
@@ -92,43 +105,39 @@ class Scores:
         return TokenLoss(float(self.nats.sum()), len(self.nats))
 
 
-def evaluate(
+def score(
     network: Network,
     batches: Batches,
     hardware: Hardware,
     windows: Windows,
-    draw: int = 0,
-    pseudo: bool = False,
     advance: Callable[[int], None] = lambda windows: None,
 ) -> Scores:
-    """Score the windows of a split, without keeping logits.
+    """Score the windows of a split, without keeping logits; all ranks get all scores.
 
     Args:
         network: the model; left in evaluation mode.
         batches: the split, with its tokenizer and objective.
         hardware: the device, and the number of windows at once.
         windows: the windows to read, and what to score in each.
-        draw: the number of the fixed draw of masks (mlm).
-        pseudo: hide every token once, alone, instead (mlm).
         advance: called with the number of newly scored windows.
 
     Raises:
-        UserError: `pseudo` under FSDP.
+        UserError: windows with `pseudo` under FSDP.
     """
-    if pseudo and network.strategy is Strategy.fsdp:
+    if windows.pseudo and network.strategy is Strategy.fsdp:
         raise UserError(
             "evaluation.pseudo is true, which hardware=fsdp does not support; use hardware=ddp."
         )
     network.compute_model.eval()
     process_group = hardware.process_group
-    groups = list(_by_length(windows, 1 if pseudo else hardware.micro_batch_size))
+    groups = list(_by_length(windows, 1 if windows.pseudo else hardware.micro_batch_size))
     parts: list[tuple[np.ndarray, ...]] = []
     for first in range(0, len(groups), process_group.size):
         mine = first + process_group.rank
         # Every rank takes part in each forward pass; one without a group left discards its scores.
         group = groups[min(mine, len(groups) - 1)]
         scored = hardware.halve_on_oom(
-            partial(_score, network, batches, hardware, windows, group, draw, pseudo)
+            partial(_score_group, network, batches, hardware, windows, group)
         )
         parts.append(scored if mine < len(groups) else tuple(array[:0] for array in scored))
         advance(len(group) * process_group.size)
@@ -139,23 +148,17 @@ def evaluate(
     return Scores(positions[order], numbers[order], nats[order])
 
 
-def _score(
-    network: Network,
-    batches: Batches,
-    hardware: Hardware,
-    windows: Windows,
-    group: np.ndarray,
-    draw: int,
-    pseudo: bool,
+def _score_group(
+    network: Network, batches: Batches, hardware: Hardware, windows: Windows, group: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """Return positions, windows and nats of the targets of a group of windows of equal length."""
     starts, size = windows.starts[group], int((windows.ends - windows.starts)[group[0]])
     blocks = read_windows(batches.blocks.stream, starts, size)
-    if pseudo:
+    if windows.pseudo:
         batch = batches.objective.one_by_one(blocks[0], batches.tokenizer)
         group, starts = group.repeat(len(batch.inputs)), starts.repeat(len(batch.inputs))
     else:
-        generators = [block_rng(MASK_SEED + draw, 0, int(number)) for number in group]
+        generators = [block_rng(MASK_SEED + windows.draw, 0, int(number)) for number in group]
         batch = batches.objective.batch(blocks, batches.tokenizer, generators)
     micro_batches = batch.split(hardware.micro_batch_size)
     nats = torch.cat(

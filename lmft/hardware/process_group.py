@@ -1,8 +1,8 @@
-"""The process group of a run: rank 0 makes all decisions, the workers repeat its calls.
+"""The process group of a run: every rank runs the same code on its own share of each batch.
 
-torchrun starts the processes. Tensors are exchanged through torch's process group. Rank 0 sends its
-calls to the workers as JSON through the store; it alone composes the config, writes files and
-prints.
+torchrun starts the processes. Tensors are exchanged through torch's process group. Rank 0 alone
+composes configs, writes files and prints; what it alone can know, it shares with the other ranks
+through the store.
 """
 
 import functools
@@ -25,13 +25,16 @@ from torch.distributed.rendezvous import rendezvous
 from lmft.errors import Fault, Interrupted, WorkerFailed
 from lmft.hardware.ranks import LOCALHOST, STORE_PORT, is_distributed
 
-STORE_TIMEOUT = timedelta(
-    days=30
-)  # of a worker that waits for a call; torchrun kills it if rank 0 dies
-LEAVE_SECONDS = 5.0  # that rank 0 waits at its end for the workers to leave the store
-MESSAGE_SECONDS = 1.0  # that a failing worker waits for the message of rank 0
+# Of a rank that waits for rank 0, which may wait for a lock; torchrun kills it if rank 0 dies.
+STORE_TIMEOUT = timedelta(days=30)
+LEAVE_SECONDS = 5.0  # that rank 0 waits at its end for the other ranks to leave the store
+MESSAGE_SECONDS = 1.0  # that a failing rank waits for the message of rank 0
 FAILURE, SAID = "failure", "said"  # keys in the store
 CONNECTION_LOST = ("Connection closed by peer", "Connection reset by peer")  # messages of gloo
+
+
+class GroupEnded(Exception):
+    """Rank 0 has ended, so there is nothing more to do on this rank."""
 
 
 class ProcessGroup:
@@ -48,22 +51,36 @@ class ProcessGroup:
         self.rank = rank
         self.size = size
         self._store = store
-        self._tasks = 0  # sent or received so far
+        self._shared = 0  # values so far
 
-    def tell(self, task: str, **arguments: Any) -> None:
-        """Send `task` and its arguments to the workers; does nothing on a worker."""
-        if self._store is None or self.rank > 0:
-            return
-        self._store.set(f"task {self._tasks}", json.dumps({"task": task, **arguments}))
-        self._tasks += 1
-        self._store.delete_key(f"task {self._tasks - 100}")  # 100 calls back: all have read it
+    def share(self, value: Any = None) -> Any:
+        """Return rank 0's `value`, which is JSON, on every rank; the other ranks wait for it.
 
-    def hear(self) -> dict[str, Any]:
-        """Wait for the next call of rank 0; return `task` and its arguments."""
-        assert self._store is not None
-        message: dict[str, Any] = json.loads(self._store.get(f"task {self._tasks}"))
-        self._tasks += 1
-        return message
+        Raises:
+            GroupEnded: rank 0 has ended instead.
+        """
+        if self._store is None:
+            return value
+        number, self._shared = self._shared, self._shared + 1
+        if self.rank == 0:
+            self._store.set(f"value {number}", json.dumps([value]))
+            self._store.delete_key(f"value {number - 100}")  # all have read it
+            return value
+        message = json.loads(self._store.get(f"value {number}"))
+        if not message:
+            raise GroupEnded
+        return message[0]
+
+    def decide(self, *decisions: bool) -> tuple[bool, ...]:
+        """Return rank 0's decisions on every rank; exchanged on the host, so no device is awaited.
+
+        Nothing is exchanged in a group of one.
+        """
+        if self.size == 1:
+            return decisions
+        flags = torch.tensor(decisions, dtype=torch.uint8)
+        dist.broadcast(flags, src=0)
+        return tuple(map(bool, flags.tolist()))
 
     def sum(self, tensor: Tensor) -> Tensor:
         """All-reduce `tensor` by sum, in place."""
@@ -101,12 +118,12 @@ class ProcessGroup:
         return reason
 
     def say(self, text: str) -> None:
-        """Send the workers the error message that rank 0 prints."""
+        """Send the other ranks the error message that rank 0 prints."""
         if self._store is not None:
             self._store.set(SAID, text)
 
     def is_said(self, reason: str) -> bool:
-        """Check whether rank 0 prints this reason too, so that a worker need not."""
+        """Check whether rank 0 prints this reason too, so that another rank need not."""
         if self._store is None:
             return False
         try:
@@ -123,20 +140,25 @@ class ProcessGroup:
         return bool(is_set)
 
     def leave(self) -> None:
-        """Mark this worker as ended."""
+        """Mark this rank, which is not 0, as ended."""
         if self._store is not None:
             with suppress(RuntimeError):  # rank 0 has ended
                 self._store.set(f"left {self.rank}", "")
 
     def end(self) -> None:
-        """End the workers and wait for them to leave, since this process may host the store."""
+        """End the other ranks and wait until they leave, since this process may host the store."""
         if self._store is None:
             return
-        self.tell("end")
+        self._store.set(f"value {self._shared}", json.dumps([]))
         keys = [f"left {rank}" for rank in range(1, self.size)]
         deadline = time.monotonic() + LEAVE_SECONDS
         while not self._store.check(keys) and time.monotonic() < deadline:
             time.sleep(0.01)
+
+
+def is_connection_lost(error: BaseException) -> bool:
+    """Return whether `error` only says that another process of the group has ended."""
+    return isinstance(error, RuntimeError) and any(text in str(error) for text in CONNECTION_LOST)
 
 
 @contextmanager
@@ -152,7 +174,7 @@ def worker_failures_raised() -> Iterator[None]:
         raise
     except (RuntimeError, Interrupted) as error:  # no other type comes from a lost peer
         reason = join_process_group().failure()
-        if reason is None and any(text in str(error) for text in CONNECTION_LOST):
+        if reason is None and is_connection_lost(error):
             reason = (
                 "Another process ended without an error message; was it killed, or out of memory?"
             )

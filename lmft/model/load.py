@@ -61,7 +61,7 @@ def load_model(
             "objective; choose objective=clm for causal models, objective=mlm for masked ones."
         ) from error
     with model_errors(config):
-        sees_future = objective.target_shift > 0 and sees_future_tokens(model)
+        sees_future = objective.is_causal and sees_future_tokens(model)
     if sees_future:
         raise UserError(
             "objective=clm needs a causal model, but the predictions of model="

@@ -43,7 +43,7 @@ def new_figure(
     layout: Literal["constrained"] | None = "constrained",
     **options: Any,
 ) -> Iterator[tuple["Figure", list["Axes"]]]:
-    """Yield a figure and its axes, row by row. Draw and call `as_svg` inside, where STYLE holds.
+    """Yield a figure and its axes, row by row. Draw inside, where STYLE holds.
 
     No window is opened.
 
@@ -64,8 +64,11 @@ def new_figure(
 
 def as_svg(figure: "Figure") -> str:
     """Return the figure as the text of an SVG file, without the date and matplotlib's version."""
+    from matplotlib import rc_context
+
     file = io.StringIO()
-    with warnings.catch_warnings():  # text stays text, so the viewer's fonts matter, not these
+    # Text stays text, so the viewer's fonts matter, and a glyph that is missing here does not.
+    with rc_context(STYLE), warnings.catch_warnings():  # type: ignore[arg-type]
         warnings.filterwarnings("ignore", "Glyph .* missing")
         metadata = dict.fromkeys(("Creator", "Date", "Format", "Type"))
         figure.savefig(file, format="svg", metadata=metadata)

@@ -13,6 +13,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from lmft.metrics import TokenLoss
+from lmft.output.notebook import NotebookBars, in_notebook
 from lmft.output.sanitize import redact, redact_all, strip_control
 
 
@@ -21,7 +22,8 @@ class Screen(Console):
 
     def __init__(self, **options: Any):
         """Accept the options of rich's Console."""
-        super().__init__(**{"highlight": False, "markup": False, "emoji": False, **options})
+        plain = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False}
+        super().__init__(**{**plain, **options})
 
     def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
         """Strip control characters from text segments; keep rich's own control codes."""
@@ -37,7 +39,7 @@ MAX_INLINE_REASON = 16  # characters; longer ones are printed below the table
 SHOWN_KNOBS = {  # the most informative knobs of each group, in print order
     "dataset": ("name", "document", "separator", "block_size", "max_documents"),
     "model": ("label", "name", "from_scratch", "tokenizer", "config", "dropout"),
-    "objective": ("_target_", "mask_fraction"),
+    "objective": (),  # all
     "optimizer": ("_target_", "lr", "weight_decay"),
     "trainer": ("epochs", "max_steps", "batch_size", "schedule", "warmup_steps"),
 }
@@ -56,30 +58,46 @@ class Terminal:
         self._console = console or Screen()
         self.brief = brief
 
-    def show_config(self, title: str, values: Mapping[str, Any], facts: Mapping[str, str]) -> None:
+    @staticmethod
+    def quiet() -> "Terminal":
+        """Return a terminal that prints nothing, for ranks other than 0."""
+        return Terminal(Screen(quiet=True), brief=True)
+
+    def show_config(self, title: str, values: Mapping[str, Any]) -> None:
         """Print the composed config as a short tree.
 
         Args:
             title: the root of the tree.
             values: the knobs of each group.
-            facts: a line for some groups on what the knobs lead to, such as the model's size.
         """
         if self.brief:
             return
-        tree = Tree(Text(title, style="bold"))
+        tree = Tree(Text(redact(title), style="bold"))
         for group, knobs in SHOWN_KNOBS.items():
             line = Text(group, style="cyan", end="")
-            for knob in knobs:
+            for knob in knobs or values[group]:
                 value = redact_all(values[group].get(knob))
                 if value not in (None, {}, False):
                     name = (f"  {knob.replace('_target_', '')}".rstrip(), "dim not cyan")
                     line.append_text(Text.assemble(name, (f" {_short(value)}", "default")))
-            branch = tree.add(line)
-            if group in facts:
-                branch.add(Text(facts[group], style="green"))
-        for group in facts.keys() - SHOWN_KNOBS.keys():
-            tree.add(Text.assemble((group, "cyan"), "  ", (facts[group], "green")))
+            tree.add(line)
         self._console.print(tree)
+
+    def show_sizes(self, sizes: Mapping[str, str]) -> None:
+        """Print a line for each thing that was loaded, such as the model with its size."""
+        if self.brief:
+            return
+        for name, size in sizes.items():
+            self._console.print(Text.assemble((name, "cyan"), "  ", (size, "green")))
+
+    @contextmanager
+    def status(self, text: str) -> Iterator[None]:
+        """Show what is being done, until it is done."""
+        if self.brief or not self._console.is_terminal:
+            yield
+            return
+        with self._console.status(Text(text)):
+            yield
 
     def print(self, text: str, style: str = "") -> None:
         """Print a line without secrets."""
@@ -144,15 +162,19 @@ class Terminal:
         if below.row_count:
             self._console.print(below)
 
-    def show_facts(self, result: Mapping[str, Any]) -> None:
-        """Print the numbers of a result that its label does not have."""
+    def show_evaluation(self, result: Mapping[str, Any], is_known: bool = False) -> None:
+        """Print the label of a result, and the numbers that the label does not have."""
         names = ("loss", "bits_per_byte", "word_perplexity", "nats", "targets", "bytes", "words")
         numbers = [f"{name} {result[name]:,.7g}" for name in names if name in result]
+        self.print(f"{result['label']}{'  (known already)' if is_known else ''}")
         self.print("  ".join(numbers), style="dim")
 
     @contextmanager
-    def progress(self, steps: int) -> Iterator["Bars"]:
+    def progress(self, steps: int) -> Iterator["AnyBars"]:
         """Show progress bars of `steps` training steps and of evaluations while the block runs."""
+        if in_notebook() and not self._console.quiet:
+            yield NotebookBars(steps)
+            return
         columns = (
             TextColumn("{task.description}"),
             BarColumn(bar_width=None),
@@ -160,7 +182,9 @@ class Terminal:
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(compact=True),
         )
-        with Progress(*columns, console=self._console, transient=True) as progress:
+        with Progress(
+            *columns, console=self._console, transient=True, disable=self._console.quiet
+        ) as progress:
             yield Bars(progress, steps)
 
 
@@ -181,6 +205,9 @@ class Bars:
         task = self._progress.add_task(split, total=blocks, facts="")
         yield lambda done: self._progress.advance(task, done)
         self._progress.remove_task(task)
+
+
+AnyBars = Bars | NotebookBars
 
 
 def _short(value: Any) -> str:

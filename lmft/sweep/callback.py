@@ -15,7 +15,7 @@ from lmft.config.schema import decides
 from lmft.errors import Refused
 from lmft.output.terminal import Terminal
 from lmft.runs.provenance import describe_source
-from lmft.runs.run_dir import root_of
+from lmft.runs.run import root_of
 from lmft.runs.run_id import safe_name
 from lmft.storage.hashing import digest
 from lmft.storage.lock import run_lock

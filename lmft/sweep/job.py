@@ -14,10 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from lmft.errors import Interrupted
+from lmft.metrics import VALIDATION_LOSS
 from lmft.output.sanitize import redact
 from lmft.runs.finished import Job
-from lmft.runs.run_dir import RunFolder
-from lmft.storage.atomic import write_json
+from lmft.runs.run import RESULT
+from lmft.storage.atomic import read_json, write_json
 from lmft.sweep.optuna_study import Trial, open_trial
 from lmft.tracker.run_log import read_facts, read_points
 
@@ -56,30 +57,30 @@ class SweepJob:
 
     def __init__(self, record: JobRecord, plan: SweepPlan):
         self.record = record
-        self.entry = Job(record.name or f"job {record.number}", plan.sweep_id)
+        self.entry = Job(record.name or f"job {record.number}", plan.sweep_id, self.prune)
         self._trial: Trial | None = open_trial(plan.study, record.number)
         self._read = 0  # bytes of the run's metric points whose losses the study has
 
-    def prune(self, step: int, folder: RunFolder) -> bool:
+    def prune(self, step: int, folder: Path) -> bool:
         """Report new validation losses to the study; return whether it prunes the run."""
         if self._trial is None:
             return False
         losses = {}
-        for points in read_points(folder.path, self._read):
+        for points in read_points(folder, self._read):
             self._read = points.end
-            if "validation/loss" in points.metrics:
-                losses[points.step] = points.metrics["validation/loss"]
+            if VALIDATION_LOSS in points.metrics:
+                losses[points.step] = points.metrics[VALIDATION_LOSS]
         return self._trial.should_prune(losses)
 
-    def end(self, folder: RunFolder) -> float:
+    def end(self, folder: Path) -> float:
         """Record the result of the run; return its validation loss."""
-        result = folder.read_json("result.json")
-        self.record.folder = str(folder.path)
+        result = read_json(folder / RESULT)
+        self.record.folder = str(folder)
         if result:
             self.record.state, self.record.loss = "finished", float(result["validation"]["loss"])
         else:
             self.record.state = "pruned"
-            self.record.reason = f"at step {read_facts(folder.path)['tags']['pruned_at']}"
+            self.record.reason = f"at step {read_facts(folder)['tags']['pruned_at']}"
         return self.record.loss
 
     def fail(self, reason: str) -> None:

@@ -35,6 +35,22 @@ class RunLog(Protocol):
         """Return once all metrics are on disk; called before each checkpoint."""
 
 
+class NullLog:
+    """Logs nothing: of the ranks other than 0."""
+
+    def log_metrics(self, values: dict[str, float], step: int) -> None:
+        """Do nothing."""
+
+    def log_text(self, text: str, file_name: str) -> None:
+        """Do nothing."""
+
+    def set_tags(self, tags: dict[str, str]) -> None:
+        """Do nothing."""
+
+    def flush(self) -> None:
+        """Do nothing."""
+
+
 class Tracker(Protocol):
     """Shows runs and sweeps to people.
 

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from lmft.errors import disk_full_as_fault
+from lmft.metrics import TRAIN_LOSS, VALIDATION_LOSS
 from lmft.output.sanitize import redact, redact_all
 from lmft.storage.atomic import read_json, write_json, write_text
 
@@ -154,8 +155,8 @@ def read_losses(path: Path) -> "dict[str, np.ndarray]":
 
     point = np.dtype((float, 2))
     return {
-        split: np.fromiter(read_values(path, f"{split}/loss"), point)
-        for split in ("train", "validation")
+        split: np.fromiter(read_values(path, name), point)
+        for split, name in {"train": TRAIN_LOSS, "validation": VALIDATION_LOSS}.items()
     }
 
 

@@ -8,19 +8,19 @@ the best weights so far as a Hugging Face folder.
 import json
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from torch import nn
-from torch.optim import Optimizer
-
+from lmft.config.schema import Strategy
 from lmft.errors import Fault
-from lmft.model.state_dict import read_state
+from lmft.model.state_dict import read_state, write_state
 from lmft.storage.atomic import new_folder, write_json
 from lmft.storage.checksums import is_intact, write_checksums
+from lmft.trainer.progress import Progress
+from lmft.trainer.step import Training
 
 logger = logging.getLogger(__name__)
 
@@ -33,7 +33,7 @@ class Checkpoint:
     """A checkpoint whose checksums are right."""
 
     path: Path
-    progress: dict[str, Any]  # as given to Checkpoints.save
+    progress: dict[str, Any]  # of Progress, as JSON values
 
 
 class Checkpoints:
@@ -46,28 +46,27 @@ class Checkpoints:
         """Return the folder of the best weights, if they are those after `step`."""
         return self.root / f"best-{step}"
 
-    def save(
-        self,
-        step: int,
-        write: Callable[[str], dict[str, Any]],
-        progress: dict[str, Any],
-        best: int,
-    ) -> None:
+    def save(self, training: Training, progress: Progress) -> None:
         """Write a checkpoint, then delete all older ones but the newest.
 
-        Args:
-            step: optimizer steps taken.
-            write: writes all tensors to a folder, and returns the optimizer state that is not a
-                tensor.
-            progress: the run's progress, as JSON values.
-            best: the step whose weights are the best so far; 0 for none.
+        Every rank calls this: under FSDP each writes its shards, else rank 0 writes all.
         """
-        with new_folder(self.root / f"step-{step}") as folder:
-            numbers = write(str(folder))
-            content = {"progress": progress, "optimizer": numbers, "best": best}
+        network, group = training.components.network, training.components.hardware.process_group
+        network.reshard()
+        sharded = network.strategy is Strategy.fsdp
+        if group.rank > 0:
+            if sharded:
+                write_state(Path(group.share()), network.model, training.optimizer)
+            return
+        with new_folder(self.root / f"step-{progress.step}") as folder:
+            if sharded:
+                group.share(str(folder))
+            numbers = write_state(folder, network.model, training.optimizer)
+            best = progress.best_step
+            content = {"progress": asdict(progress), "optimizer": numbers, "best": best}
             write_json(folder / "state.json", content)
             write_checksums(folder)
-        self.prune(step, best)
+        self.prune(progress.step, best)
 
     @contextmanager
     def new_best(self, step: int) -> Iterator[Path]:
@@ -133,14 +132,17 @@ class Checkpoints:
         return sorted(self.root.glob("step-*"), key=_step, reverse=True)
 
 
-def load_checkpoint(path: Path, model: nn.Module, optimizer: Optimizer) -> None:
+def load_checkpoint(path: Path, training: Training) -> None:
     """Load a checkpoint's weights and optimizer state.
 
     Raises:
         UserError: it is of another model.
     """
+    network = training.components.network
     numbers = json.loads((path / "state.json").read_text())["optimizer"]
-    read_state(path, model, optimizer, numbers)
+    network.reshard()
+    read_state(path, network.model, training.optimizer, numbers)
+    network.update_low_precision()
 
 
 def _step(path: Path) -> int:

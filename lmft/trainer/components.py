@@ -4,10 +4,8 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from omegaconf import DictConfig
 from transformers import PreTrainedTokenizerBase
 
-from lmft.config.compose import compose, recompose
 from lmft.config.schema import CORPUS, RunConfig, Strategy
 from lmft.dataset.batches import Batches
 from lmft.dataset.splits import Split
@@ -19,7 +17,6 @@ from lmft.hardware.allocator import keep_freed_memory
 from lmft.hardware.device import Hardware, find_hardware
 from lmft.model.load import context_size, load_model, silence_transformers
 from lmft.model.mixed_precision import Network, build_network
-from lmft.runs.run_dir import RunFolder, find_run
 from lmft.runs.run_id import model_label
 from lmft.storage.hub import pinned_revision
 
@@ -49,29 +46,11 @@ class Components:
         }
 
 
-def compose_model(run: str | None, words: list[str]) -> tuple[DictConfig, RunFolder | None]:
-    """Return the config of a run's best weights with `words` on top, or of any model.
-
-    Args:
-        run: the run's folder or MLflow id; None: the model that the words name.
-        words: overrides, as on the command line.
-
-    Raises:
-        UserError: there is no such run.
-    """
-    if run is None:
-        return compose(words), None
-    uris = [word.partition("=")[2] for word in words if word.startswith("tracker.uri=")]
-    folder = find_run(run, uris[0] if uris else None)
-    composed = recompose(folder.path, words)
-    weights = {"name": str(folder.checkpoint), "label": folder.path.name, "from_scratch": False}
-    unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))
-    composed.model = {**composed.model, **weights, **unset}
-    return composed, folder
-
-
 def build_components(
-    config: RunConfig, splits: dict[str, Split], precision: str | None = None
+    config: RunConfig,
+    splits: dict[str, Split],
+    precision: str | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Components:
     """Tokenize the splits and load the model.
 
@@ -79,12 +58,14 @@ def build_components(
         config: the run's config.
         splits: of its dataset.
         precision: the precision that the run was started in, if it is resumed.
+        tokenizer: that `find_tokenizer` has loaded, if it has been called.
 
     Raises:
         UserError: something is missing, or two components do not fit each other.
     """
     hardware = find_hardware(config.hardware, config.trainer.batch_size, precision)
-    tokenizer = find_tokenizer(config, splits)
+    if tokenizer is None:
+        tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
     check_evaluation(config.evaluation, config.dataset.block_size, config.objective)
     cache_root = Path(config.cache_root).expanduser()

@@ -1,21 +1,26 @@
-"""The training loop: optimizer steps, evaluations, checkpoints, and resuming from them."""
+"""The training loop: optimizer steps, evaluations, checkpoints, and resuming from them.
+
+With several processes every rank runs this code; only rank 0 prints, logs and writes.
+"""
 
 import logging
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, field, replace
+from itertools import chain, islice
 from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
 from lmft.errors import Interrupted
 from lmft.evaluation.scoring import Scores
-from lmft.output.terminal import Bars
-from lmft.runs.run_dir import RunFolder
-from lmft.signals import defer_signals
+from lmft.metrics import LEARNING_RATE, SKIPPED_STEPS, TOKENS_PER_SECOND
+from lmft.model.weights import save_model
+from lmft.output.terminal import AnyBars
+from lmft.signals import defer_signals, is_deferred
+from lmft.trainer.checkpoint import load_checkpoint
 from lmft.trainer.progress import Progress
 from lmft.trainer.session import (
     Session,
@@ -25,16 +30,56 @@ from lmft.trainer.session import (
     show_loss,
     show_samples,
 )
-from lmft.trainer.step import NotFinite, Step, dropout_seed, local_micro_batches
+from lmft.trainer.step import (
+    DropoutSeeds,
+    NotFinite,
+    Step,
+    Training,
+    local_micro_batches,
+    training_steps,
+)
 
 logger = logging.getLogger(__name__)
 
 
-# Called with the step and the run's folder after each validation; returns whether to stop the run.
-Prune = Callable[[int, RunFolder], bool]
 MAX_SKIPPED_IN_A_ROW = 20  # steps
-METRICS_OF_SKIPPED_STEPS = ("train/learning_rate", "train/tokens_per_second")
+METRICS_OF_SKIPPED_STEPS = (LEARNING_RATE, TOKENS_PER_SECOND)
 SCORES = "scores.safetensors"  # validation scores of the best weights, in their folder
+
+
+def fine_tune(session: Session) -> tuple[Progress, bool]:
+    """Train to the end, from the last checkpoint if there is one.
+
+    Returns:
+        The progress, and whether the run has ended. It has not if it was pruned, or on a rank
+        other than 0 if a signal stops it: the same command resumes it.
+
+    Raises:
+        Interrupted: a signal arrived; the step was finished and a checkpoint saved.
+        FloatingPointError: a loss or gradient is not finite.
+    """
+    training, progress = session.training, resume(session)
+    plan, clock = Plan.of(training), Clock.of(training, progress.step)
+    steps = training_steps(training, progress.step + 1, plan.steps, progress.loss_scale)
+    with (
+        session.terminal.progress(plan.steps) as bars,
+        explain_nonfinite(session),
+        checkpoint_if_interrupted(session, progress),
+    ):
+        for step in chain([None], steps):  # None: the state in which the run starts or resumes
+            if step is not None:
+                record_step(step, session, progress, bars)
+            if plan.evaluates(progress):
+                validate(session, progress, bars)
+            stop, prune, checkpoint = decide(session, progress, clock)
+            if stop or prune:
+                save(session, progress)
+                return progress, False
+            if plan.is_over(progress):
+                break
+            if checkpoint:
+                save(session, progress)
+    return progress, True
 
 
 @dataclass(frozen=True)
@@ -44,6 +89,13 @@ class Plan:
     steps: int  # optimizer steps, at most
     evaluate_every: int  # optimizer steps
     patience: int | None  # evaluations in a row without a better one
+
+    @staticmethod
+    def of(training: Training) -> "Plan":
+        """Return the plan of a run, which evaluates after each epoch unless told otherwise."""
+        trainer = training.config.trainer
+        every = trainer.evaluate_every or training.steps_per_epoch
+        return Plan(training.steps, every, trainer.patience)
 
     def evaluates(self, progress: Progress) -> bool:
         """Return whether a validation is due at this step, and not done yet."""
@@ -56,81 +108,75 @@ class Plan:
         return stopped_early or progress.step == self.steps
 
 
-def fine_tune(session: Session, prune: Prune) -> tuple[Progress, bool]:
-    """Train to the end, from the last checkpoint if there is one.
+@dataclass
+class Clock:
+    """Decides when a checkpoint is due."""
 
-    Args:
-        session: the run.
-        prune: returns whether to stop an unpromising run; it can be resumed later.
+    every: int | None  # optimizer steps
+    minutes: float | None
+    last_step: int  # of the last checkpoint, or of the start of this process
+    last_time: float = field(default_factory=time.monotonic)
 
-    Returns:
-        The progress, and whether the run has ended; False if it was pruned.
+    @staticmethod
+    def of(training: Training, step: int) -> "Clock":
+        """Return the clock of a run that starts or resumes at `step`."""
+        trainer = training.config.trainer
+        return Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, step)
 
-    Raises:
-        Interrupted: a signal arrived; the step was finished and a checkpoint saved.
-        FloatingPointError: a loss or gradient is not finite.
-    """
-    progress = resume(session)
-    trainer, steps = session.config.trainer, session.engine.steps
-    per_epoch = session.components.batches["train"].steps_per_epoch(trainer.batch_size)
-    plan = Plan(steps, trainer.evaluate_every or per_epoch, trainer.patience)
-    clock = Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, progress.step)
-    if progress.evaluated and prune(progress.step, session.folder):  # killed before it was pruned
-        return progress, False
-    with session.terminal.progress(steps) as bars, save_if_interrupted(session, progress):
-        while True:
-            if plan.evaluates(progress):
-                validate(session, progress, bars)
-                if progress.step and prune(progress.step, session.folder):
-                    save(session, progress)
-                    return progress, False
-            if plan.is_over(progress):
-                return progress, True
-            if clock.is_due(progress.step):
-                save(session, progress)
-            with defer_signals():
-                take_step(session, progress, bars)
+    def is_due(self, step: int) -> bool:
+        """Return whether to save now; if so, restart the clock."""
+        by_steps = self.every is not None and step % self.every == 0
+        waited = time.monotonic() - self.last_time
+        by_clock = self.minutes is not None and waited > 60 * self.minutes
+        if step == self.last_step or not (by_steps or by_clock):
+            return False
+        self.last_step, self.last_time = step, time.monotonic()
+        return True
+
+
+def decide(session: Session, progress: Progress, clock: Clock) -> tuple[bool, bool, bool]:
+    """Return what rank 0 alone can know: whether to stop, to prune, and to save a checkpoint."""
+    evaluated = progress.step > 0 and progress.evaluated == progress.step
+    prune = session.is_rank_zero and evaluated and session.prune(progress.step, session.run.folder)
+    stop, prune, checkpoint = session.process_group.decide(
+        is_deferred(), prune, clock.is_due(progress.step)
+    )
+    return stop, prune, checkpoint
 
 
 def resume(session: Session) -> Progress:
     """Load the last intact checkpoint, and return its progress; step 0 if there is none."""
-    checkpoint = session.checkpoints.newest()
-    if checkpoint is None:
-        session.engine.start(None, 0, None)
-        return Progress()
-    progress = Progress.from_json(checkpoint.progress)
+    newest = session.checkpoints.newest() if session.is_rank_zero else None
+    # JSON: the path of the checkpoint, and its progress.
+    found = session.process_group.share(newest and [str(newest.path), newest.progress])
+    progress = Progress() if found is None else Progress.from_json(found[1])
     restore_micro_batch_size(session, progress.step + 1)
-    session.engine.start(str(checkpoint.path), progress.step, progress.loss_scale)
-    session.terminal.print(f"Resuming from step {progress.step:,}.", style="bold")
-    logger.info(
-        "resuming from step %d on %s", progress.step, session.components.hardware.describe()
-    )
+    if found is not None:
+        load_checkpoint(Path(found[0]), session.training)
+        session.terminal.print(f"Resuming from step {progress.step:,}.", style="bold")
+        hardware = session.components.hardware
+        logger.info("resuming from step %d on %s", progress.step, hardware.describe())
     return progress
 
 
-def take_step(session: Session, progress: Progress, bars: Bars) -> None:
-    """Take the next optimizer step and report it.
+def record_step(step: Step, session: Session, progress: Progress, bars: AnyBars) -> None:
+    """Log and show a step, and count it.
 
     Raises:
-        FloatingPointError: its loss or gradients are not finite, or too many steps in a row were
-            skipped.
+        FloatingPointError: too many steps in a row were skipped.
     """
-    restore_micro_batch_size(session, progress.step + 1)
-    try:
-        step = session.engine.step()
-        save_micro_batch_size(session, step.number)
-    except NotFinite as error:
-        path = save_nonfinite_step(session, error.step)
-        raise FloatingPointError(f"{str(error)[:-1]}; its batch is in {path}.") from error
+    save_micro_batch_size(session, step.number)
+    restore_micro_batch_size(session, step.number + 1)
     progress.step, progress.loss_scale = step.number, step.loss_scale
     progress.count_step(step.skipped)
+    metrics = step.as_metrics()
     if not step.skipped:
-        session.log.log_metrics(step.as_metrics(), step.number)
+        session.log.log_metrics(metrics, step.number)
         bars.show_step(step.number, _describe_step(step))
         return
     path = save_nonfinite_step(session, step)
-    metrics = {name: step.as_metrics()[name] for name in METRICS_OF_SKIPPED_STEPS}
-    session.log.log_metrics({**metrics, "train/skipped_steps": progress.skipped_steps}, step.number)
+    metrics = {name: metrics[name] for name in METRICS_OF_SKIPPED_STEPS}
+    session.log.log_metrics({**metrics, SKIPPED_STEPS: progress.skipped_steps}, step.number)
     if progress.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
         raise FloatingPointError(
             f"{MAX_SKIPPED_IN_A_ROW} steps in a row up to step {step.number} were skipped, because "
@@ -144,63 +190,37 @@ def _describe_step(step: Step) -> str:
     return f"loss {step.loss.mean:.3f}  {speed} ({100 * step.share_of_limit:.0f} % MFU)"
 
 
-@dataclass
-class Clock:
-    """Decides when a checkpoint is due."""
-
-    every: int | None  # optimizer steps
-    minutes: float | None
-    last_step: int  # of the last checkpoint, or of the start of this process
-    last_time: float = field(default_factory=time.monotonic)
-
-    def is_due(self, step: int) -> bool:
-        """Return whether to save now; if so, restart the clock."""
-        by_steps = self.every is not None and step % self.every == 0
-        waited = time.monotonic() - self.last_time
-        by_clock = self.minutes is not None and waited > 60 * self.minutes
-        if step == self.last_step or not (by_steps or by_clock):
-            return False
-        self.last_step, self.last_time = step, time.monotonic()
-        return True
-
-
-@contextmanager
-def save_if_interrupted(session: Session, progress: Progress) -> Iterator[None]:
-    """Save a checkpoint if a signal interrupts the work inside."""
-    try:
-        yield
-    except Interrupted:
-        if progress.step:
-            with defer_signals():
-                save(session, progress)
-        raise
-
-
-def save(session: Session, progress: Progress) -> None:
-    """Save a checkpoint, after all metrics up to now are on disk."""
-    session.log.flush()
-    session.checkpoints.save(
-        progress.step,
-        session.engine.write_checkpoint,
-        asdict(replace(progress, seconds=session.seconds(progress))),
-        progress.best_step,
-    )
-    logger.info("checkpoint at step %d", progress.step)
-
-
-def validate(session: Session, progress: Progress, bars: Bars) -> None:
+def validate(session: Session, progress: Progress, bars: AnyBars) -> None:
     """Score the validation split, and save the weights if they are the best so far."""
-    restore_micro_batch_size(session, progress.step + 1)
     scores = score_split("validation", session, bars)
     save_micro_batch_size(session, progress.step + 1)
     show_loss("validation", progress.step, scores.loss, session)
     if progress.step == 0:
         show_samples("before", session)
     elif progress.best is None or scores.loss.mean < progress.best.mean:
-        with session.checkpoints.new_best(progress.step) as folder:
-            session.engine.write_weights(str(folder))
-            save_file(vars(scores), folder / SCORES)
+        save_best(session, progress.step, scores)
     progress.add_validation(scores.loss)
+
+
+def save(session: Session, progress: Progress) -> None:
+    """Save a checkpoint, after all metrics up to now are on disk; at step 0 there is nothing."""
+    if progress.step == 0:
+        return
+    session.log.flush()
+    progress = replace(progress, seconds=session.seconds(progress))
+    session.checkpoints.save(session.training, progress)
+    logger.info("checkpoint at step %d", progress.step)
+
+
+def save_best(session: Session, step: int, scores: Scores) -> None:
+    """Save the weights after `step`, the best so far, as a Hugging Face folder."""
+    components = session.components
+    weights = components.network.full_state_dict()  # gathered from all ranks
+    if not session.is_rank_zero:
+        return
+    with session.checkpoints.new_best(step) as folder:
+        save_model(components.network.model, components.tokenizer, folder, weights)
+        save_file(vars(scores), folder / SCORES)
 
 
 def read_best_scores(session: Session, progress: Progress) -> Scores:
@@ -208,15 +228,44 @@ def read_best_scores(session: Session, progress: Progress) -> Scores:
     return Scores(**load_file(session.checkpoints.best(progress.best_step) / SCORES))
 
 
+@contextmanager
+def checkpoint_if_interrupted(session: Session, progress: Progress) -> Iterator[None]:
+    """Delay signals until a step or an evaluated batch has ended, then save a checkpoint.
+
+    Raises:
+        Interrupted: a signal arrived; on rank 0 only, the other ranks ignore them.
+    """
+    with defer_signals():
+        try:
+            yield
+        except Interrupted:  # in an evaluation
+            save(session, progress)
+            raise
+
+
+@contextmanager
+def explain_nonfinite(session: Session) -> Iterator[None]:
+    """Keep the batch of a step that is not finite.
+
+    Raises:
+        FloatingPointError: there is one; the message says where its batch is.
+    """
+    try:
+        yield
+    except NotFinite as error:
+        path = save_nonfinite_step(session, error.step)
+        raise FloatingPointError(f"{str(error)[:-1]}; its batch is in {path}.") from error
+
+
 def save_nonfinite_step(session: Session, step: Step) -> Path:
     """Write nonfinite-<step>.json, the batch of a step, to the run's folder; return its path."""
-    config, hardware = session.config, session.components.hardware
-    batches, trainer = session.components.batches["train"], config.trainer
+    config, hardware = session.run.config, session.components.hardware
+    trainer, seeds = config.trainer, DropoutSeeds(config.seed, step.number)
     order = trainer.batch_size, config.seed, trainer.shuffle
-    (parts,) = islice(batches.training(*order, start=step.number - 1), 1)
+    (parts,) = islice(session.training.batches(step.number), 1)
     count = len(list(local_micro_batches(parts, hardware))) * hardware.process_group.size
     name = f"nonfinite-{step.number}.json"
-    session.folder.write_json(
+    session.write_json(
         name,
         {
             "step": step.number,
@@ -224,15 +273,15 @@ def save_nonfinite_step(session: Session, step: Step) -> Path:
             "learning_rate": step.learning_rate,
             "grad_norm": _as_json(step.grad_norm),
             "loss_scale": step.loss_scale,
-            "blocks": batches.block_numbers(*order, step.number - 1),
+            "blocks": session.components.batches["train"].block_numbers(*order, step.number - 1),
             "inputs": [row for part in parts for row in part.inputs.tolist()],
             "targets": [row for part in parts for row in part.targets.tolist()],
             "micro_batch_size": hardware.micro_batch_size,
-            "dropout_seeds": [dropout_seed(config.seed, step.number, n) for n in range(count)],
+            "dropout_seeds": [seeds.of(number) for number in range(count)],
         },
     )
     logger.info("the batch of step %d is in %s", step.number, name)
-    return session.folder.path / name
+    return session.run.folder / name
 
 
 def _as_json(value: float) -> float | str:

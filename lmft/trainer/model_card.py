@@ -1,26 +1,23 @@
 """The model card of a run: its numbers, and what is needed to reproduce them."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import yaml
 
 from lmft.config.schema import ModelConfig, RunConfig
 from lmft.dataset.sources import HubDataset
-from lmft.dataset.splits import Split
 from lmft.evaluation.generation import Sample
 from lmft.hardware.device import Hardware
 from lmft.output.markdown import details, fence, table
-from lmft.output.plots import COLORS, GRAY, as_svg, new_figure, thin
+from lmft.output.plots import as_svg
 from lmft.output.sanitize import redact, redact_all
+from lmft.runs.curve import loss_figure
 from lmft.runs.provenance import Origin
-from lmft.runs.run_dir import RunFolder
+from lmft.runs.run import Run
 from lmft.storage.atomic import write_text
 from lmft.storage.hub import content_digest, find_local_folder, pinned_revision
 from lmft.tracker.protocol import RunLog
-from lmft.tracker.run_log import read_losses
 from lmft.trainer.components import Components
 
 CARD, CURVE = "card.md", "curve.svg"
@@ -30,25 +27,22 @@ CARD, CURVE = "card.md", "curve.svg"
 class CardFacts:
     """What the card of a finished run is written from."""
 
-    config: RunConfig
-    values: dict[str, Any]  # the same, as plain values
-    origin: Origin
-    splits: dict[str, Split]
+    run: Run
     components: Components
     result: dict[str, Any]  # the content of result.json
     samples: dict[str, list[Sample]]  # before and after training
 
 
-def write_card(facts: CardFacts, folder: RunFolder, log: RunLog) -> None:
+def write_card(facts: CardFacts, log: RunLog) -> None:
     """Write the card and its loss curve to the run's folder, its checkpoint and the tracker."""
-    body = redact(describe_run(facts, folder.path.name))
-    curve = draw_losses(read_losses(folder.path), facts.result["best_step"])
-    readme = f"---\n{_yaml(card_metadata(facts.config))}---\n\n{body}"
+    run, body = facts.run, redact(describe_run(facts))
+    curve = as_svg(loss_figure(run.folder, facts.result["best_step"]))
+    readme = f"---\n{_yaml(card_metadata(run.config))}---\n\n{body}"
     for path, text in {
-        folder.path / CARD: body,
-        folder.path / CURVE: curve,
-        folder.checkpoint / "README.md": readme,
-        folder.checkpoint / CURVE: curve,
+        run.folder / CARD: body,
+        run.folder / CURVE: curve,
+        run.checkpoint / "README.md": readme,
+        run.checkpoint / CURVE: curve,
     }.items():
         write_text(path, text)
     log.log_text(body, CARD)
@@ -57,9 +51,12 @@ def write_card(facts: CardFacts, folder: RunFolder, log: RunLog) -> None:
 
 def card_metadata(config: RunConfig) -> dict[str, Any]:
     """Return the metadata of a model card on the Hugging Face hub, except the license."""
-    task = "text-generation" if config.objective.target_shift else "fill-mask"
-    kind = "causal-lm" if config.objective.target_shift else "masked-lm"
-    metadata: dict[str, Any] = {"library_name": "transformers", "pipeline_tag": task}
+    objective = config.objective
+    kind = "causal-lm" if objective.is_causal else "masked-lm"
+    metadata: dict[str, Any] = {
+        "library_name": "transformers",
+        "pipeline_tag": objective.pipeline_tag,
+    }
     name = config.model.name
     if name and not config.model.from_scratch and find_local_folder(name, "model.name") is None:
         metadata["base_model"] = name
@@ -68,15 +65,15 @@ def card_metadata(config: RunConfig) -> dict[str, Any]:
     return metadata | {"tags": ["language-model", kind, "lmft"]}
 
 
-def describe_run(facts: CardFacts, name: str) -> str:
-    """Return the body of the card of the run `name`."""
-    config, components = facts.config, facts.components
-    kind = "causal" if config.objective.target_shift else "masked"
+def describe_run(facts: CardFacts) -> str:
+    """Return the body of the run's card."""
+    run, config, components = facts.run, facts.run.config, facts.components
+    kind = "causal" if config.objective.is_causal else "masked"
     trained = "trained from scratch" if config.model.from_scratch else "fine-tuned"
     parts = [
-        f"# {name}",
+        f"# {run.folder.name}",
         f"A {kind} language model, {trained} with lmft. To reproduce it:",
-        fence(facts.origin.command, "sh"),
+        fence(run.origin.command, "sh"),
         "## Results",
         describe_results(facts.result),
         f"![Training and validation loss by optimizer step]({CURVE})",
@@ -84,13 +81,13 @@ def describe_run(facts: CardFacts, name: str) -> str:
         "Excerpts of validation texts, and the model's answers before and after training.",
         describe_samples(facts.samples),
         "## Model and dataset",
-        describe_components(config.model, config.dataset.name, facts.splits, components),
+        describe_components(run, components),
         "## Environment",
-        describe_environment(facts.origin, components.hardware, facts.result["timing"]),
-        details("The composed config", fence(_yaml(redact_all(facts.values)), "yaml")),
+        describe_environment(run.origin, components.hardware, facts.result["timing"]),
+        details("The composed config", fence(_yaml(redact_all(run.values)), "yaml")),
     ]
-    if facts.origin.changes:
-        parts.append(details("Uncommitted changes", fence(facts.origin.changes, "diff")))
+    if run.origin.changes:
+        parts.append(details("Uncommitted changes", fence(run.origin.changes, "diff")))
     return "\n\n".join(parts) + "\n"
 
 
@@ -139,13 +136,12 @@ def describe_samples(samples: dict[str, list[Sample]]) -> str:
     return "\n\n".join(blocks)
 
 
-def describe_components(
-    model: ModelConfig, dataset: str, splits: dict[str, Split], components: Components
-) -> str:
+def describe_components(run: Run, components: Components) -> str:
     """Return a table of the model's size and origin, and one of each split's size and digest."""
+    model, dataset = run.config.model, run.config.dataset.name
     weights = sum(weight.numel() for weight in components.network.model.parameters())
     rows = []
-    for name, split in splits.items():
+    for name, split in run.splits.items():
         stream = components.batches[name].blocks.stream
         rows.append((name, f"{len(stream.ends):,}", f"{len(stream.ids):,}", split.digest()))
     return "\n\n".join(
@@ -186,25 +182,3 @@ def describe_environment(origin: Origin, hardware: Hardware, timing: dict[str, f
         ("packages", ", ".join(f"{name} {version}" for name, version in versions.items())),
     ]
     return table(("", ""), rows)
-
-
-def draw_losses(losses: Mapping[str, np.ndarray], best_step: int) -> str:
-    """Return an SVG of the loss by step, with the best step marked.
-
-    Args:
-        losses: step and nats per target (N, 2), by split, as `read_losses` returns them.
-        best_step: of the lowest validation loss.
-    """
-    from matplotlib.ticker import MaxNLocator
-
-    with new_figure((7, 3.5), layout=None) as (figure, (axes,)):
-        axes.set_position((0.09, 0.14, 0.89, 0.83))
-        axes.plot(*thin(losses["train"]), color=COLORS[0], alpha=0.35, label="training")
-        axes.plot(
-            *thin(losses["validation"]), "o-", color=COLORS[1], markersize=4, label="validation"
-        )
-        axes.axvline(best_step, color=GRAY, linewidth=0.8, linestyle=":", label="best")
-        axes.set(xlabel="optimizer step", ylabel="loss, nats per target")
-        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend()
-        return as_svg(figure)

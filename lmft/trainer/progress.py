@@ -7,7 +7,7 @@ from typing import Any
 
 from lmft.evaluation.result import Assessment
 from lmft.hardware.allocator import peak_memory
-from lmft.metrics import TokenLoss
+from lmft.metrics import TOKENS_PER_SECOND, TokenLoss
 from lmft.tracker.run_log import read_values
 
 
@@ -67,7 +67,7 @@ class Outcome:
         assessed = {split: found.result.as_dict() for split, found in self.assessed.items()}
         progress = self.progress
         assert progress.baseline is not None and progress.final is not None
-        speeds = [value for _, value in read_values(folder, "train/tokens_per_second")]
+        speeds = [value for _, value in read_values(folder, TOKENS_PER_SECOND)]
         return {
             "baseline": progress.baseline.as_dict(),
             "validation": assessed["validation"],

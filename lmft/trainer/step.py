@@ -1,4 +1,4 @@
-"""One optimizer step: micro-batches, gradients, clipping, learning rate."""
+"""Optimizer steps: micro-batches, gradients, clipping, learning rate."""
 
 import hashlib
 import math
@@ -13,16 +13,28 @@ from torch.distributed.tensor import DTensor
 from torch.linalg import vector_norm
 from torch.nn.utils import get_total_norm
 from torch.optim import Optimizer
+from torch.profiler import record_function
 
-from lmft.config.schema import OnNonfinite, Precision, TrainerConfig
+from lmft.config.schema import OnNonfinite, Precision, RunConfig
 from lmft.hardware.allocator import release_freed_memory
 from lmft.hardware.device import Hardware
-from lmft.hardware.mfu import FlopsEstimate
-from lmft.metrics import TokenLoss
+from lmft.hardware.mfu import FlopsEstimate, estimate_flops
+from lmft.metrics import (
+    GRAD_NORM,
+    LEARNING_RATE,
+    MFU,
+    TOKENS_PER_SECOND,
+    TRAIN_LOSS,
+    TRAIN_PERPLEXITY,
+    TokenLoss,
+)
 from lmft.model.loss import mean_nats
 from lmft.model.mixed_precision import Network
 from lmft.objective import Batch
-from lmft.optimizer import learning_rate_factor, set_learning_rate, slices
+from lmft.optimizer import build_optimizer, learning_rate_factor, set_learning_rate, slices
+from lmft.trainer.components import Components
+
+BATCH = "lmft batch"  # the name of making a batch in torch's profiler
 
 
 @dataclass(frozen=True)
@@ -42,12 +54,12 @@ class Step:
     def as_metrics(self) -> dict[str, float]:
         """Return the step's metrics by name."""
         return {
-            "train/loss": self.loss.mean,
-            "train/perplexity": self.loss.perplexity,
-            "train/learning_rate": self.learning_rate,
-            "train/grad_norm": self.grad_norm,
-            "train/tokens_per_second": self.tokens / self.seconds,
-            "train/share_of_limit": self.share_of_limit,
+            TRAIN_LOSS: self.loss.mean,
+            TRAIN_PERPLEXITY: self.loss.perplexity,
+            LEARNING_RATE: self.learning_rate,
+            GRAD_NORM: self.grad_norm,
+            TOKENS_PER_SECOND: self.tokens / self.seconds,
+            MFU: self.share_of_limit,
         }
 
 
@@ -64,62 +76,131 @@ class NotFinite(FloatingPointError):
         self.step = step
 
 
-def train(
-    network: Network,
-    batches: Iterator[list[Batch]],
-    optimizer: Optimizer,
-    hardware: Hardware,
-    config: TrainerConfig,
-    numbers: range,
-    seed: int,
-    flops: FlopsEstimate,
-    loss_scale: float | None = None,
+@dataclass(frozen=True)
+class Training:
+    """What takes the optimizer steps of a run."""
+
+    config: RunConfig
+    components: Components
+    optimizer: Optimizer
+    flops: FlopsEstimate  # of a step, and the device's peak throughput
+
+    @property
+    def steps(self) -> int:
+        """The number of optimizer steps of the whole run."""
+        trainer = self.config.trainer
+        return trainer.steps(self.steps_per_epoch)
+
+    @property
+    def steps_per_epoch(self) -> int:
+        """The number of optimizer steps that see each block once."""
+        return self.components.batches["train"].steps_per_epoch(self.config.trainer.batch_size)
+
+    def batches(self, first: int) -> Iterator[list[Batch]]:
+        """Yield the batches of step `first` (1 is the first) and all later ones."""
+        trainer, seed = self.config.trainer, self.config.seed
+        return self.components.batches["train"].training(
+            trainer.batch_size, seed, trainer.shuffle, start=first - 1
+        )
+
+
+def start_training(config: RunConfig, components: Components) -> Training:
+    """Build the optimizer of the components' model, and measure the device's peak throughput.
+
+    Raises:
+        UserError: the optimizer rejects a value.
+    """
+    model = components.network.model
+    optimizer = build_optimizer(config.optimizer, model)
+    flops = estimate_flops(model, components.hardware, config.objective.is_causal)
+    return Training(config, components, optimizer, flops)
+
+
+def training_steps(
+    training: Training, first: int = 1, last: int | None = None, loss_scale: float | None = None
 ) -> Iterator[Step]:
-    """Take the optimizer steps `numbers` (1 is the first), yielding after each one.
+    """Take optimizer steps, yielding after each one.
 
     Args:
-        network: the model.
-        batches: one batch per step, in parts of blocks of equal length.
-        optimizer: of the model's weights, from `build_optimizer`.
-        hardware: the device, precision and micro-batch size.
-        config: the schedule and the clipping.
-        numbers: of the steps; the schedule ends with the last one.
-        seed: of dropout.
-        flops: of the model, and the peak throughput, for the MFU.
+        training: the model, its optimizer and its batches.
+        first: number of the first step; 1 starts a run.
+        last: number of the last one, at which the schedule ends; None: that of the whole run.
         loss_scale: for fp16, the one after the step before the first.
 
     Raises:
         NotFinite: a loss or gradient is not finite, and such steps are not skipped.
     """
-    steps = numbers.stop - 1
-    scale = LossScale(loss_scale) if hardware.precision is Precision.fp16 else None
-    for number in numbers:
+    last = training.steps if last is None else last
+    fp16 = training.components.hardware.precision is Precision.fp16
+    scale = LossScale(loss_scale) if fp16 else None
+    batches = training.batches(first)
+    for number in range(first, last + 1):
         started = time.perf_counter()
-        parts = next(batches)
-        learning_rate = set_learning_rate(
-            optimizer,
-            learning_rate_factor(config.schedule.value, config.warmup_steps, number, steps),
-        )
-        network.compute_model.train()
-        loss, grad_norm = compute_gradients(network, parts, hardware, seed, number, scale)
-        finite = math.isfinite(loss.nats) and math.isfinite(grad_norm)
-        if finite:
-            clip_divisor = grad_norm / config.max_grad_norm if config.max_grad_norm else 1.0
-            network.optimizer_step(optimizer, max(1.0, clip_divisor))
-        network.zero_gradients()
-        if number == numbers.start:
+        with record_function(BATCH):
+            parts = next(batches)
+        learning_rate = schedule_step(training, number, last)
+        loss, grad_norm = update_weights(training, parts, number, scale)
+        if number == first:
             release_freed_memory()  # which is fragmented by the optimizer's new state
-        tokens = sum(part.inputs.numel() for part in parts)
         seconds = time.perf_counter() - started
-        # fmt: off
         step = Step(
-            number, loss, learning_rate, grad_norm, tokens, seconds, flops.mfu(parts, seconds),
-            None if scale is None else scale.value, skipped=not finite,
+            number=number,
+            loss=loss,
+            learning_rate=learning_rate,
+            grad_norm=grad_norm,
+            tokens=sum(part.inputs.numel() for part in parts),
+            seconds=seconds,
+            share_of_limit=training.flops.mfu(parts, seconds),
+            loss_scale=None if scale is None else scale.value,
+            skipped=not is_finite(loss, grad_norm),
         )
-        # fmt: on
-        if step.skipped and config.on_nonfinite is OnNonfinite.stop:
+        if step.skipped and training.config.trainer.on_nonfinite is OnNonfinite.stop:
             raise NotFinite(step)
         yield step
+
+
+def schedule_step(training: Training, number: int, last: int) -> float:
+    """Set and return the learning rate of step `number`, if step `last` is the last one."""
+    trainer = training.config.trainer
+    factor = learning_rate_factor(trainer.schedule.value, trainer.warmup_steps, number, last)
+    return set_learning_rate(training.optimizer, factor)
+
+
+def update_weights(
+    training: Training, parts: list[Batch], number: int, scale: "LossScale | None"
+) -> tuple[TokenLoss, float]:
+    """Update the weights by one batch, unless a number is not finite.
+
+    Returns:
+        The batch's loss before the update, and the norm of its gradients before clipping.
+    """
+    network, max_norm = training.components.network, training.config.trainer.max_grad_norm
+    network.compute_model.train()
+    seeds = DropoutSeeds(training.config.seed, number)
+    loss, grad_norm = compute_gradients(network, parts, training.components.hardware, seeds, scale)
+    if is_finite(loss, grad_norm):
+        clip_divisor = grad_norm / max_norm if max_norm else 1.0
+        network.optimizer_step(training.optimizer, max(1.0, clip_divisor))
+    network.zero_gradients()
+    return loss, grad_norm
+
+
+def is_finite(loss: TokenLoss, grad_norm: float) -> bool:
+    """Return whether the weights may be updated by these gradients."""
+    return math.isfinite(loss.nats) and math.isfinite(grad_norm)
+
+
+@dataclass(frozen=True)
+class DropoutSeeds:
+    """The dropout seeds of a step, a function of their numbers: no checkpoint needs them."""
+
+    seed: int  # of the run
+    step: int
+
+    def of(self, micro_batch: int) -> int:
+        """Return the seed of one micro-batch; 0 is the first of the whole batch."""
+        name = f"{self.seed} {self.step} {micro_batch}".encode()
+        return int.from_bytes(hashlib.sha256(name).digest()[:8]) >> 1
 
 
 class LossScale:
@@ -149,8 +230,7 @@ def compute_gradients(
     network: Network,
     parts: list[Batch],
     hardware: Hardware,
-    seed: int,
-    step: int,
+    seeds: DropoutSeeds,
     scale: LossScale | None,
 ) -> tuple[TokenLoss, float]:
     """Compute the gradients of a batch; in fp16, with a loss scale at which none overflows.
@@ -163,7 +243,7 @@ def compute_gradients(
     before = None if scale is None else scale.value
     while True:
         factor = 1.0 if scale is None else scale.value
-        attempt = partial(accumulate_gradients, network, parts, hardware, seed, step, factor)
+        attempt = partial(accumulate_gradients, network, parts, hardware, seeds, factor)
         loss = hardware.halve_on_oom(attempt, network.zero_gradients)
         grad_norm = gradient_norm(network.gradients())
         if scale is None:
@@ -173,7 +253,7 @@ def compute_gradients(
         if no_retry and not math.isfinite(grad_norm):
             scale.value = before or scale.value
             return loss, grad_norm
-        if scale.update(step, math.isfinite(grad_norm)):
+        if scale.update(seeds.step, math.isfinite(grad_norm)):
             return loss, grad_norm
         network.zero_gradients()
 
@@ -182,8 +262,7 @@ def accumulate_gradients(
     network: Network,
     parts: list[Batch],
     hardware: Hardware,
-    seed: int,
-    step: int,
+    seeds: DropoutSeeds,
     scale: float = 1.0,
 ) -> TokenLoss:
     """Accumulate the gradients of a batch's mean loss, and return that loss.
@@ -197,9 +276,7 @@ def accumulate_gradients(
     nats = torch.zeros((), dtype=torch.float64 if hardware.device.type != "mps" else torch.float32)
     nats = nats.to(hardware.device)
     for number, micro_batch in enumerate(micro_batches, start=1):
-        torch.manual_seed(
-            dropout_seed(seed, step, (number - 1) * process_group.size + process_group.rank)
-        )
+        torch.manual_seed(seeds.of((number - 1) * process_group.size + process_group.rank))
         with network.gradient_accumulation(number, len(micro_batches)):
             with network.recompute_hooks:
                 mean, micro_nats = mean_nats(
@@ -240,9 +317,3 @@ def local_micro_batches(parts: list[Batch], hardware: Hardware) -> Iterator[Batc
         for first in range(0, len(micro_batches), process_group.size):
             mine = first + process_group.rank
             yield micro_batches[mine] if mine < len(micro_batches) else part.blank()
-
-
-def dropout_seed(seed: int, step: int, micro_batch: int) -> int:
-    """Return the seed of one micro-batch's dropout; so checkpoints need no random state."""
-    name = f"{seed} {step} {micro_batch}".encode()
-    return int.from_bytes(hashlib.sha256(name).digest()[:8]) >> 1

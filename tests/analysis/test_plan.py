@@ -16,10 +16,9 @@ from lmft.analysis.plan.estimate import (
     tensor_bytes,
 )
 from lmft.analysis.plan.report import suggest_knobs
-from lmft.config.build import read_config
-from lmft.dataset.splits import open_splits
 from lmft.model.state_dict import write_state
 from lmft.optimizer import build_optimizer
+from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from tests.helpers.processes import start
 from tests.helpers.runs import compose
@@ -35,8 +34,8 @@ def opened(corpus, tmp_path):
     def open_it(*overrides, precision="fp32"):
         roots = [f"cache_root={tmp_path / 'cache'}", f"run_root={tmp_path / 'runs'}"]
         words = [*corpus, *TINY, f"hardware.precision={precision}", *roots, *overrides]
-        config, _ = read_config(compose(*words))
-        return config, build_components(config, open_splits(config.dataset))
+        run = Run(compose(*words))
+        return run.config, build_components(run.config, run.splits)
 
     return open_it
 
@@ -133,7 +132,7 @@ def test_the_work_is_that_of_a_run(opened):
     }.items(),
 )
 def test_the_knob_fits_what_is_too_large(room, knobs):
-    config, _ = read_config(compose(*TINY, "hardware.micro_batch_size=8"))
+    config = Run(compose(*TINY, "hardware.micro_batch_size=8")).config
     memory = Memory(100, 100, 100, 0, 200, 800, 0, 0, 0)
     found = suggest_knobs(config, memory, room, 8)
     assert all(knob in " ".join(found) for knob in knobs)

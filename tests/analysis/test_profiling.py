@@ -16,10 +16,9 @@ from lmft.analysis.profiling.operators import (
     time_shares,
 )
 from lmft.analysis.profiling.summary import advise
-from lmft.config.build import read_config
-from lmft.dataset.splits import open_splits
-from lmft.hardware.mfu import estimate_flops
+from lmft.runs.run import Run
 from lmft.trainer.components import build_components
+from lmft.trainer.step import start_training
 from tests.helpers.runs import compose
 
 TINY = ["dataset.block_size=16", "trainer.batch_size=4", "hardware=cpu", "hardware.precision=fp32"]
@@ -31,10 +30,9 @@ def test_every_operation_has_a_family_and_a_phase_and_the_shares_add_up(
 ):
     model = {"clm": "gpt2_tiny", "mlm": "bert_tiny"}[objective]
     groups = [f"objective={objective}", f"model={model}", "hardware.micro_batch_size=2"]
-    config, _ = read_config(compose(*corpus, *TINY, *groups, f"cache_root={tmp_path}"))
-    components = build_components(config, open_splits(config.dataset, only=("train",)))
-    flops = estimate_flops(components.network.model, components.hardware, causal=objective == "clm")
-    measured, memory, operations = measure(config, components, flops, 2)
+    run = Run(compose(*corpus, *TINY, *groups, f"cache_root={tmp_path}"))
+    components = build_components(run.config, {"train": run.splits["train"]})
+    measured, memory, operations = measure(start_training(run.config, components), 2)
     assert [step.number for step in measured] == [3, 4] and memory > 0
     families, phases = time_shares(operations, "family"), time_shares(operations, "phase")
     assert sum(families.values()) == pytest.approx(1) == sum(phases.values())
@@ -42,7 +40,7 @@ def test_every_operation_has_a_family_and_a_phase_and_the_shares_add_up(
     expected = {"matrix products", "attention", "dropout", "loss", "norms", "embeddings", PYTHON}
     assert expected <= families.keys() and families["other"] < 0.5
     assert [one.name for one in operations].count(PYTHON) == PROFILED
-    assert 1 <= len(advise(families, 0.0, config, components.hardware)) <= 2
+    assert 1 <= len(advise(families, 0.0, run.config, components.hardware)) <= 2
 
 
 def test_no_time_of_a_step_is_lost_or_counted_twice():

@@ -25,7 +25,7 @@ def test_a_run_ends_soon_without_its_store_and_sync_sends_its_points(
     assert code == 2 and "tracker.uri" in complaint and "Connection refused" in complaint
     assert complaint.count("\n") == 1 and not list(tmp_path.glob("runs/*-*"))
     server.start()
-    monkeypatch.setattr("lmft.trainer.run.fine_tune", stopping(server, fine_tune))
+    monkeypatch.setattr("lmft.trainer.train.fine_tune", stopping(server, fine_tune))
     code, printed, complaint = command(line)
     (folder,) = tmp_path.glob("runs/*-*")
     assert code == 0 and (folder / "result.json").exists()

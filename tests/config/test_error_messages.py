@@ -21,13 +21,14 @@ from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
 from lmft.config import CONF
-from lmft.config.build import check_types, read_config
+from lmft.config.build import check_types
 from lmft.config.compose import check_hydra_numbers
 from lmft.config.error_messages import as_user_error, known_names
 from lmft.config.ranges import RANGES
 from lmft.config.schema import RunConfig, TextErrors
 from lmft.dataset.sources import TextFiles
 from lmft.errors import UserError
+from lmft.runs.run import Run
 from lmft.storage.checksums import is_intact
 from tests.helpers.bad_files import TEXT, write_bad_files
 from tests.helpers.mistakes_table import MACHINE, MORE_ROWS, QUICK, ROWS, SPAWNED, WRONG_NUMBERS
@@ -220,7 +221,7 @@ def check_words(words):
         mistake = as_user_error(error, composing=True)
     else:
         try:
-            read_config(composed)
+            _ = Run(composed).config
             return
         except Exception as error:
             mistake = as_user_error(error)

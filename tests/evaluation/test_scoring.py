@@ -10,21 +10,20 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from lmft.config.build import read_config
 from lmft.config.schema import EvaluationConfig
-from lmft.dataset.splits import open_splits
 from lmft.errors import UserError
-from lmft.evaluation.scoring import check_evaluation, cut_windows
+from lmft.evaluation.scoring import check_evaluation, cut_windows, windows_of
 from lmft.objective import CausalLM, MaskedLM
+from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.evaluate import assess, score, windows_of
+from lmft.trainer.evaluate import assess
 from tests.helpers.runs import compose
+from tests.helpers.training import score_split
 
 
 def open_evaluation(*overrides):
-    config, values = read_config(compose("hardware=cpu", "hardware.precision=fp32", *overrides))
-    splits = open_splits(config.dataset, only=("test",))
-    return config, values, splits, build_components(config, splits)
+    run = Run(compose("hardware=cpu", "hardware.precision=fp32", *overrides))
+    return run, build_components(run.config, {"test": run.splits["test"]})
 
 
 @given(
@@ -59,8 +58,8 @@ def test_overlap_is_refused_where_it_means_nothing():
 
 
 def test_nats_are_those_of_a_float64_reference(scored, stories):
-    config, _, _, components = open_evaluation(*scored)
-    found = score("test", config, components)
+    run, components = open_evaluation(*scored)
+    found = score_split(run, components)
     ids = torch.from_numpy(np.array(components.batches["test"].blocks.stream.ids, dtype=np.int64))
     model = AutoModelForCausalLM.from_pretrained(stories, dtype=torch.float64).eval()
     nats = []
@@ -76,21 +75,21 @@ def test_nats_are_those_of_a_float64_reference(scored, stories):
 def test_how_many_windows_go_together_changes_nothing(objective, scored, masked_run):
     if objective == "mlm":
         scored = [*scored, "objective=mlm", f"model.name={masked_run / 'checkpoint'}"]
-    config, _, _, components = open_evaluation(*scored)
+    run, components = open_evaluation(*scored)
     losses = {}
     for size in (1, 3, 8, 1000):
         hardware = replace(components.hardware, micro_batch_size=size)
-        losses[size] = score("test", config, replace(components, hardware=hardware))
+        losses[size] = score_split(run, replace(components, hardware=hardware))
     for size in (1, 3, 8):
         assert losses[size].loss.mean == pytest.approx(losses[1000].loss.mean, rel=1e-6)
         assert np.array_equal(losses[size].positions, losses[1000].positions)  # the same masks
 
 
 def test_stride_1_scores_each_token_with_its_whole_context(scored, stories):
-    config, _, _, components = open_evaluation(
+    run, components = open_evaluation(
         *scored, "evaluation.stride=1", "evaluation.context=16", "evaluation.max_blocks=40"
     )
-    found = score("test", config, components)
+    found = score_split(run, components)
     ids = torch.from_numpy(np.array(components.batches["test"].blocks.stream.ids, dtype=np.int64))
     model = AutoModelForCausalLM.from_pretrained(stories).eval()
     assert found.positions.tolist() == list(range(1, 16 + 39))
@@ -105,10 +104,8 @@ def test_stride_1_scores_each_token_with_its_whole_context(scored, stories):
 def test_wikitext_rows_are_resampled_by_article(wikitext, stories, tmp_path):
     path = tmp_path / "test.parquet"
     path.write_bytes((wikitext / "parquet" / "test.parquet").read_bytes())
-    config, _ = read_config(
-        compose("dataset=text_files", f"dataset.test={path}", "dataset.document=row")
-    )
-    split = open_splits(config.dataset)["test"]
+    run = Run(compose("dataset=text_files", f"dataset.test={path}", "dataset.document=row"))
+    split = run.splits["test"]
     rule = replace(split.source.parts(split.where)[0], rule="article")
     by_row = replace(split, source=Fixed(split.source, rule))
     units = by_row.units()
@@ -132,10 +129,10 @@ def test_frozen_masks_are_the_ones_they_always_were(masked_run, corpus, tmp_path
     overrides = [*corpus, "model=bert_tiny", "objective=mlm", f"cache_root={tmp_path / 'cache'}"]
     overrides += [f"model.name={masked_run / 'checkpoint'}", "model.from_scratch=false"]
     overrides += ["model.tokenizer=null", "model.architecture=null"]
-    config, values, splits, components = open_evaluation(*overrides)
-    found = score("test", config, components)
-    assert len(windows_of("test", config, components)) == 1
+    run, components = open_evaluation(*overrides)
+    found = score_split(run, components)
+    assert len(windows_of(components.batches["test"], run.config.evaluation)) == 1
     masks = hashlib.sha256(found.positions.astype("<i8").tobytes()).hexdigest()
     assert masks[:16] == "b49ad5699f35c225"
-    result = assess(splits["test"], found, config, values, components).result
+    result = assess(run, components, run.splits["test"], found).result
     assert "15% hidden" in result.label

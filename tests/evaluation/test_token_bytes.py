@@ -5,13 +5,12 @@ import json
 import numpy as np
 import pytest
 
-from lmft.config.build import read_config
 from lmft.dataset import chunked_tokenize
-from lmft.dataset.splits import open_splits
 from lmft.dataset.token_stream import open_stream
 from lmft.dataset.tokenizer import load_tokenizer, train_tokenizer
 from lmft.evaluation import token_bytes
 from lmft.evaluation.token_bytes import lost_characters, measure_spans
+from lmft.runs.run import Run
 from tests.helpers.runs import compose
 
 
@@ -24,8 +23,8 @@ def test_the_bytes_and_words_of_all_tokens_are_those_of_the_text(
     lines = ["the café — naïve\n", "", "  two  words \n", "🙂 emoji 日本語\n", "end"]
     path = tmp_path / "test.jsonl"
     path.write_text("".join(json.dumps({"text": line}) + "\n" for line in lines))
-    config, _ = read_config(compose("dataset=text_files", f"dataset.test={path}"))
-    split = open_splits(config.dataset)["test"]
+    run = Run(compose("dataset=text_files", f"dataset.test={path}"))
+    split = run.splits["test"]
     loaded = load_tokenizer(str(shared / "models" / tokenizer), None)
     separator = json.loads(separator) if separator.startswith('"') else separator
     stream = open_stream(split, loaded, separator, tmp_path)
@@ -44,8 +43,8 @@ def test_bytes_and_words_that_are_measured_part_by_part_are_those_of_one_go(
 ):
     path = tmp_path / "test.txt"
     path.write_text("the café — naïve\n\n  two  words 🙂\u2003日本語 " * 50 + "x" * 40)
-    config, _ = read_config(compose("dataset=text_files", f"dataset.test={path}"))
-    split = open_splits(config.dataset)["test"]
+    run = Run(compose("dataset=text_files", f"dataset.test={path}"))
+    split = run.splits["test"]
     loaded = load_tokenizer(str(shared / "models" / tokenizer), None)
     stream = open_stream(split, loaded, "none", tmp_path)
     whole = measure_spans(split, loaded, "none", stream)
@@ -62,7 +61,7 @@ def test_bytes_and_words_that_are_measured_part_by_part_are_those_of_one_go(
 def test_characters_that_a_tokenizer_loses_are_counted(minilm, tmp_path):
     path = tmp_path / "test.txt"
     path.write_text("ABCdefghij é")
-    config, _ = read_config(compose("dataset=text_files", f"dataset.test={path}"))
-    split = open_splits(config.dataset)["test"]
+    run = Run(compose("dataset=text_files", f"dataset.test={path}"))
+    split = run.splits["test"]
     assert lost_characters(split, train_tokenizer(iter(["abc"]), 300)) == 0
     assert lost_characters(split, load_tokenizer(str(minilm), None)) == pytest.approx(4 / 11)

@@ -13,11 +13,11 @@ import numpy as np
 import pytest
 import torch
 
-from lmft.config.build import read_config
 from lmft.config.schema import Precision
 from lmft.errors import Fault, UserError
 from lmft.hardware.allocator import peak_memory
 from lmft.hardware.device import Hardware
+from lmft.runs.run import Run
 from lmft.tracker.run_log import read_curve
 from tests.helpers.processes import fork, run_command, start, warm_up
 from tests.helpers.runs import compose
@@ -147,9 +147,9 @@ def test_other_errors_are_not_retried():
 
 
 def test_several_processes_refuse_micro_batch_size_auto():
-    read_config(compose("hardware=cpu", "hardware.micro_batch_size=auto"))
+    _ = Run(compose("hardware=cpu", "hardware.micro_batch_size=auto")).config
     for strategy in ("ddp", "fsdp"):
         with pytest.raises(UserError, match=f"set it to a number with hardware={strategy}"):
-            read_config(compose(f"hardware={strategy}", "hardware.micro_batch_size=auto"))
+            _ = Run(compose(f"hardware={strategy}", "hardware.micro_batch_size=auto")).config
     with pytest.raises(UserError, match="number from 1 to .*, or auto, not 'many'"):
-        read_config(compose("hardware=cpu", "hardware.micro_batch_size=many"))
+        _ = Run(compose("hardware=cpu", "hardware.micro_batch_size=many")).config

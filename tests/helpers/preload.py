@@ -9,7 +9,7 @@ mlflow.store.tracking.sqlalchemy_store mlflow.store.tracking.sqlalchemy_workspac
 mlflow.utils.search_logged_model_utils pyarrow.parquet sqlalchemy.dialects.sqlite
 transformers.models.bert.modeling_bert transformers.models.gpt2.modeling_gpt2
 transformers.models.llama.modeling_llama
-lmft.commands.local_launch lmft.commands.train lmft.sweep.report lmft.trainer.run
+lmft.commands.local_launch lmft.commands.train lmft.sweep.report lmft.trainer.train
 """.split()
 
 gc.disable()  # until all is imported: the search for garbage would take half of that time

@@ -5,11 +5,12 @@ from pathlib import Path
 
 from omegaconf import DictConfig, OmegaConf
 
-from lmft.config.build import read_config
 from lmft.config.compose import compose as compose_in
 from lmft.output.terminal import Terminal
+from lmft.runs.finished import Job, Prune
+from lmft.runs.run import Run
 from lmft.tracker.run_log import read_points
-from lmft.trainer.run import run
+from lmft.trainer.train import train
 
 # 15 steps with evaluations that find a new best, checkpoints, and points to be sent.
 BUSY = [
@@ -34,16 +35,17 @@ class Fit:
     def __init__(self, root: Path):
         self.root = root
 
-    def __call__(self, *overrides: str, **more) -> Path:
+    def __call__(self, *overrides: str, prune: Prune | None = None) -> Path:
         """Train; returns the run's folder."""
         roots = [f"run_root={self.root / 'runs'}", f"cache_root={self.root / 'cache'}"]
         # In fp32, whatever the machine has: bf16 is too coarse to compare the last digits.
         overrides = ("hardware=cpu", "hardware.precision=fp32", *overrides)
         composed = compose("tracker=none", *roots, *overrides)
-        config, values = read_config(composed)
         files = {"config.yaml": OmegaConf.to_yaml(composed)}
         files["overrides.yaml"] = OmegaConf.to_yaml(OmegaConf.create(list(overrides)))
-        return run(config, values, files, Terminal(), **more).path
+        run = Run(composed, files)
+        train(run, Terminal(), Job(run.folder.name, None, prune) if prune else None)
+        return run.folder
 
 
 def train_command(overrides: list[str], objective: str = "clm", *more: str) -> str:

@@ -12,9 +12,9 @@ from lmft.config.schema import Precision
 from lmft.model.loss import target_nats
 from lmft.model.mixed_precision import Network, build_network
 from lmft.objective import IGNORED, Batch
-from lmft.trainer.step import LossScale, accumulate_gradients, gradient_norm
+from lmft.trainer.step import DropoutSeeds, LossScale, accumulate_gradients, gradient_norm
 from tests.helpers.architectures import build_tiny
-from tests.helpers.training import batches, hardware, losses, start_training, without_dropout
+from tests.helpers.training import Counting, hardware, losses, start_training, without_dropout
 
 
 @pytest.fixture(scope="module", params=["gpt2", "llama"])
@@ -62,10 +62,10 @@ def test_gradients_of_micro_batches_add_up_in_fp32():
 
 def test_gradients_of_one_pass_stay_in_bf16_and_their_norm_is_exact():
     network = build_network(without_dropout("gpt2"), hardware(Precision.bf16))
-    (batch,) = next(batches())
+    (batch,) = next(Counting().training(4, 0, False))
     for size, dtype in ((4, torch.bfloat16), (2, torch.float32)):
         few = replace(hardware(Precision.bf16), micro_batch_size=size)
-        accumulate_gradients(network, [batch], few, seed=0, step=1)
+        accumulate_gradients(network, [batch], few, DropoutSeeds(seed=0, step=1))
         gradients = network.gradients()
         assert {gradient.dtype for gradient in gradients} == {dtype}
         exact = torch.cat([gradient.double().flatten() for gradient in gradients]).norm()

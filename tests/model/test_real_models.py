@@ -7,28 +7,27 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from lmft.config.build import read_config
-from lmft.dataset.splits import open_splits
+from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.evaluate import assess, score
+from lmft.trainer.evaluate import assess
 from tests.helpers.runs import compose
+from tests.helpers.training import score_split
 
 
 def score_start(text, smollm2, folder):
     """The first 8 blocks of `text`: their scores, the components, and the result."""
     local = folder / "test.txt"
     local.write_text(text.read_text()[:40_000])  # more than 8 blocks
-    config, values = read_config(
+    run = Run(
         compose(
             "model=pretrained", f"model.name={smollm2}", "dataset=text_files", "hardware=cpu",
             f"dataset.test={local}", "dataset.separator=none", "hardware.precision=fp32",
             f"cache_root={folder}", "dataset.block_size=512", "evaluation.max_blocks=8",
         )
     )  # fmt: skip
-    splits = open_splits(config.dataset)
-    components = build_components(config, splits)
-    scores = score("test", config, components)
-    return scores, components, assess(splits["test"], scores, config, values, components).result
+    components = build_components(run.config, run.splits)
+    scores = score_split(run, components)
+    return scores, components, assess(run, components, run.splits["test"], scores).result
 
 
 @pytest.fixture(scope="module")

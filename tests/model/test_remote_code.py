@@ -10,11 +10,11 @@ from pathlib import Path
 import pytest
 import torch
 
-from lmft.config.build import read_config
 from lmft.dataset.tokenizer import load_tokenizer
 from lmft.errors import UserError
 from lmft.model.load import load_model
 from lmft.objective import CausalLM
+from lmft.runs.run import Run
 from lmft.trainer.components import find_tokenizer
 from tests.helpers.runs import compose
 
@@ -36,7 +36,7 @@ class OwnModel(LlamaForCausalLM):
 
 
 def model_config(folder, *words):
-    return read_config(compose("model=pretrained", f"model.name={folder}", *words))[0]
+    return Run(compose("model=pretrained", f"model.name={folder}", *words)).config
 
 
 @pytest.fixture

@@ -61,7 +61,8 @@ def test_the_terminal_shows_texts_as_they_are(text):
     values = {group: {} for group in ("dataset", "model", "objective", "optimizer", "trainer")}
     values["dataset"] = {"name": text}
     values["model"] = {"label": text, "name": text}
-    terminal.show_config(text, values, {"model": text})
+    terminal.show_config(text, values)
+    terminal.show_sizes({text: text})
     terminal.print(text)
     terminal.show_samples(text, [(text, text)])
     terminal.show_jobs([(1, text, "failed", 1.0, text)])

@@ -8,9 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
-from lmft.config.build import read_config
-from lmft.dataset.splits import open_splits
-from lmft.runs.run_id import LONGEST_NAME, name_folder, safe_name
+from lmft.runs.run import Run
+from lmft.runs.run_id import LONGEST_NAME, safe_name
 from tests.helpers.runs import compose
 
 CLIMBING = ["../../up", "/etc/cron.d/x", "..", ".", "~/x", "a/../../b", "x\x00y", "a\\b", "-rf"]
@@ -35,10 +34,9 @@ def test_no_run_folder_is_outside_of_run_root(knob, name, composed, tmp_path):
     composed = composed.copy()
     OmegaConf.update(composed, "run_root", str(tmp_path / "runs"))
     OmegaConf.update(composed, knob, name)
-    config, values = read_config(composed)
-    folder = name_folder(config, values, open_splits(config.dataset))
-    assert folder.path.parent == tmp_path / "runs" and "/" not in folder.path.name
-    assert folder.path.resolve().parent == (tmp_path / "runs").resolve()
+    folder = Run(composed).folder
+    assert folder.parent == tmp_path / "runs" and "/" not in folder.name
+    assert folder.resolve().parent == (tmp_path / "runs").resolve()
 
 
 def test_the_name_of_an_experiment_is_not_a_path(fit, store, corpus, tmp_path):
@@ -94,6 +92,5 @@ KEYS_OF_8DCC21F = {  # command -> folder name; a run that was made then must be 
 
 @pytest.mark.parametrize("words", KEYS_OF_8DCC21F)
 def test_runs_keep_the_keys_that_8dcc21f_gave_them(words, corpus):
-    config, values = read_config(compose(*corpus, *shlex.split(words)))
-    folder = name_folder(config, values, open_splits(config.dataset))
-    assert folder.path.name == KEYS_OF_8DCC21F[words]
+    run = Run(compose(*corpus, *shlex.split(words)))
+    assert run.folder.name == KEYS_OF_8DCC21F[words]

@@ -130,7 +130,7 @@ def test_best_weights_that_were_damaged_do_not_become_the_result(corpus, tmp_pat
 
     def ruin(step, folder):
         """Damage the best weights after the last validation; never prunes."""
-        best = folder.checkpoints / f"best-{step}" / "model.safetensors"
+        best = folder / "checkpoints" / f"best-{step}" / "model.safetensors"
         if step == 6 and not ruined:
             damage(best, best.stat().st_size // 2, 3)
             ruined.append(best.parent)

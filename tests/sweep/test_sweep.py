@@ -9,7 +9,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lmft.config.build import as_values, check_types
+from lmft.runs.run import Run
 from lmft.sweep.callback import common_knobs, swept_names
 from lmft.sweep.job import pick_knobs
 from lmft.tracker.run_log import read_points
@@ -128,7 +128,7 @@ def test_a_failing_launch_folder_or_tracker_is_one_sentence(command, corpus):
 
 def test_a_sweep_is_identified_by_the_knobs_its_jobs_share(corpus):
     def common(*overrides):
-        values = as_values(check_types(compose(*corpus, *overrides)))
+        values = Run(compose(*corpus, *overrides)).values
         return common_knobs(values, ["seed", "optimizer"])
 
     assert common("seed=1", "optimizer.lr=1", "hardware.micro_batch_size=2") == common()

@@ -1,7 +1,6 @@
 """Checkpoints: only intact ones are used, and they hold all that resuming needs."""
 
 import random
-from pathlib import Path
 
 import pytest
 import torch
@@ -9,8 +8,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.errors import Fault
-from lmft.model.state_dict import write_state
+from lmft.model.mixed_precision import Network
+from lmft.storage.checksums import write_checksums
 from lmft.trainer.checkpoint import Checkpoints, load_checkpoint
+from lmft.trainer.progress import Progress
+from tests.helpers.training import training_of
 
 
 def make(seed, kind=torch.optim.AdamW):
@@ -20,11 +22,12 @@ def make(seed, kind=torch.optim.AdamW):
     return model, kind(model.parameters(), lr=0.1)
 
 
-def save(checkpoints, number, model, optimizer, progress, best):
-    def write(folder):
-        return write_state(Path(folder), model, optimizer)
+def training(model, optimizer):
+    return training_of(Network(model, model, None), optimizer)
 
-    checkpoints.save(number, write, progress, best)
+
+def save(checkpoints, number, model, optimizer, best=0):
+    checkpoints.save(training(model, optimizer), Progress(step=number, best_step=best))
 
 
 def step(model, optimizer, number):
@@ -39,11 +42,11 @@ def test_resuming_from_a_checkpoint_changes_no_bit(kind, tmp_path):
     model, optimizer = make(0, kind)
     for number in range(3):
         step(model, optimizer, number)
-    save(Checkpoints(tmp_path / "c"), 3, model, optimizer, {"step": 3}, 0)
+    save(Checkpoints(tmp_path / "c"), 3, model, optimizer)
     other, its_optimizer = make(1, kind)
     found = Checkpoints(tmp_path / "c").newest()
-    assert found.progress == {"step": 3}
-    load_checkpoint(found.path, other, its_optimizer)
+    assert Progress.from_json(found.progress) == Progress(step=3)
+    load_checkpoint(found.path, training(other, its_optimizer))
     for number in range(3, 6):
         step(model, optimizer, number)
         step(other, its_optimizer, number)
@@ -58,9 +61,9 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
         if best == number:
             checkpoints.best(best).mkdir()
             (checkpoints.best(best) / "model.safetensors").write_text("weights")
-        save(checkpoints, number, model, optimizer, {}, best)
+        save(checkpoints, number, model, optimizer, best)
     assert {path.name for path in tmp_path.iterdir()} == {"step-3", "step-4", "best-2", "best-4"}
-    save(checkpoints, 5, model, optimizer, {}, 4)
+    save(checkpoints, 5, model, optimizer, 4)
     assert {path.name for path in tmp_path.iterdir()} == {"step-4", "step-5", "best-4"}
 
 
@@ -68,16 +71,14 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path):
 @given(data=st.data(), best=st.booleans())
 def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path_factory, data, best):
     checkpoints = Checkpoints(tmp_path_factory.mktemp("checkpoints"))
-    save(checkpoints, 1, *make(0), {"step": 1}, 0)
+    save(checkpoints, 1, *make(0))
     with checkpoints.new_best(2) as folder:
         (folder / "model.safetensors").write_text("weights")
 
-    def write(folder):  # as several processes do: each its share
-        numbers = write_state(Path(folder), *make(0))
-        (Path(folder) / "shard-2.safetensors").write_bytes(b"of another process")
-        return numbers
-
-    checkpoints.save(2, write, {"step": 2}, 2)
+    save(checkpoints, 2, *make(0), best=2)
+    step_2 = checkpoints.root / "step-2"
+    (step_2 / "shard-2.safetensors").write_bytes(b"of another process")  # under FSDP each has one
+    write_checksums(step_2)
     folder = checkpoints.best(2) if best else checkpoints.root / "step-2"
     path = data.draw(st.sampled_from(sorted(folder.iterdir())))
     content = bytearray(path.read_bytes())
@@ -87,16 +88,16 @@ def test_a_damaged_checkpoint_is_skipped_for_the_one_before(tmp_path_factory, da
     else:
         content[position] ^= 1 << random.randrange(8)
     path.write_bytes(content)
-    assert checkpoints.newest().progress == {"step": 1}
+    assert checkpoints.newest().progress["step"] == 1
     path.unlink()
-    assert checkpoints.newest().progress == {"step": 1}
+    assert checkpoints.newest().progress["step"] == 1
 
 
 def test_without_an_intact_checkpoint_a_run_does_not_silently_start_over(tmp_path, caplog):
     checkpoints = Checkpoints(tmp_path)
     assert checkpoints.newest() is None
     for number in (1, 2):
-        save(checkpoints, number, *make(0), {"step": number}, 0)
+        save(checkpoints, number, *make(0))
         (tmp_path / f"step-{number}" / "state.json").write_text("{}")
     with pytest.raises(Fault, match="fresh=true"):
         checkpoints.newest()
@@ -108,8 +109,8 @@ def test_without_an_intact_checkpoint_a_run_does_not_silently_start_over(tmp_pat
 def test_a_damaged_checkpoint_does_not_displace_an_intact_one(tmp_path):
     checkpoints = Checkpoints(tmp_path)
     for number in (4, 8):
-        save(checkpoints, number, *make(0), {"step": number}, 0)
+        save(checkpoints, number, *make(0))
     (tmp_path / "step-8" / "state.json").write_text("{}")
-    assert checkpoints.newest().progress == {"step": 4}
-    save(checkpoints, 6, *make(0), {"step": 6}, 0)  # on the way from 4
+    assert checkpoints.newest().progress["step"] == 4
+    save(checkpoints, 6, *make(0))  # on the way from 4
     assert {path.name for path in tmp_path.iterdir()} == {"step-4", "step-6"}

@@ -14,13 +14,11 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 from mlflow.artifacts import load_text
 
-from lmft.config.build import read_config
-from lmft.dataset.splits import open_splits
 from lmft.output.markdown import fence, table
 from lmft.output.plots import MOST_POINTS, thin
 from lmft.output.sanitize import redact
 from lmft.runs.provenance import describe_changes, repeat_command
-from lmft.runs.run_id import name_folder
+from lmft.runs.run import Run
 from lmft.storage.hub import content_digest
 from lmft.trainer.model_card import card_metadata
 from tests.helpers.runs import compose
@@ -47,17 +45,17 @@ def test_a_card_repeats_the_run_and_has_its_numbers(objective, fit, corpus, stor
 
     words = shlex.split(re.search(r"```sh\n(.*)\n```", card)[1])
     assert words[0] == "lmft"
-    config, values = read_config(compose(*words[1:], f"run_root={folder.parent}"))
-    assert name_folder(config, values, open_splits(config.dataset)).path == folder
+    run = Run(compose(*words[1:], f"run_root={folder.parent}"))
+    assert run.folder == folder
 
     for split in ("validation", "test"):
         assert result[split]["label"] in card and result[split]["fingerprint"] in card
     for found in (result["baseline"], result["final"]):
         assert f"{found['perplexity']:,.2f}" in card
-    for split in open_splits(config.dataset).values():
+    for split in run.splits.values():
         assert split.digest() in card
     shown = yaml.safe_load(re.search(r"```yaml\n(.*?)```", card, re.S)[1])
-    assert shown["model"] == values["model"] and shown["optimizer"] == values["optimizer"]
+    assert shown["model"] == run.values["model"] and shown["optimizer"] == run.values["optimizer"]
 
     facts, body = front_matter((folder / "checkpoint" / "README.md").read_text())
     assert body == card
@@ -134,7 +132,7 @@ def test_a_long_curve_keeps_its_mean():
 
 
 def test_the_hub_learns_what_a_model_and_its_text_come_from():
-    config, _ = read_config(compose("experiment=distilgpt2_wikitext2"))
+    config = Run(compose("experiment=distilgpt2_wikitext2")).config
     facts = card_metadata(config)
     assert facts["base_model"] == config.model.name
     assert facts["datasets"] == ["Salesforce/wikitext"]

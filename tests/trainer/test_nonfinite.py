@@ -8,17 +8,16 @@ import torch
 from safetensors.torch import load_file
 from transformers import GPT2Config, GPT2LMHeadModel
 
-from lmft.config.build import read_config
 from lmft.config.schema import Precision
-from lmft.dataset.splits import open_splits
 from lmft.dataset.tokenizer import train_tokenizer
 from lmft.hardware.device import Hardware
 from lmft.model.mixed_precision import build_network
 from lmft.objective import Batch
-from lmft.runs.run_id import key_inputs, name_folder
+from lmft.runs.run import Run
+from lmft.runs.run_id import key_inputs
 from lmft.tracker.run_log import read_curve
 from lmft.trainer.checkpoint import Checkpoints
-from lmft.trainer.step import LossScale, compute_gradients, dropout_seed
+from lmft.trainer.step import DropoutSeeds, LossScale, compute_gradients
 from tests.helpers.processes import start
 from tests.helpers.runs import compose
 
@@ -71,7 +70,7 @@ def test_a_step_that_is_not_finite_fails_the_run_and_is_saved(ill, fit, tmp_path
     assert facts["loss"] == "nan" and facts["grad_norm"] == "nan" and facts["learning_rate"] > 0
     rare = ill[1](RARE)["input_ids"][1]
     assert [rare in row for row in facts["inputs"]].count(True) == 1 == len(facts["blocks"]) - 1
-    assert facts["dropout_seeds"] == [dropout_seed(0, step, 0)]
+    assert facts["dropout_seeds"] == [DropoutSeeds(0, step).of(0)]
     assert read_curve(folder, "train/loss").keys() == set(range(1, step))
 
 
@@ -80,7 +79,7 @@ def test_a_skipped_step_leaves_weights_and_optimizer_as_they_were(ill, fit):
 
     def keep(step, folder):
         """Keep the tensors of all checkpoints; never prunes."""
-        for path in folder.checkpoints.glob("step-*/state.safetensors"):
+        for path in folder.glob("checkpoints/step-*/state.safetensors"):
             kept[int(path.parent.name[5:])] = load_file(path)
         return False
 
@@ -168,10 +167,11 @@ def test_a_step_that_no_loss_scale_fixes_leaves_the_scale_unchanged():
         model.transformer.wte.weight[7] = 1e38
     hardware = Hardware(torch.device("cpu"), Precision.fp16, 2, False, False)
     network, scale = build_network(model, hardware), LossScale(None)
+    seeds = DropoutSeeds(seed=0, step=1)
     before = None
     for token, finite in ((9, True), (7, False)):
         blocks = torch.full((2, 8), token)
-        loss, norm = compute_gradients(network, [Batch(blocks, blocks)], hardware, 0, 1, scale)
+        loss, norm = compute_gradients(network, [Batch(blocks, blocks)], hardware, seeds, scale)
         assert math.isfinite(norm) is finite
         before = scale.value if finite else before
         network.model.zero_grad()
@@ -181,11 +181,9 @@ def test_a_step_that_no_loss_scale_fixes_leaves_the_scale_unchanged():
 def test_only_what_changes_numbers_changes_the_key(corpus):
 
     def key(*overrides):
-        config, values = read_config(compose(*corpus, *overrides))
-        splits = open_splits(config.dataset)
-        assert ("on_nonfinite" in key_inputs(config.model, values, splits)["trainer"]) is bool(
-            overrides
-        )
-        return name_folder(config, values, splits).key
+        run = Run(compose(*corpus, *overrides))
+        hashed = key_inputs(run.config.model, run.values, run.splits)["trainer"]
+        assert ("on_nonfinite" in hashed) is bool(overrides)
+        return run.key
 
     assert key() != key("trainer.on_nonfinite=skip")

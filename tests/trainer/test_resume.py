@@ -182,7 +182,7 @@ def test_a_running_run_is_not_started_twice(corpus, command, tmp_path):
 def test_the_precision_of_the_first_start_is_kept(corpus, command, tmp_path, monkeypatch):
     line = train_command(corpus, "clm", "trainer.max_steps=3", "tracker=none")
     monkeypatch.setattr("lmft.hardware.device.has_bf16", lambda device: True)
-    monkeypatch.setattr("lmft.trainer.run.conclude", lambda *args: 1 / 0)
+    monkeypatch.setattr("lmft.trainer.train.conclude", lambda *args: 1 / 0)
     assert command(line)[0] == 1
     (folder,) = tmp_path.glob("runs/*-*")
     assert read_facts(folder)["precision"] == "bf16"

@@ -8,9 +8,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from lmft.config.build import read_config
-from lmft.dataset.splits import open_splits
-from lmft.runs.run_id import name_folder
+from lmft.runs.run import Run
 from tests.helpers.runs import compose
 
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
@@ -93,8 +91,7 @@ def test_real_weights_learn_real_text(fit, stories, real_text):
 def test_what_a_run_does_not_depend_on_is_not_in_its_name(fit, corpus):
 
     def name(*overrides):
-        config, values = read_config(compose(*corpus, *overrides))
-        return name_folder(config, values, open_splits(config.dataset)).path.name
+        return Run(compose(*corpus, *overrides)).folder.name
 
     assert name() == name("hardware.micro_batch_size=2", "tracker=none", "debug=true")
     names = [name(), name("seed=1"), name("optimizer.lr=1"), name("dataset.separator=none")]

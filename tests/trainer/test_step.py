@@ -9,17 +9,16 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from lmft.config.build import read_config
 from lmft.config.schema import Precision
 from lmft.dataset.batches import Batches
-from lmft.dataset.splits import open_splits
 from lmft.dataset.token_stream import Blocks, TokenStream
 from lmft.dataset.tokenizer import train_tokenizer
 from lmft.hardware.device import Hardware
 from lmft.model.mixed_precision import build_network
 from lmft.objective import CausalLM, MaskedLM
+from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.step import accumulate_gradients, dropout_seed
+from lmft.trainer.step import DropoutSeeds, accumulate_gradients
 from tests.helpers.runs import compose
 
 
@@ -45,7 +44,7 @@ def gradients(objective, micro_batch_size):
     model = tiny_model(objective)
     hardware = Hardware(torch.device("cpu"), Precision.fp32, micro_batch_size, False, False)
     network = build_network(model, hardware)
-    loss = accumulate_gradients(network, batch, hardware, seed=0, step=1)
+    loss = accumulate_gradients(network, batch, hardware, DropoutSeeds(seed=0, step=1))
     return loss, torch.cat([weight.grad.flatten() for weight in model.parameters()])
 
 
@@ -60,7 +59,7 @@ def test_how_a_batch_is_split_changes_neither_loss_nor_gradient(objective):
 
 
 def test_each_step_and_micro_batch_has_its_own_dropout_seed():
-    seeds = {dropout_seed(s, n, m) for s in range(5) for n in range(5) for m in range(5)}
+    seeds = {DropoutSeeds(s, n).of(m) for s in range(5) for n in range(5) for m in range(5)}
     assert len(seeds) == 125 and max(seeds) < 2**63
 
 
@@ -94,8 +93,8 @@ def test_losses_are_those_of_transformers_trainer(
         "dataset.block_size=32",
     ]  # fmt: skip
     folder = fit(*overrides, *store.overrides)
-    config, _ = read_config(compose(*overrides, f"cache_root={tmp_path / 'cache'}"))
-    batches = build_components(config, open_splits(config.dataset)).batches
+    run = Run(compose(*overrides, f"cache_root={tmp_path / 'cache'}"))
+    batches = build_components(run.config, run.splits).batches
     for split, blocks in {"train": 160, "validation": 20}.items():
         np.save(tmp_path / f"{split}.npy", batches[split].blocks.read(np.arange(blocks)))
     words = f"--model {name} --train {tmp_path}/train.npy --eval {tmp_path}/validation.npy "

@@ -222,7 +222,7 @@ def unit_of(compared: Pair | Ranking) -> str:
     """Return the measure's unit; the tokens of a masked model are hidden ones."""
     run = compared.better if isinstance(compared, Pair) else compared.runs[0]
     unit = compared.measure.unit
-    hidden = "mask_fraction" in run.conditions["objective"] and compared.measure is not BITS
+    hidden = run.conditions["masks"] != 0 and compared.measure is not BITS
     return unit.replace("token", "hidden token") if hidden else unit
 
 

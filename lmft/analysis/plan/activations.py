@@ -15,7 +15,7 @@ from lmft.model.loss import CHUNK_BYTES
 from lmft.model.mixed_precision import Network
 from lmft.objective import Batch
 from lmft.trainer.components import Components
-from lmft.trainer.step import accumulate_gradients
+from lmft.trainer.step import DropoutSeeds, accumulate_gradients
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ def measure_step_memory(
         size: blocks.
         processes: that share a batch.
     """
-    network, trainer = components.network, config.trainer
+    network, trainer, seeds = components.network, config.trainer, DropoutSeeds(config.seed, step=1)
     part = next(
         components.batches["train"].training(trainer.batch_size, config.seed, trainer.shuffle)
     )[0]
@@ -65,7 +65,7 @@ def measure_step_memory(
     with MemoryCounter(
         lambda: complete_gradients(network), lambda: gradient_shard_bytes(network, processes)
     ) as counter:
-        accumulate_gradients(network, micro_batches[:passes], hardware, config.seed, 1)
+        accumulate_gradients(network, micro_batches[:passes], hardware, seeds)
     network.zero_gradients()
     loss_chunk = loss_chunk_bytes(network, micro_batches[0])
     return StepMemory(size, counter.peak, counter.activations, counter.with_shards, loss_chunk)

@@ -5,12 +5,10 @@ import time
 from dataclasses import dataclass, replace
 
 from lmft.config.schema import RunConfig
+from lmft.evaluation.scoring import score, windows_of
 from lmft.hardware.memory import reset_used_memory, used_memory
-from lmft.hardware.mfu import estimate_flops
-from lmft.optimizer import build_optimizer
 from lmft.trainer.components import Components
-from lmft.trainer.evaluate import score, windows_of
-from lmft.trainer.step import train
+from lmft.trainer.step import start_training, training_steps
 
 WARM_UP, MEASURED = 1, 3  # steps
 WINDOW_BATCHES = 2  # micro-batches of windows to score
@@ -44,7 +42,9 @@ def count_work(config: RunConfig, components: Components) -> Workload:
     steps = trainer.steps(per_epoch)
     evaluations = 1 + -(-steps // (trainer.evaluate_every or per_epoch))
     windows = {
-        name: len(windows_of(name, config, components)) for name in batches if name != "train"
+        name: len(windows_of(batches[name], config.evaluation))
+        for name in batches
+        if name != "train"
     }
     total = evaluations * windows["validation"] + windows.get("test", 0)
     return Workload(steps, evaluations, total)
@@ -56,26 +56,15 @@ def measure_timing(config: RunConfig, components: Components, size: int) -> tupl
     Returns:
         The timing, and the peak of used memory in bytes.
     """
-    trainer, network = config.trainer, components.network
-    batches = components.batches["train"]
     hardware = replace(components.hardware, micro_batch_size=size)
-    flops = estimate_flops(network.model, hardware, causal=bool(batches.objective.target_shift))
-    reset_used_memory(hardware.device)  # excludes the large matrices of estimate_flops
-    steps = train(
-        network,
-        batches.training(trainer.batch_size, config.seed, trainer.shuffle),
-        build_optimizer(config.optimizer, network.model),
-        hardware,
-        trainer,
-        range(1, WARM_UP + MEASURED + 1),
-        config.seed,
-        flops,
-    )
+    training = start_training(config, replace(components, hardware=hardware))
+    reset_used_memory(hardware.device)  # excludes the large matrices that measure the throughput
+    steps = training_steps(training, last=WARM_UP + MEASURED)
     seconds, used = [], 0
     for step in steps:
         seconds.append(step.seconds)
         used = max(used, used_memory(hardware.device))
-    window = time_window(config, replace(components, hardware=hardware))
+    window = time_window(config, training.components)
     used = max(used, used_memory(hardware.device))
     return Timing(statistics.median(seconds[WARM_UP:]), window), used
 
@@ -83,11 +72,10 @@ def measure_timing(config: RunConfig, components: Components, size: int) -> tupl
 def time_window(config: RunConfig, components: Components) -> float:
     """Return the seconds that it takes to score a window of the validation split."""
     pseudo, size = config.evaluation.pseudo, components.hardware.micro_batch_size
-    count = min(
-        1 if pseudo else WINDOW_BATCHES * size, len(windows_of("validation", config, components))
-    )
-    limited = replace(config, evaluation=replace(config.evaluation, max_blocks=count))
-    score("validation", limited, components)  # warm-up
+    batches = components.batches["validation"]
+    count = min(1 if pseudo else WINDOW_BATCHES * size, len(windows_of(batches, config.evaluation)))
+    windows = windows_of(batches, replace(config.evaluation, max_blocks=count))
+    score(components.network, batches, components.hardware, windows)  # warm-up
     started = time.perf_counter()
-    score("validation", limited, components)
+    score(components.network, batches, components.hardware, windows)
     return (time.perf_counter() - started) / count

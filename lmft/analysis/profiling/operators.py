@@ -6,7 +6,9 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-STEP, BATCH = "lmft step", "lmft batch"  # events of our own
+from lmft.trainer.step import BATCH
+
+STEP = "lmft step"  # an event of our own
 PYTHON = "outside operators"  # time that no torch operator takes: mostly Python
 
 # The path of a call is its phase, the calls around it and itself. A call belongs to the first

@@ -11,10 +11,9 @@ from lmft.analysis.profiling.measure import PROFILED
 from lmft.analysis.profiling.operators import PYTHON, OperatorCall, time_shares
 from lmft.config.schema import Precision, RunConfig
 from lmft.hardware.device import Hardware, has_bf16
-from lmft.hardware.mfu import FlopsEstimate
 from lmft.output.terminal import Screen
-from lmft.trainer.components import Components
-from lmft.trainer.step import Step
+from lmft.runs.run_id import model_label
+from lmft.trainer.step import Step, Training
 
 SMALLEST_SHARE = 0.005  # that is shown
 MOST_ADVICE = 2  # sentences
@@ -114,26 +113,17 @@ def _percent(share: float) -> str:
 MOST_ROWS = 15  # of the table of operators
 
 
-def show_speed(
-    console: Console,
-    label: str,
-    config: RunConfig,
-    components: Components,
-    steps: list[Step],
-    flops: FlopsEstimate,
-    memory: int,
-) -> None:
+def show_speed(console: Console, training: Training, steps: list[Step], memory: int) -> None:
     """Print the setup, the time of a step, the speed and the peak memory.
 
     Args:
         console: where to print.
-        label: of the model.
-        config: the run.
-        components: of the run.
+        training: what was measured.
         steps: timed ones.
-        flops: of the model, and the device's peak throughput.
         memory: the peak, in bytes.
     """
+    config, components, flops = training.config, training.components, training.flops
+    label = model_label(config.model)
     weights = sum(weight.numel() for weight in components.network.model.parameters())
     hardware, size = components.hardware, config.trainer.batch_size
     console.print(Text.assemble((label, "bold"), f", {weights:,} weights, {hardware.describe()}"))
@@ -180,24 +170,20 @@ def show_operators(console: Console, calls: list[OperatorCall], steps: int) -> N
 
 
 def report(
-    console: Screen,
-    calls: list[OperatorCall],
-    steps: list[Step],
-    config: RunConfig,
-    components: Components,
+    console: Screen, training: Training, steps: list[Step], calls: list[OperatorCall]
 ) -> None:
     """Print shares of time, the slowest operators, and advice.
 
     Args:
         console: where to print.
-        calls: of the profiled steps.
+        training: what was measured.
         steps: timed ones.
-        config: the run.
-        components: of the run.
+        calls: of the profiled steps.
     """
+    hardware = training.components.hardware
     families, phases = time_shares(calls, "family"), time_shares(calls, "phase")
     idle = 0.0
-    if components.hardware.device.type == "cuda":
+    if hardware.device.type == "cuda":
         busy = sum(call.seconds for call in calls) / PROFILED
         idle = max(0.0, 1 - busy / statistics.median(step.seconds for step in steps))
         console.print(f"The device is idle for {100 * idle:.0f} % of a step.")
@@ -205,5 +191,5 @@ def report(
     console.print(f"by family: {format_shares(families)}", soft_wrap=True)
     console.print(f"by phase: {format_shares(phases)}", soft_wrap=True)
     show_operators(console, calls, PROFILED)
-    for sentence in advise(families, idle, config, components.hardware):
+    for sentence in advise(families, idle, training.config, hardware):
         console.print(sentence, style="green", soft_wrap=True)

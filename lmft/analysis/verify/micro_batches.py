@@ -7,15 +7,12 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmft.config.build import read_config
 from lmft.config.compose import compose
-from lmft.config.schema import Precision, RunConfig
-from lmft.dataset.splits import Split, open_splits
+from lmft.config.schema import Precision
 from lmft.errors import UserError, VerificationError
-from lmft.hardware.mfu import estimate_flops
-from lmft.optimizer import build_optimizer
+from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.step import train
+from lmft.trainer.step import start_training, training_steps
 
 STEPS = 5  # unless trainer.max_steps is given
 
@@ -33,17 +30,14 @@ def verify_batch(words: list[str], console: Console) -> None:
         UserError: the run can't be started.
         VerificationError: a size gives other numbers.
     """
-    composed = compose([f"trainer.max_steps={STEPS}", *words, "model.dropout=0"])
-    config, _ = read_config(composed)
-    splits = open_splits(config.dataset, only=("train",))
-    if not splits:
+    run = Run(compose([f"trainer.max_steps={STEPS}", *words, "model.dropout=0"]))
+    if "train" not in run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
-    first, *others = choose_sizes(config.trainer.batch_size)
+    first, *others = choose_sizes(run.config.trainer.batch_size)
     console.print("model.dropout=0, since each micro-batch draws its own dropout mask.")
-    expected, precision = measure(config, splits, first, console)
+    expected, precision = measure(run, first, console)
     differences = {
-        size: relative_difference(measure(config, splits, size, console)[0], expected)
-        for size in others
+        size: relative_difference(measure(run, size, console)[0], expected) for size in others
     }
     show(differences, console)
     bound, largest = BOUNDS[precision], max(values.max() for values in differences.values())
@@ -79,33 +73,19 @@ def choose_sizes(batch_size: int) -> list[int]:
     return sorted({*powers, uneven, batch_size})
 
 
-def measure(
-    config: RunConfig, splits: dict[str, Split], size: int, console: Console
-) -> tuple[np.ndarray, Precision]:
+def measure(run: Run, size: int, console: Console) -> tuple[np.ndarray, Precision]:
     """Return loss and gradient norm of each step (steps, 2), and the precision.
 
     Args:
-        config: the run.
-        splits: of its corpus.
+        run: whose steps to take.
         size: of a micro-batch, in blocks.
         console: shows progress.
     """
-    config = replace(config, hardware=replace(config.hardware, micro_batch_size=size))
+    hardware = replace(run.config.hardware, micro_batch_size=size)
+    config = replace(run.config, hardware=hardware)
     with console.status(f"hardware.micro_batch_size={size}"):
-        components = build_components(config, splits)
-        batches, trainer = components.batches["train"], config.trainer
-        steps = train(
-            components.network,
-            batches.training(trainer.batch_size, config.seed, trainer.shuffle),
-            build_optimizer(config.optimizer, components.network.model),
-            components.hardware,
-            trainer,
-            range(1, trainer.steps(batches.steps_per_epoch(trainer.batch_size)) + 1),
-            config.seed,
-            estimate_flops(
-                components.network.model, components.hardware, bool(batches.objective.target_shift)
-            ),
-        )
+        components = build_components(config, {"train": run.splits["train"]})
+        steps = training_steps(start_training(config, components))
         measured = np.array([(step.loss.mean, step.grad_norm) for step in steps])
     return measured, components.hardware.precision
 

@@ -1,0 +1,208 @@
+"""A run: its config, and the key, the corpus and the folder that follow from it."""
+
+from collections.abc import Mapping
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig, OmegaConf
+
+from lmft.config.build import build, check_types
+from lmft.config.compose import load_composed, recompose
+from lmft.config.schema import DatasetConfig, ModelConfig, RunConfig
+from lmft.dataset.splits import Split, open_splits
+from lmft.errors import UserError
+from lmft.output.sanitize import redact, redact_all, redact_yaml
+from lmft.runs.provenance import Origin, find_origin
+from lmft.runs.run_id import key_inputs, model_label, safe_name
+from lmft.storage.atomic import new_folder, read_json, write_json
+from lmft.storage.hashing import digest
+from lmft.tracker.mlflow_store import find_folder_of_run, store_uri
+
+CONFIG, RESULT = "config.yaml", "result.json"
+
+
+class Run:
+    """One run: what is trained or evaluated, under which key, in which folder.
+
+    Each part is made when it is first used, and once. Until `config` is, nothing heavy is imported,
+    so that a finished run answers at once.
+    """
+
+    def __init__(
+        self,
+        composed: DictConfig | None = None,
+        files: Mapping[str, str] | None = None,
+        folder: Path | None = None,
+    ):
+        """Name a run by its config or by its folder.
+
+        Args:
+            composed: the config, as Hydra composes it; None: that of the folder.
+            files: the texts of Hydra's files about it by name, for the run's folder.
+            folder: of a run that exists; None: the config decides it.
+        """
+        assert composed is not None or folder is not None
+        self._composed, self._files, self._folder = composed, files, folder
+
+    @cached_property
+    def composed(self) -> DictConfig:
+        """The config, as Hydra composed it."""
+        if self._composed is not None:
+            return self._composed
+        assert self._folder is not None
+        return load_composed(self._folder / ".hydra" / CONFIG)
+
+    @property
+    def files(self) -> Mapping[str, str]:
+        """The texts of Hydra's files about the config by name."""
+        return self._files or {CONFIG: OmegaConf.to_yaml(self.composed)}
+
+    @cached_property
+    def _checked(self) -> tuple[DictConfig, dict[str, Any]]:
+        return check_types(self.composed)
+
+    @property
+    def typed(self) -> DictConfig:
+        """The config with the types of its schema; nothing that it names is imported.
+
+        Raises:
+            UserError: a value is missing or out of range, or a `_target_` is not allowed.
+        """
+        return self._checked[0]
+
+    @property
+    def values(self) -> dict[str, Any]:
+        """The config as plain values, to be logged and hashed."""
+        return self._checked[1]
+
+    @cached_property
+    def config(self) -> RunConfig:
+        """The config as real objects; this imports torch.
+
+        Raises:
+            UserError: a value is refused.
+        """
+        config: RunConfig = build(self.typed)
+        return config
+
+    @cached_property
+    def tracker(self) -> Any:
+        """The `lmft.tracker.Tracker`."""
+        return build(self.typed.tracker)
+
+    @cached_property
+    def splits(self) -> dict[str, Split]:
+        """The splits of the corpus by name; each is hashed at most once."""
+        dataset: DatasetConfig = build(self.typed.dataset)
+        return open_splits(dataset)
+
+    @cached_property
+    def origin(self) -> Origin:
+        """What is needed to reproduce the run; read it first when the run starts."""
+        return find_origin(self.files)
+
+    @cached_property
+    def key(self) -> str:
+        """The run key: a hash of everything that decides the run's numbers."""
+        model: ModelConfig = build(self.typed.model)
+        return digest(key_inputs(model, self.values, self.splits))
+
+    @cached_property
+    def folder(self) -> Path:
+        """The run's folder, which may not exist yet; found by its key, whatever its name is."""
+        if self._folder is not None:
+            return self._folder
+        root = root_of(self.typed.run_root)
+        existing = next(root.glob(f"*-{self.key[:10]}"), None)
+        if existing is not None:
+            return existing
+        config = self.config
+        name = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
+        return root / f"{safe_name(redact(name))}-{self.key[:10]}"
+
+    @property
+    def checkpoint(self) -> Path:
+        """The best weights, as a Hugging Face folder."""
+        return self.folder / "checkpoint"
+
+    @property
+    def checkpoints(self) -> Path:
+        """The checkpoints to resume from, while the run has not finished."""
+        return self.folder / "checkpoints"
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether there is a result that may be shown instead of training again."""
+        finished = root_of(self.typed.run_root).glob(f"*-{self.key[:10]}/{RESULT}")
+        return not self.typed.fresh and next(finished, None) is not None
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """Return the content of the file `name`; empty if there is no such file."""
+        return read_json(self.folder / name)
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Write `value` to the file `name` atomically, without secrets."""
+        write_json(self.folder / name, redact_all(value))
+
+    def create_folder(self) -> None:
+        """Create the folder, with Hydra's files in `.hydra`, unless it exists."""
+        hydra = self.folder / ".hydra"
+        if hydra.exists():
+            return
+        with new_folder(hydra) as temporary:
+            for name, text in self.files.items():
+                (temporary / name).write_text(redact_yaml(text))
+
+
+def find_folder(name: str, tracker_uri: str | None) -> Path:
+    """Return the folder of the finished run `name`: the folder's path, or an MLflow run id.
+
+    Raises:
+        UserError: there is no such run, or it has not finished.
+    """
+    path = Path(name).expanduser().absolute()
+    if not path.is_dir():
+        tracked = find_folder_of_run(name, tracker_uri)
+        if tracked is None:
+            raise UserError(
+                f"run={name} is neither a run's folder nor an MLflow run of "
+                f"{store_uri(tracker_uri)}; choose one that lmft runs lists."
+            )
+        path = Path(tracked)
+    if not (path / "checkpoint").is_dir():
+        raise UserError(f"run={name} has no checkpoint; train it first, or choose another run.")
+    return path
+
+
+def run_with_weights(name: str, words: list[str]) -> Run:
+    """Return the run `name` with its best weights as the model, and `words` on top of its config.
+
+    Args:
+        name: the run's folder or MLflow id.
+        words: overrides, as on the command line.
+
+    Raises:
+        UserError: there is no such run.
+    """
+    uris = [word.partition("=")[2] for word in words if word.startswith("tracker.uri=")]
+    folder = find_folder(name, uris[0] if uris else None)
+    composed = recompose(folder, words)
+    weights = {"name": str(folder / "checkpoint"), "label": folder.name, "from_scratch": False}
+    unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))
+    composed.model = {**composed.model, **weights, **unset}
+    return Run(composed, folder=folder)
+
+
+def root_of(run_root: str) -> Path:
+    """Return the folder of all runs as an absolute path."""
+    return Path(run_root).expanduser().absolute()
+
+
+def set_aside(path: Path) -> Path:
+    """Rename a folder to the first free name of path~1, path~2 and so on; return that path."""
+    number = 1
+    while (new_path := path.with_name(f"{path.name}~{number}")).exists():
+        number += 1
+    path.rename(new_path)
+    return new_path
