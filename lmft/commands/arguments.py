@@ -1,17 +1,23 @@
-"""The verbs of the command line and their arguments, as argparse parsers; all imports are light.
+"""The command line as a tree of argparse parsers: flags, verbs and their knobs. Imports are light.
 
 A knob is a word such as `tokens=50`, as in Hydra's overrides; argparse sees it as `--tokens=50`.
 """
 
 import argparse
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
+from pathlib import Path
 from typing import Any, NoReturn
 
 from lmft.errors import UserError, did_you_mean
 
 Convert = Callable[[str], Any]
+
+DEFAULT = "(default %(default)s)"  # argparse fills it in
+SHELLS = ("bash", "zsh", "fish")
+INDENT = 28  # columns before an explanation in help
 
 
 def number(low: float, high: float, kind: type[int] | type[float] = float) -> Convert:
@@ -30,22 +36,19 @@ def number(low: float, high: float, kind: type[int] | type[float] = float) -> Co
     return convert
 
 
-def choice(*choices: str) -> Convert:
-    """Return a converter that accepts only `choices`."""
-
-    def convert(text: str) -> str:
-        if text not in choices:
-            raise argparse.ArgumentTypeError(f"is {text!r}; choose {' or '.join(choices)}.")
-        return text
-
-    return convert
-
-
 def flag(text: str) -> bool:
     """Convert `true` or `false`."""
     if text not in ("true", "false"):
         raise argparse.ArgumentTypeError(f"is {text!r}; it must be true or false.")
     return text == "true"
+
+
+def folder(text: str) -> str:
+    """Return the absolute path of a folder that exists."""
+    path = Path(text).expanduser().absolute()
+    if not path.is_dir():
+        raise argparse.ArgumentTypeError(f"folder {text!r} not found")
+    return str(path)
 
 
 @dataclass(frozen=True)
@@ -57,6 +60,7 @@ class Knob:
     metavar: str = "VALUE"
     default: Any = None
     convert: Convert = str
+    choices: tuple[str, ...] | None = None
 
     @property
     def attribute(self) -> str:
@@ -65,6 +69,7 @@ class Knob:
 
 
 RUN = Knob("run", "a run's folder, or the id of its MLflow run", "RUN")
+ANY = ("",)  # every knob of the config begins with it
 
 
 @dataclass(frozen=True)
@@ -76,6 +81,9 @@ class Verb:
     usage: str
     example: str
     knobs: tuple[Knob, ...] = ()
+    config: tuple[str, ...] = ()  # how the names of those knobs of the config begin that it takes
+    words: tuple[str, ...] = ()  # to choose from, in front of knobs
+    takes_runs: bool = False  # by their folders, as words
 
 
 VERBS = {
@@ -85,6 +93,7 @@ VERBS = {
         "run=RUN | model=... [KNOB=VALUE ...]",
         "lmft evaluate run=runs/NAME evaluation.stride=64",
         (RUN,),
+        ANY,
     ),
     "generate": Verb(
         "generate",
@@ -94,19 +103,12 @@ VERBS = {
         (
             RUN,
             Knob("prompt", "the text to continue or to fill", "TEXT", ""),
-            Knob("tokens", "new tokens at most (default 50)", "N", 50, number(1, 1_000_000, int)),
-            Knob(
-                "temperature", "0 takes the likeliest token (default 0.8)", "X", 0.8, number(0, 100)
-            ),
-            Knob(
-                "top_p",
-                "probability mass to sample from (default 0.95)",
-                "X",
-                0.95,
-                number(1e-6, 1),
-            ),
-            Knob("seed", "sampling seed (default 0)", "N", 0, number(0, 2**63 - 1, int)),
+            Knob("tokens", f"new tokens at most {DEFAULT}", "N", 50, number(1, 1_000_000, int)),
+            Knob("temperature", f"0 takes the likeliest token {DEFAULT}", "X", 0.8, number(0, 100)),
+            Knob("top_p", f"probability mass to sample from {DEFAULT}", "X", 0.95, number(1e-6, 1)),
+            Knob("seed", f"sampling seed {DEFAULT}", "N", 0, number(0, 2**63 - 1, int)),
         ),
+        ANY,
     ),
     "compare": Verb(
         "compare",
@@ -118,37 +120,43 @@ VERBS = {
                 "evaluation.split",
                 "test, validation or train (default: the first that all runs have)",
                 "SPLIT",
-                convert=choice("test", "validation", "train"),
+                choices=("test", "validation", "train"),
             ),
             Knob("tracker.uri", "the MLflow store (default ./mlflow.db)", "STORE"),
             Knob("tracker.experiment_name", "all finished runs of this experiment", "NAME"),
             Knob("out", "folder of compare.md and compare.html (default: the first run's)", "PATH"),
         ),
+        takes_runs=True,
     ),
     "verify": Verb(
         "verify",
         "check that a resumed run is bit-identical, or that micro-batch sizes agree",
         "resume|batch [KNOB=VALUE ...]",
         "lmft verify resume model=gpt2_tiny trainer.max_steps=20",
+        config=ANY,
+        words=("resume", "batch"),
     ),
     "plan": Verb(
         "plan",
         "estimate memory, disk and time of a run",
         "[KNOB=VALUE ...]",
         "lmft plan model=gpt2 trainer.batch_size=32",
+        config=ANY,
     ),
     "profile": Verb(
         "profiling",
         "profile a training step",
         "[steps=5] [KNOB=VALUE ...]",
         "lmft profile model=gpt2 steps=10",
-        (Knob("steps", "steps to measure (default 5)", "N", 5, number(1, 1000, int)),),
+        (Knob("steps", f"steps to measure {DEFAULT}", "N", 5, number(1, 1000, int)),),
+        ANY,
     ),
     "runs": Verb(
         "runs",
         "list runs: state, size, perplexity, what differs",
         "[run_root=PATH]",
         "lmft runs run_root=/scratch/runs",
+        config=("run_root",),
     ),
     "clean": Verb(
         "clean",
@@ -159,27 +167,60 @@ VERBS = {
             Knob("cache", "true: delete cached tokens and tokenizers, too", "true", False, flag),
             Knob("yes", "true: do not ask for confirmation", "true", False, flag),
         ),
+        ("run_root", "cache_root"),
+        takes_runs=True,
     ),
     "sync": Verb(
         "sync",
         "send MLflow the metrics that it lacks",
         "[RUN ...] [run_root=PATH] [tracker.KNOB=VALUE ...]",
         "lmft sync tracker.uri=http://host:5000",
+        config=("run_root", "tracker"),
+        takes_runs=True,
     ),
 }
 
 
-class KnobFormatter(argparse.RawDescriptionHelpFormatter):
-    """Show knobs as users write them: `tokens=N` for `--tokens N`."""
+class SetKnob(argparse.Action):
+    """Store the value of a knob; help and messages show the knob as users write it."""
+
+    def __call__(
+        self, parser: argparse.ArgumentParser, namespace: argparse.Namespace, values: Any, *_: Any
+    ) -> None:
+        """Store it."""
+        setattr(namespace, self.dest, values)
+
+
+class PrintCompletion(argparse.Action):
+    """Print what makes a shell complete commands of lmft, then exit."""
+
+    def __call__(self, parser: argparse.ArgumentParser, _: Any, shell: Any, *__: Any) -> None:
+        """Print it."""
+        from argcomplete.shell_integration import shellcode
+
+        print(shellcode(["lmft"], shell=shell))
+        parser.exit()
+
+
+class Formatter(argparse.RawDescriptionHelpFormatter):
+    """Show a knob as `tokens=N`, where argparse would show `--tokens N`."""
+
+    def __init__(self, prog: str, **more: Any):
+        super().__init__(prog, max_help_position=INDENT, **more)
 
     def _format_action_invocation(self, action: argparse.Action) -> str:
-        if isinstance(action, argparse._StoreAction) and action.option_strings:
+        if isinstance(action, SetKnob):
             return f"{action.option_strings[0][2:]}={action.metavar}"
+        if action.option_strings and action.nargs != 0:  # as Python 3.13 does
+            return f"{', '.join(action.option_strings)} {self._format_args(action, '')}"
         return super()._format_action_invocation(action)
 
 
-class VerbParser(argparse.ArgumentParser):
+class Parser(argparse.ArgumentParser):
     """An argument parser that raises what argparse would print before it exits."""
+
+    def __init__(self, **settings: Any):
+        super().__init__(formatter_class=Formatter, allow_abbrev=False, **settings)
 
     def error(self, message: str) -> NoReturn:
         """Raise the message, in which a knob has the name that users write.
@@ -187,57 +228,196 @@ class VerbParser(argparse.ArgumentParser):
         Raises:
             UserError: always.
         """
-        sentence = re.sub(r"^argument --(\S+): ", r"\1 ", message)
-        if sentence == message:
-            sentence = f"{self.prog}: {message}; see {self.prog} --help."
-        raise UserError(sentence)
+        knob = re.match(r"argument --([\w.]+): (.*)", message)
+        if knob is None:
+            unknown = re.match(r"unrecognized arguments: ([^\s=]+)", message)
+            hint = did_you_mean(unknown[1], self.flags()) if unknown else ""
+            raise UserError(f"{message[:1].upper()}{message[1:]}; see {self.prog} --help.{hint}")
+        choices = re.fullmatch(r"invalid choice: (.*) \(choose from (.*)\)", knob[2])
+        offered = choices[2].replace("'", "") if choices else ""
+        reason = f"is {choices[1]}; choose {offered}." if choices else knob[2]
+        raise UserError(f"{knob[1]} {reason}")
+
+    def flags(self) -> list[str]:
+        """Return the flags that the help shows."""
+        shown = (
+            action
+            for action in self._actions
+            if action.help != argparse.SUPPRESS and not isinstance(action, SetKnob)
+        )
+        return [flag for action in shown for flag in action.option_strings]
 
 
-def verb_parser(name: str) -> VerbParser:
-    """Return the parser of a verb.
+class CommandParser(Parser):
+    """The parser of the whole command, whose help also lists groups, choices and examples."""
+
+    def format_help(self) -> str:
+        """Return the help; groups are read from the config files, so that they are up to date."""
+        from lmft.commands.help import epilog
+
+        self.epilog = epilog()
+        return super().format_help()
+
+
+def common_flags() -> Parser:
+    """Return a parser of the flag that training takes, and verbs that compose a config."""
+    parser = Parser(prog="lmft", add_help=False)
+    parser.add_argument(
+        "-cd",
+        "--config-dir",
+        metavar="DIR",
+        type=folder,
+        help="add a folder of your own groups and experiments",
+    )
+    return parser
+
+
+def flags_of(verb: Verb) -> Parser:
+    """Return a parser of the flags but --help that a verb takes."""
+    return common_flags() if verb.config else Parser(add_help=False)
+
+
+def all_flags() -> Parser:
+    """Return a parser of all flags but --help: those of Hydra, and lmft's own."""
+    parser = Parser(prog="lmft", add_help=False, parents=[common_flags()])
+    parser.add_argument(
+        "--version",
+        action="version",
+        version=f"lmft {version('lmft')}",
+        help="show the version of lmft",
+    )
+    parser.add_argument(
+        "-m",
+        "--multirun",
+        action="store_true",
+        help="a run for each combination of values separated by commas",
+    )
+    parser.add_argument(
+        "-c",
+        "--cfg",
+        metavar="job",
+        choices=("job", "hydra", "all"),
+        help="show the composed config instead of running",
+    )
+    parser.add_argument("--resolve", action="store_true", help="with --cfg: show final values")
+    parser.add_argument("-p", "--package", metavar="GROUP", help="with --cfg: show only this part")
+    parser.add_argument(
+        "-i",
+        "--info",
+        nargs="?",
+        const="all",
+        metavar="defaults",
+        choices=("all", "config", "defaults", "defaults-tree", "plugins", "searchpath"),
+        help="show how Hydra composes the config",
+    )
+    parser.add_argument(
+        "-sc",
+        "--shell-completion",
+        metavar="bash",
+        action=PrintCompletion,
+        default=argparse.SUPPRESS,
+        type=lambda shell: shell.removeprefix("install="),  # as Hydra has it
+        choices=SHELLS,
+        help=f"print what makes the tab key complete; also {' and '.join(SHELLS[1:])}",
+    )
+    for names in (("-cn", "--config-name"), ("-cp", "--config-path")):
+        parser.add_argument(*names, help=argparse.SUPPRESS)
+    parser.add_argument("-r", "--run", dest="run_once", action="store_true", help=argparse.SUPPRESS)
+    return parser
+
+
+def command_parser() -> tuple[CommandParser, dict[str, Parser]]:
+    """Return the parser of the whole command, and those of the verbs by name."""
+    parser = CommandParser(
+        prog="lmft",
+        usage="lmft [GROUP=CHOICE ...] [KNOB=VALUE ...]    train\n"
+        "       lmft -m KNOB=VALUE,VALUE ...                train for each combination\n"
+        "       lmft VERB ...                               see lmft VERB --help",
+        description="lmft fine-tunes language models from composed configurations.",
+        parents=[all_flags()],
+    )
+    verbs = parser.add_subparsers(
+        title="verbs", metavar="VERB", dest="verb", prog="lmft", parser_class=Parser
+    )
+    for name, verb in VERBS.items():
+        own = verbs.add_parser(
+            name,
+            help=verb.summary,
+            usage=f"lmft {name} {verb.usage}",
+            description=f"{verb.summary[:1].upper()}{verb.summary[1:]}.",
+            epilog=f"example:\n  {verb.example}\n\n{knobs_of_config(verb)}",
+            parents=[flags_of(verb)],
+        )
+        if verb.knobs:
+            add_knobs(own, verb.knobs)
+    return parser, dict(verbs.choices)
+
+
+def knobs_of_config(verb: Verb) -> str:
+    """Return which knobs of the config the verb takes."""
+    if verb.config == ANY:
+        return "Every knob of the config may be set, too: conf/, or `lmft -c job`."
+    names = " and ".join(verb.config)
+    return f"It takes no knobs of the config but {names}." if names else ""
+
+
+def add_knobs(parser: Parser, knobs: Sequence[Knob]) -> None:
+    """Add the knobs of a verb to its parser."""
+    group = parser.add_argument_group("knobs of this verb")
+    for knob in knobs:
+        group.add_argument(
+            f"--{knob.name}",
+            action=SetKnob,
+            dest=knob.attribute,
+            metavar=knob.metavar,
+            default=knob.default,
+            type=knob.convert,
+            choices=knob.choices,
+            help=knob.help,
+        )
+
+
+def split_line(line: Sequence[str]) -> tuple[argparse.Namespace, str | None, list[str]]:
+    """Return the flags of a command line, its verb if it has one, and all other words.
+
+    Flags may be anywhere. Of the other words, the first is a verb if it looks like one.
+    """
+    flags, words = all_flags().parse_known_args(line)
+    verb = words.pop(0) if words and words[0].isidentifier() else None
+    return flags, verb, words
+
+
+def parse_line(line: Sequence[str]) -> argparse.Namespace:
+    """Parse a command line: its `verb`, flags and own knobs by name, other words as `words`.
+
+    Without a verb, the words are overrides for Hydra. Of a verb that composes a config, the words
+    are overrides and --config-dir=FOLDER, as `lmft.config.compose.compose` takes them.
 
     Raises:
-        UserError: there is no such verb.
+        UserError: a verb or flag is unknown, or a value is refused.
+        SystemExit: after help, version or shell completion has been printed.
     """
+    flags, name, words = split_line(line)
+    parser, verbs = command_parser()
+    if name is None:
+        arguments = parser.parse_args([word for word in words if word.startswith("-")], flags)
+        arguments.words = words  # without flags, else they would have been refused
+        return arguments
     if name not in VERBS:
         raise UserError(
             f"There is no verb {name!r}; lmft KNOB=VALUE ... trains, see lmft --help."
             + did_you_mean(name, VERBS)
         )
-    verb = VERBS[name]
-    parser = VerbParser(
-        prog=f"lmft {name}",
-        usage=f"lmft {name} {verb.usage}",
-        description=f"{verb.summary[:1].upper()}{verb.summary[1:]}.",
-        epilog=f"example:\n  {verb.example}",
-        formatter_class=KnobFormatter,
-        add_help=False,
-        allow_abbrev=False,
-    )
-    knobs = parser.add_argument_group("knobs of this verb") if verb.knobs else None
-    for knob in verb.knobs:
-        assert knobs is not None
-        knobs.add_argument(
-            f"--{knob.name}",
-            dest=knob.attribute,
-            metavar=knob.metavar,
-            default=knob.default,
-            type=knob.convert,
-            help=knob.help,
-        )
-    return parser
-
-
-def parse_words(name: str, words: list[str]) -> argparse.Namespace:
-    """Parse the words of a verb: its own knobs by attribute, all other words as `words`.
-
-    Raises:
-        UserError: a value is refused, or a flag is unknown.
-    """
-    parser = verb_parser(name)
     own = {knob.name for knob in VERBS[name].knobs}
-    knobs = [word for word in words if word.partition("=")[0] in own and "=" in word]
-    flags = [word for word in words if word.startswith("-")]
-    arguments = parser.parse_args([*(f"--{knob}" for knob in knobs), *flags])
-    arguments.words = [word for word in words if word not in (*knobs, *flags)]
+    knobs = [f"--{word}" for word in words if "=" in word and word.partition("=")[0] in own]
+    unknown = [word for word in words if word.startswith("-")]
+    arguments, unknown = parser.parse_known_args([name, *knobs, *unknown])
+    taken = {action.dest for action in flags_of(VERBS[name])._actions}
+    given = [action for action in all_flags()._actions if getattr(flags, action.dest, None)]
+    unknown += ["/".join(action.option_strings) for action in given if action.dest not in taken]
+    if unknown:
+        verbs[name].error(f"unrecognized arguments: {' '.join(unknown)}")
+    arguments.words = [word for word in words if f"--{word}" not in knobs]
+    if flags.config_dir:
+        arguments.words.append(f"--config-dir={flags.config_dir}")
     return arguments

@@ -34,8 +34,10 @@ def main(arguments: Namespace) -> None:
         UserError: a word names no run, or the runs can't be compared.
     """
     check_words(arguments.words)
-    store = open_existing_store(arguments.tracker_uri)
-    selection = find_runs(arguments, store)
+    uri, store = arguments.tracker_uri, open_existing_store(arguments.tracker_uri)
+    selection = find_runs(arguments.words, uri, store)
+    if arguments.tracker_experiment_name is not None:
+        add_experiment(selection, arguments.tracker_experiment_name, uri, store)
     comparison = compare_runs(selection.folders, arguments.evaluation_split)
     console = Screen()
     show(comparison, selection.notes, console)
@@ -65,23 +67,36 @@ def check_words(words: list[str]) -> None:
             )
 
 
-def find_runs(arguments: Namespace, store: ExistingStore | None) -> Selection:
-    """Return the folders of all runs, sweeps and experiments that the words name.
+def add_experiment(
+    selection: Selection, name: str, uri: str | None, store: ExistingStore | None
+) -> None:
+    """Add all runs of the experiment `name`.
+
+    Raises:
+        UserError: there is no store, or no such experiment.
+    """
+    if store is None:
+        raise UserError(
+            f"tracker.experiment_name is {name!r}, but there is no {store_uri(uri)}; "
+            "set tracker.uri."
+        )
+    experiment = store.find_experiment_runs(name)
+    add_runs(selection, experiment.folders, experiment.unfinished)
+
+
+def find_runs(words: list[str], uri: str | None, store: ExistingStore | None) -> Selection:
+    """Return the folders of all runs and sweeps that the words name.
+
+    Args:
+        words: folders, or MLflow ids.
+        uri: of the store; None: the default one.
+        store: that store, if it exists.
 
     Raises:
         UserError: a word names no run.
     """
     selection = Selection()
-    uri, name = arguments.tracker_uri, arguments.tracker_experiment_name
-    if name is not None:
-        if store is None:
-            raise UserError(
-                f"tracker.experiment_name is {name!r}, but there is no {store_uri(uri)}; "
-                "set tracker.uri."
-            )
-        experiment = store.find_experiment_runs(name)
-        add_runs(selection, experiment.folders, experiment.unfinished)
-    for word in arguments.words:
+    for word in words:
         path = Path(word).expanduser().absolute()
         if path.is_dir():
             selection.folders.append(path)

@@ -42,11 +42,6 @@ def exit_code(error: Exception) -> int:
 @contextmanager
 def redacted_output() -> Iterator[None]:
     """Redact what Hydra itself prints of a config (`-c job` and its like)."""
-    if not {"-c", "--cfg", "-i", "--info", "--hydra-help"} & {
-        word.partition("=")[0] for word in sys.argv
-    }:
-        yield
-        return
     printed = io.StringIO()
     try:
         with redirect_stdout(printed):

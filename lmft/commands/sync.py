@@ -7,7 +7,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.commands.clean import find
 from lmft.config.build import build
-from lmft.config.compose import compose, load_composed
+from lmft.config.compose import compose, load_composed, split_config_dirs
 from lmft.errors import RunLocked, StoreUnavailable, UserError
 from lmft.runs.listing import State, list_runs, read_entry
 from lmft.storage.lock import run_lock
@@ -25,7 +25,7 @@ def main(arguments: Namespace) -> None:
     """
     names = [word for word in arguments.words if "=" not in word]
     knobs = [word for word in arguments.words if "=" in word]
-    for knob in knobs:
+    for knob in split_config_dirs(knobs)[1]:
         if knob.partition("=")[0].partition(".")[0] not in OWN:
             raise UserError(f"lmft sync takes run_root and tracker knobs, not {knob!r}.")
     composed = compose(knobs)

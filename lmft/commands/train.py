@@ -27,16 +27,12 @@ def run_job(composed: "DictConfig") -> float:
     """
     from hydra.core.hydra_config import HydraConfig
     from hydra.types import RunMode
-    from omegaconf import OmegaConf
 
+    from lmft.config.compose import describe_composed
     from lmft.runs.run import Run
 
     settings = HydraConfig.get()
-    files = {
-        "config.yaml": OmegaConf.to_yaml(composed),
-        "overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
-        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.structured(settings)),
-    }
+    files = describe_composed(composed, settings)
     with suppress(OSError):  # Hydra's empty folder for the job
         os.rmdir(settings.runtime.output_dir)
     if settings.mode is not RunMode.MULTIRUN:
@@ -63,6 +59,21 @@ def run_job(composed: "DictConfig") -> float:
     return math.inf
 
 
+def train_words(words: list[str]) -> Path:
+    """Train as `lmft WORDS...` does, without Hydra's application; return the run's folder."""
+    from lmft.config.compose import compose_run
+    from lmft.config.error_messages import as_user_error
+    from lmft.runs.run import Run
+
+    try:
+        run = Run(*compose_run(words))
+    except Exception as error:
+        raise as_user_error(error, composing=True) or error from None
+    show_config(run)
+    train(run)
+    return run.folder
+
+
 def show_config(run: "Run") -> None:
     """Print what was composed, before anything is loaded."""
     from lmft.output.terminal import Terminal
@@ -80,14 +91,17 @@ def train(run: "Run", job: "SweepJob | None" = None) -> float:
     from lmft.runs.finished import report_finished
 
     terminal, entry = Terminal(brief=job is not None), job.entry if job else None
-    if run.is_finished:
+    with terminal.status("reading the corpus, whose content names the run"):
+        finished = run.is_finished
+    if finished:
         report_finished(run, terminal, entry)
     elif (processes := count_processes(build(run.typed.hardware))) > 1:
         from lmft.commands.local_launch import launch_processes
 
         return launch_processes(train, processes, run, job)
     else:
-        from lmft.trainer.train import train as train_here
+        with terminal.status("loading torch and transformers"):
+            from lmft.trainer.train import train as train_here
 
         if not gc.isenabled():  # the command line disabled it until all is imported
             gc.freeze()  # modules are never garbage; later jobs of a sweep may leave some

@@ -1,26 +1,32 @@
 """Compose configs with Hydra; each is checked before Hydra makes anything of it."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import hydra._internal.hydra as hydra_entry
+import yaml
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
-from hydra._internal.utils import get_args_parser
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
-from omegaconf import DictConfig, OmegaConf
+from hydra.errors import MissingConfigException
+from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmft.config import CONF
 from lmft.config.allowlist import check_config
+from lmft.config.error_messages import group_error
 from lmft.config.plugins import plugin_conf_folders
 from lmft.config.ranges import RANGES, check_ranges
 from lmft.errors import UserError
 from lmft.output.sanitize import remove_hidden_userinfo
 
 SCHEMA = SearchPathQuery(provider="schema")  # Hydra wants it last in the search path
+CONFIG_DIR = "--config-dir="  # among words, as arguments.parse_line spells it; a folder follows
+# What Hydra calls a folder that a command added to its search path.
+ADDED_BY_COMMAND = ("command-line", "hydra.searchpath in command-line")
 _debug = False  # of the config that was composed last
 
 
@@ -28,21 +34,34 @@ class GuardedLoader(ConfigLoaderImpl):
     """Hydra's config loader, which checks every config and also searches extending packages.
 
     A launcher's processes have it too: they receive it by its name.
+
+    Args:
+        config_search_path: of Hydra.
+        config_dirs: folders of --config-dir, unless Hydra has read that flag itself.
     """
 
-    def __init__(self, config_search_path: ConfigSearchPath):
+    def __init__(self, config_search_path: ConfigSearchPath, config_dirs: Sequence[Path] = ()):
+        for folder in config_dirs:
+            config_search_path.prepend("command-line", f"file://{folder}", SCHEMA)
         for name, folder in plugin_conf_folders().items():
             config_search_path.prepend(f"lmft-{name}", f"file://{folder}", SCHEMA)
         super().__init__(config_search_path)
 
-    def load_configuration(self, *args: Any, **kwargs: Any) -> DictConfig:
+    def load_configuration(
+        self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+    ) -> DictConfig:
         """Return the composed config, before any callback, launcher or logger is made from it.
 
         Raises:
             UserError: it contains what no config may.
         """
         global _debug
-        composed = super().load_configuration(*args, **kwargs)
+        try:
+            composed = super().load_configuration(config_name, overrides, *args, **kwargs)
+        except ValueError as error:
+            if str(error).startswith("Config group override must be"):  # Hydra does not say which
+                raise group_error(overrides) from error
+            raise
         check_config(composed)
         check_hydra_numbers(composed.hydra)
         _debug = composed.get("debug") is True
@@ -64,11 +83,18 @@ class GuardedLoader(ConfigLoaderImpl):
 
 
 @contextmanager
-def guarded_hydra() -> Iterator[None]:
-    """Within, Hydra composes with GuardedLoader; it has no public way to choose a loader."""
+def guarded_hydra(config_dirs: Sequence[Path] = ()) -> Iterator[None]:
+    """Within, Hydra composes with GuardedLoader; it has no public way to choose a loader.
+
+    Args:
+        config_dirs: folders to search beside those that Hydra knows of.
+    """
     entry: Any = hydra_entry
     original = entry.ConfigLoaderImpl
-    entry.ConfigLoaderImpl = GuardedLoader
+    # By its name where that will do: a launcher sends it to other processes.
+    entry.ConfigLoaderImpl = (
+        partial(GuardedLoader, config_dirs=config_dirs) if config_dirs else GuardedLoader
+    )
     try:
         yield
     finally:
@@ -92,21 +118,6 @@ def check_hydra_numbers(hydra: DictConfig) -> None:
                 check_ranges({f"hydra.{group}.{name}": value})
 
 
-def check_flags(words: list[str]) -> None:
-    """Refuse flags that Hydra does not have, for which it would print its usage.
-
-    Raises:
-        UserError: there is one.
-    """
-
-    def refuse(reason: str) -> NoReturn:
-        raise UserError(f"{reason[:1].upper()}{reason[1:]}; see lmft --help for what there is.")
-
-    parser = get_args_parser()
-    vars(parser)["error"] = refuse
-    parser.parse_args(words)
-
-
 def check_search_path(entries: Any) -> None:
     """Refuse entries of hydra.searchpath that are not folders.
 
@@ -127,12 +138,49 @@ def register_resolvers() -> None:
 def compose(words: list[str]) -> DictConfig:
     """Return the config that `lmft WORDS...` would train on.
 
+    Args:
+        words: overrides, and folders to search as `--config-dir=FOLDER`.
+
     Raises:
         UserError: it contains what no config may.
     """
+    return _compose(words)[0]
+
+
+def compose_run(words: list[str]) -> tuple[DictConfig, dict[str, str]]:
+    """Return the config of `compose`, and the texts of Hydra's files about it by name.
+
+    Raises:
+        UserError: the config contains what no config may.
+    """
+    composed, settings = _compose(words)
+    return composed, describe_composed(composed, settings)
+
+
+def _compose(words: list[str]) -> tuple[DictConfig, DictConfig]:
+    """Return a config, and Hydra's settings."""
     register_resolvers()
-    with guarded_hydra(), initialize_config_dir(str(CONF), version_base="1.3"):
-        return hydra_compose("config", words)
+    config_dirs, overrides = split_config_dirs(words)
+    with guarded_hydra(config_dirs), initialize_config_dir(str(CONF), version_base="1.3"):
+        composed = hydra_compose("config", overrides, return_hydra_config=True)
+    with open_dict(composed):
+        return composed, composed.pop("hydra")
+
+
+def split_config_dirs(words: Iterable[str]) -> tuple[list[Path], list[str]]:
+    """Return the folders of --config-dir among the words, and the overrides."""
+    words = list(words)
+    folders = [Path(word.removeprefix(CONFIG_DIR)) for word in words if word.startswith(CONFIG_DIR)]
+    return folders, [word for word in words if not word.startswith(CONFIG_DIR)]
+
+
+def describe_composed(composed: DictConfig, settings: Any) -> dict[str, str]:
+    """Return the texts of Hydra's files about a config: itself, its overrides, Hydra's settings."""
+    return {
+        "config.yaml": OmegaConf.to_yaml(composed),
+        "overrides.yaml": OmegaConf.to_yaml(settings.overrides.task),
+        "hydra.yaml": OmegaConf.to_yaml(OmegaConf.structured(settings)),
+    }
 
 
 def load_composed(path: Path) -> DictConfig:
@@ -162,13 +210,36 @@ def recompose(run: Path, words: list[str]) -> DictConfig:
     if not saved.exists():
         raise UserError(f"run={run} holds no run; lmft runs lists those there are.")
     base = load_composed(saved)
+    config_dirs, words = split_config_dirs(words)
+    kept, gone = config_dirs_of(run)
     before = OmegaConf.load(run / ".hydra" / "overrides.yaml")
     by_key = {_key(word): word for word in [*before, *words]}
-    changed = compose(list(by_key.values()))
+    folders = [f"{CONFIG_DIR}{folder}" for folder in [*config_dirs, *kept]]
+    try:
+        changed = compose([*folders, *by_key.values()])
+    except MissingConfigException as error:
+        if not gone:
+            raise
+        raise UserError(
+            f"run={run} was made with --config-dir={gone[0]}, which is gone; add --config-dir=DIR."
+        ) from error
     for key in map(_key, words):
         value: Any = OmegaConf.select(changed, key)
         OmegaConf.update(base, key, value, merge=False)
     return base
+
+
+def config_dirs_of(run: Path) -> tuple[list[Path], list[Path]]:
+    """Return the folders of --config-dir that a run was composed from: those kept, those gone."""
+    saved = run / ".hydra" / "hydra.yaml"
+    settings = (yaml.safe_load(saved.read_text()) if saved.exists() else None) or {}
+    folders = [
+        Path(source["path"])
+        for source in settings.get("runtime", {}).get("config_sources", [])
+        if source["provider"] in ADDED_BY_COMMAND and source["schema"] == "file"
+    ]
+    kept = [folder for folder in folders if folder.is_absolute() and folder.is_dir()]
+    return kept, [folder for folder in folders if folder not in kept]
 
 
 def _key(word: str) -> str:

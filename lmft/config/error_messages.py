@@ -1,9 +1,7 @@
 """Turn what libraries raise for a wrong command into one sentence with the way out."""
 
 import re
-import sys
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
 
 import yaml
 from hydra.errors import (
@@ -14,7 +12,7 @@ from hydra.errors import (
 )
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
-from lmft.config.plugins import conf_folders
+from lmft.config.groups import choices_of, known_groups, known_names
 from lmft.config.ranges import RANGES, range_error
 from lmft.errors import UserError, did_you_mean
 
@@ -57,13 +55,17 @@ def _override_message(error: BaseException) -> str | None:
     if isinstance(error, OverrideParseException):
         return _word_message(error)
     if isinstance(error, MissingConfigException) and error.options is not None:
+        group, _, choice = str(error.missing_cfg_file).partition("/")
+        if group == "model" and choice[:1] in ("/", ".", "~"):
+            return f"model takes a choice, not a path; set model=pretrained model.name={choice}."
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return _choose(group, choice, list(error.options))
-    if "Config group override must be a string" in text:
-        return _group_message()
     several = re.search(r"Ambiguous value for argument '(.+)'", text)
     if several:
-        return f"{several[1]} has several values; add -m for a run of each, or quote a text."
+        return (
+            f"{several[1]} has several values; add -m for a run of each (in Python, "
+            "lmft.multirun), or quote a text."
+        )
     double = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
     if double:
         return f"{double[1]} is there already; set it without the +."
@@ -91,14 +93,14 @@ def _word_message(error: OverrideParseException) -> str:
     return f"{word!r} has a value that can't be read{why}; put quotes around a text."
 
 
-def _group_message() -> str:
-    groups = _groups()
-    words = dict(word.partition("=")[::2] for word in sys.argv[1:])
-    wrong = [name for name in words if name in groups and not words[name][:1].isalpha()]
-    wrong += [name for name in words if name in groups and words[name] in ("null", "true", "false")]
-    if not wrong:
-        return "A group takes the name of one of its choices; see lmft --help."
-    return _choose(wrong[0], words[wrong[0]], choices_of(wrong[0]))
+def group_error(words: Iterable[str]) -> UserError:
+    """Return the error that a group got a value which is no name, in one of the overrides."""
+    groups = known_groups()
+    for word in words:
+        name, _, value = word.partition("=")
+        if name in groups and (not value[:1].isalpha() or value in ("null", "true", "false")):
+            return UserError(_choose(name, value, choices_of(name)))
+    return UserError("A group takes the name of one of its choices; see lmft --help.")
 
 
 def _value_message(error: OmegaConfBaseException) -> str | None:
@@ -146,36 +148,9 @@ def _unknown_knob(knob: str) -> str:
     known = known_names()
     if knob in known:
         return f"{knob} can't be set, since its group has none here; leave one of the two out."
-    return f"There is no knob {knob!r}; see lmft --help." + did_you_mean(knob, known)
-
-
-def known_names() -> set[str]:
-    """Return the name of every group and knob in the config files."""
-    names = set(_groups())
-    for conf in conf_folders():
-        for path in conf.rglob("*.yaml"):
-            group = ".".join(path.parent.relative_to(conf).parts)
-            package = "" if group in ("", "experiment") else f"{group}."
-            names |= set(_names(yaml.safe_load(path.read_text()) or {}, package))
-    return names
-
-
-def choices_of(group: str) -> list[str]:
-    """Return the choices of a config group, such as `model` or `hydra/sweeper`."""
-    paths = (path for conf in conf_folders() for path in (conf / group).glob("*.yaml"))
-    return sorted({path.stem for path in paths if not path.stem.startswith("_")})
-
-
-def _groups() -> set[str]:
-    return {path.name for conf in conf_folders() for path in conf.iterdir() if path.is_dir()}
-
-
-def _names(tree: Any, prefix: str) -> Iterator[str]:
-    for key, value in tree.items():
-        if key != "defaults":  # Hydra's list
-            yield f"{prefix}{key}"
-        if isinstance(value, dict):
-            yield from _names(value, f"{prefix}{key}.")
+    full = min((name for name in known if name.endswith(f".{knob}")), key=len, default=None)
+    hint = f" Did you mean {full!r}?" if full else did_you_mean(knob, known)
+    return f"There is no knob {knob!r}; see lmft --help.{hint}"
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:

@@ -9,12 +9,10 @@ import os
 import re
 import sys
 import unicodedata
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote
-
-from omegaconf import OmegaConf
 
 JOINERS = "\u200c\u200d\u00ad"  # zero-width (non-)joiner of letters and emoji; soft hyphen
 REPLACEMENT = "\ufffd"
@@ -102,6 +100,8 @@ def redact_all(tree: Any) -> Any:
 
 def redact_yaml(text: str) -> str:
     """Redact the text of a YAML file; return it unchanged if it has no secret."""
+    from omegaconf import OmegaConf  # takes half of the time of `lmft --help`
+
     tree = OmegaConf.to_container(OmegaConf.create(text), resolve=False)
     redacted = redact_all(tree)
     return text if redacted == tree else redact(OmegaConf.to_yaml(OmegaConf.create(redacted)))
@@ -121,8 +121,16 @@ def remove_hidden_userinfo(url: str) -> str:
 
 
 def known_secrets() -> tuple[str, ...]:
-    """Return the secrets in the environment and on the command line, the longest first."""
-    return _find_secrets(tuple(os.environ.items()), tuple(sys.argv))
+    """Return the secrets in the environment and in commands, the longest first."""
+    return _find_secrets(tuple(os.environ.items()), (*sys.argv, *sorted(_commands)))
+
+
+_commands: set[str] = set()  # words with URLs, of commands that were not this process's own
+
+
+def remember_secrets(words: Iterable[str]) -> None:
+    """Redact from now on the passwords in URLs of these words, as those of the command line."""
+    _commands.update(word for word in words if any(passwords_in_urls(word)))
 
 
 @lru_cache(maxsize=1)  # called for hundreds of texts with the same environment

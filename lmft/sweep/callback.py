@@ -1,6 +1,7 @@
 """Hydra's callback that opens a sweep, and the functions that end it."""
 
 import shutil
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,7 @@ from lmft.runs.run import root_of
 from lmft.runs.run_id import safe_name
 from lmft.storage.hashing import digest
 from lmft.storage.lock import run_lock
-from lmft.sweep.job import SweepPlan, read_job_records, write_plan
+from lmft.sweep.job import JobRecord, SweepPlan, read_job_records, write_plan
 from lmft.tracker.protocol import Tracker
 
 GOOD_STATES = ("finished", "pruned")
@@ -35,6 +36,15 @@ class OpenSweep(Callback):
             _current = Sweep(config)
         except Exception as error:  # Hydra would only warn, and start the jobs
             raise Refused(error) from error
+
+
+@dataclass(frozen=True)
+class ClosedSweep:
+    """How a sweep ended."""
+
+    folder: Path  # of its report
+    jobs: list[JobRecord]  # by number
+    succeeded: bool  # whether all jobs were started, and none failed
 
 
 class Sweep:
@@ -56,8 +66,8 @@ class Sweep:
             self.sweep_id = self.tracker.open_sweep(self.key, self.name, tags)
         write_plan(self.launch_folder, SweepPlan(self.key, self.names, self.sweep_id, None))
 
-    def close(self, complete: bool) -> bool:
-        """Report the jobs and end the sweep in the tracker; return whether all jobs succeeded."""
+    def close(self, complete: bool) -> ClosedSweep:
+        """Report the jobs and end the sweep in the tracker."""
         from lmft.sweep.report import report_jobs  # loads scipy; single runs import this module
 
         records = read_job_records(self.launch_folder)
@@ -68,7 +78,7 @@ class Sweep:
         elif self.sweep_id is not None:
             self.tracker.close_sweep(self.sweep_id, succeeded, self.folder, best)
         self.remove_launch_folder()
-        return succeeded
+        return ClosedSweep(self.folder, records, succeeded)
 
     def remove_launch_folder(self) -> None:
         """Remove the files by which the jobs of this launch communicate."""
@@ -78,15 +88,15 @@ class Sweep:
 _current: Sweep | None = None
 
 
-def close_current(complete: bool) -> bool:
-    """End the sweep that this process has opened, if any; return whether all jobs succeeded.
+def close_current(complete: bool) -> ClosedSweep | None:
+    """End the sweep that this process has opened, if any.
 
     Args:
         complete: whether every job was started.
     """
     global _current
     sweep, _current = _current, None
-    return sweep is None or sweep.close(complete)
+    return None if sweep is None else sweep.close(complete)
 
 
 def release_current() -> None:

@@ -61,7 +61,8 @@ def train(run: Run, terminal: Terminal, job: Job | None = None) -> None:
     with run_lock(run.folder, wait=job is not None):
         finished = run.is_finished  # by another process, perhaps, while this one waited
         if not finished:
-            training, is_new = build_on_all_ranks(run)
+            with terminal.status("loading tokenizer, tokens and model"):
+                training, is_new = build_on_all_ranks(run)
             # A job's sweep has checked the store; a resumed run's folder keeps what it lacks.
             in_sweep = job is not None and job.parent is not None
             check_tracker(run, must_answer=is_new and not in_sweep)

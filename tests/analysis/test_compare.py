@@ -21,7 +21,7 @@ from lmft.analysis.compare.sentences import (
     separation_sentences,
     settings_sentence,
 )
-from lmft.commands.arguments import parse_words
+from lmft.commands.arguments import parse_line
 from lmft.commands.compare import main
 from lmft.errors import UserError
 from lmft.evaluation.bootstrap import paired_difference, seeds_needed
@@ -62,7 +62,7 @@ def parse(path):
 
 
 def run_compare(words):
-    main(parse_words("compare", words))
+    main(parse_line(["compare", *words]))
 
 
 def test_runs_that_differ_in_learning_rate_are_ranked_in_words(fit, store, corpus, capsys):

@@ -83,7 +83,7 @@ def test_a_relative_difference_is_of_the_expected_size():
     ("line", "told"),
     [
         ("", "run lmft verify resume"),
-        ("resume -m seed=0,1", "unrecognized arguments: -m"),
+        ("resume -m seed=0,1", "Unrecognized arguments: -m/--multirun; see lmft verify --help."),
         ("batch seed", "'seed' is not KNOB=VALUE"),
         ("batch trainer.batch_size=1", "set it to 2 or more"),
         ("batch dataset.train=null", "dataset.train has no value"),

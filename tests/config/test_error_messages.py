@@ -23,7 +23,8 @@ from omegaconf import OmegaConf
 from lmft.config import CONF
 from lmft.config.build import check_types
 from lmft.config.compose import check_hydra_numbers
-from lmft.config.error_messages import as_user_error, known_names
+from lmft.config.error_messages import as_user_error
+from lmft.config.groups import known_names
 from lmft.config.ranges import RANGES
 from lmft.config.schema import RunConfig, TextErrors
 from lmft.dataset.sources import TextFiles

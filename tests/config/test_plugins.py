@@ -9,7 +9,7 @@ import pytest
 
 from lmft.config import allowlist
 from lmft.config.allowlist import check_target, own_classes
-from lmft.config.error_messages import choices_of
+from lmft.config.groups import choices_of
 from lmft.errors import UserError
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "lmft_extras"

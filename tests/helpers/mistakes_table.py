@@ -33,6 +33,8 @@ WRONG_NUMBERS = {  # for most knobs, as the command line has them
 
 SPELLING = {
     "trainer.epoch=3": ("no knob 'trainer.epoch'", "Did you mean 'trainer.epochs'"),
+    "lr=1e-4": ("no knob 'lr'", "Did you mean 'optimizer.lr'"),
+    "model=./folder": ("takes a choice, not a path", "model=pretrained model.name=./folder"),
     "optimzer=adamw": ("no knob 'optimzer'", "Did you mean 'optimizer'"),
     "+trainer.foo=3": ("no knob 'trainer.foo'", "lmft --help"),
     "+optimizer.foo=3": ("optimizer", "'foo'", "fix optimizer"),
@@ -57,6 +59,8 @@ SYNTAX = {
     "'model.config={n_layer'": ("model.config={n_layer", "can't be read", "quotes"),
     "trainer.epochs=1,2": ("trainer.epochs=1,2", "several values", "-m"),
     "--epochs 3": ("--epochs", "lmft --help"),
+    "--multi seed=1,2": ("--multi", "lmft --help", "Did you mean '--multirun'"),
+    "-m": ("-m needs a knob with several values", "lmft -m seed=0,1"),
     "--config-dir": ("--config-dir", "expected one argument", "lmft --help"),
     "--config-name=nowhere": ("'nowhere'", "lmft --help"),
     "--config-dir=@/conf dataset=broken": ("broken.yaml, line 3", "not YAML", "fix it"),
@@ -257,7 +261,7 @@ SIMILAR = {  # to others above: tried by `make soak` alone
     f"generate {HUGGING} model.name=@/model temperature=-1": ("temperature", "'-1'", "from 0"),
     "compare": ("lmft compare", "two runs", "name their folders"),
     "runs run_rot=x": ("no knob 'run_rot'", "Did you mean 'run_root'"),
-    "verify resume -m": ("-m", "give it the knobs"),
+    "verify resume -m": ("-m/--multirun", "lmft verify --help"),
     "verify batch trainer.epoch=3": ("'trainer.epoch'", "Did you mean 'trainer.epochs'"),
     "-m hydra/sweeper=optuna seed=3": ("nothing to search", "add knobs"),
     f"{OPTUNA} hydra.sweeper.study_name=a/b": ("hydra.sweeper.study_name", "'a/b'", "only"),

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from lmft.output import sanitize
 from lmft.output.sanitize import HIDDEN, redact, redact_all, redact_yaml, remove_hidden_userinfo
 from lmft.runs.provenance import repeat_command
 from tests.helpers.server import Server
@@ -76,6 +77,13 @@ def test_a_secret_of_the_environment_is_hidden_wherever_it_stands(variable, monk
 def test_a_password_of_the_command_line_is_hidden_where_it_stands_alone(monkeypatch):
     monkeypatch.setattr(sys, "argv", ["lmft", f"tracker.uri=postgresql://me:{SECRET}@host/x"])
     assert redact(f"authentication with {SECRET} failed") == f"authentication with {HIDDEN} failed"
+
+
+def test_a_password_of_a_call_from_python_is_hidden_as_that_of_a_command(monkeypatch):
+    monkeypatch.setattr(sanitize, "_commands", set())
+    assert "hunter22" in redact("hunter22 was refused")
+    sanitize.remember_secrets(["seed=1", "tracker.uri=http://me:hunter22@host"])
+    assert redact("hunter22 was refused") == f"{HIDDEN} was refused"
 
 
 @pytest.mark.filterwarnings("ignore")

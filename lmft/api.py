@@ -1,0 +1,331 @@
+"""The Python API: train, load, compare and sweep from a notebook or a program.
+
+Everything takes the command line's words and answers with its sentences, as exceptions. A call
+leaves nothing behind in the process but the run's folder.
+"""
+
+import io
+import re
+from dataclasses import dataclass
+from html import escape
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from lmft.commands.isolation import as_library
+from lmft.runs.run import RESULT, find_folder
+from lmft.runs.run import Run as BaseRun
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from pandas import DataFrame
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from lmft.analysis.compare.ranking import Comparison as Ranked
+
+
+class Run(BaseRun):
+    """A run: `lmft.train` returns it, `lmft.load` finds it. In a notebook it shows itself.
+
+    Besides its `folder` it has its `config`, as real objects, and its `values`, as plain ones.
+    """
+
+    def __init__(self, folder: Path):
+        """Name a run by its folder, which must exist."""
+        super().__init__(folder=folder)
+
+    @property
+    def result(self) -> dict[str, Any]:
+        """The content of result.json; empty if the run has not finished."""
+        return self.read_json(RESULT)
+
+    @property
+    def metrics(self) -> "DataFrame":
+        """All metrics: a row for each optimizer step that has any, a column for each name."""
+        from pandas import DataFrame
+
+        from lmft.tracker.run_log import read_points
+
+        rows: dict[int, dict[str, float]] = {}
+        for points in read_points(self.folder):
+            rows.setdefault(points.step, {}).update(points.metrics)
+        frame = DataFrame.from_dict(rows, orient="index").sort_index()
+        return frame.rename_axis("step")
+
+    def model(self) -> "PreTrainedModel":
+        """Load the best weights with transformers."""
+        with as_library():
+            from lmft.model.load import silence_transformers
+
+            silence_transformers()
+            model: PreTrainedModel = self.config.objective.auto_model.from_pretrained(
+                self.checkpoint, trust_remote_code=self.config.model.trust_remote_code
+            )
+            return model
+
+    def tokenizer(self) -> "PreTrainedTokenizerBase":
+        """Load the tokenizer with transformers."""
+        with as_library():
+            from transformers import AutoTokenizer
+
+            tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+                self.checkpoint, trust_remote_code=self.values["model"]["trust_remote_code"]
+            )
+            return tokenizer
+
+    def generate(
+        self,
+        prompt: str = "",
+        tokens: int = 50,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        seed: int = 0,
+    ) -> str:
+        """Return the prompt and the model's continuation; of a masked model, its guesses.
+
+        Args:
+            prompt: the text to continue; of a masked model, with mask tokens to fill.
+            tokens: new ones, at most.
+            temperature: 0 takes the likeliest token.
+            top_p: probability mass to sample from (Holtzman et al. 2020).
+            seed: of the sampling.
+
+        Raises:
+            UserError: the prompt can't be continued.
+        """
+        with as_library():
+            from lmft.commands.generate import generate
+            from lmft.evaluation.generation import Sampling
+
+            sampling = Sampling(tokens, temperature, top_p, seed)
+            return generate(str(self.folder), [], prompt, sampling)
+
+    def evaluate(self, *words: str) -> dict[str, Any]:
+        """Score a split with the best weights; return loss, perplexity, interval and more.
+
+        Args:
+            words: as of `lmft evaluate`, such as "evaluation.stride=64".
+
+        Raises:
+            UserError: a word can't be used.
+        """
+        with as_library():
+            from lmft.commands.evaluate import evaluate
+            from lmft.output.terminal import Terminal
+
+            return evaluate(str(self.folder), list(words), Terminal())
+
+    def plot(self) -> "Figure":
+        """Draw training and validation loss by step; no display is needed."""
+        from lmft.runs.curve import loss_figure
+
+        return loss_figure(self.folder, self.result.get("best_step"))
+
+    def __repr__(self) -> str:
+        return f"lmft.load({str(self.folder)!r})"
+
+    def _repr_html_(self) -> str:
+        """Return the losses as a small table with the curve."""
+        from lmft.output.plots import as_svg_element
+
+        splits = {name: self.result.get(name) for name in ("validation", "test")}
+        rows = [
+            f"<tr><th>{name}</th><td>{found['loss']:.4f}</td><td>{found['perplexity']:,.2f}</td>"
+            f"<td>{found['targets']:,}</td></tr>"
+            for name, found in splits.items()
+            if found
+        ]
+        head = "<tr><th></th><th>loss</th><th>perplexity</th><th>targets</th></tr>"
+        table = f"<table>{head}{''.join(rows)}</table>" if rows else "<p>not finished</p>"
+        return f"<b>{escape(self.folder.name)}</b>{table}{as_svg_element(self.plot())}"
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Runs on one split, and whether their differences are more than chance."""
+
+    table: "DataFrame"  # a row for each run, best first
+    pairs: "DataFrame"  # a row for each two runs: difference, 95 % interval, p-value
+    text: str  # the report as the terminal shows it
+    html: str  # the report as a page
+
+    def _repr_html_(self) -> str:
+        return str(self.table.to_html()) + str(self.pairs.to_html())
+
+
+@dataclass(frozen=True)
+class Sweep:
+    """The runs of a sweep, in the order of its jobs."""
+
+    folder: Path  # of leaderboard, plots and comparison
+    runs: list[Run]  # of the jobs that have not failed
+    table: "DataFrame"  # a row for each job: its knobs, its state, its validation loss
+
+    @property
+    def best(self) -> Run | None:
+        """The run with the lowest validation loss; None if no job has finished."""
+        finished = [run for run in self.runs if run.result]
+        return min(finished, key=lambda run: run.result["validation"]["loss"], default=None)
+
+    def _repr_html_(self) -> str:
+        return str(self.table.to_html())
+
+
+def train(
+    *words: str,
+    seed: int | None = None,
+    run_root: str | Path | None = None,
+    cache_root: str | Path | None = None,
+    fresh: bool | None = None,
+    **groups: str,
+) -> Run:
+    """Train, as `lmft WORDS...` does; the same words again answer from the run's folder.
+
+    Args:
+        words: GROUP=CHOICE or KNOB=VALUE, as on the command line.
+        seed: of new weights, data order, masks and dropout.
+        run_root: the parent of all run folders.
+        cache_root: of tokenized corpora and trained tokenizers.
+        fresh: rename an existing run and start over.
+        groups: choices of groups, as in model="gpt2_tiny".
+
+    Raises:
+        UserError: something in the words can't be done.
+        RunLocked: another process is at this run.
+        Fault: a problem of the machine, such as a full disk.
+        FloatingPointError: a loss is not finite.
+        KeyboardInterrupt: a checkpoint is saved; the same words resume the run.
+    """
+    named = {"seed": seed, "run_root": run_root, "cache_root": cache_root, "fresh": fresh}
+    with as_library():
+        from lmft.commands.train import train_words
+
+        return Run(train_words([*words, *as_words({**groups, **named})]))
+
+
+def multirun(
+    *words: str,
+    run_root: str | Path | None = None,
+    cache_root: str | Path | None = None,
+    **groups: str,
+) -> Sweep:
+    """Train a run for each combination of values separated by commas, as `lmft -m WORDS...` does.
+
+    A job that fails is reported, and the others run; see `Sweep.table`.
+
+    Args:
+        words: as on the command line, such as "optimizer.lr=1e-4,1e-3".
+        run_root: the parent of all run folders.
+        cache_root: of tokenized corpora and trained tokenizers.
+        groups: choices of groups, as in model="gpt2_tiny,bert_tiny".
+
+    Raises:
+        UserError: something in the words can't be done.
+        KeyboardInterrupt: the same words resume the sweep.
+    """
+    named = as_words({**groups, "run_root": run_root, "cache_root": cache_root})
+    with as_library():
+        from pandas import DataFrame
+
+        from lmft.commands.hydra_app import multirun as run_jobs
+
+        sweep = run_jobs([*words, *named])
+        columns = [
+            {"job": job.number, **job.knobs, "state": job.state, "validation/loss": job.loss,
+             "folder": job.folder, "reason": job.reason}
+            for job in sweep.jobs
+        ]  # fmt: skip
+        runs = [Run(Path(job.folder)) for job in sweep.jobs if job.folder]
+        return Sweep(sweep.folder, runs, DataFrame(columns).set_index("job"))
+
+
+def load(run: str | Path, tracker_uri: str | None = None) -> Run:
+    """Return a finished run by its folder or the id of its MLflow run.
+
+    Args:
+        run: the folder or id.
+        tracker_uri: the MLflow store of the id; None: mlflow.db in the working directory.
+
+    Raises:
+        UserError: there is no such run, or it has not finished.
+    """
+    with as_library():
+        return Run(find_folder(str(run), tracker_uri))
+
+
+def compare(
+    *runs: Run | str | Path, split: str | None = None, tracker_uri: str | None = None
+) -> Comparison:
+    """Say which run is better, and whether that is more than chance.
+
+    Args:
+        runs: two or more; folders and MLflow ids, of runs or sweeps, will do.
+        split: test, validation or train; None: the first that all runs have.
+        tracker_uri: the MLflow store of the ids; None: mlflow.db in the working directory.
+
+    Raises:
+        UserError: the runs can't be compared.
+    """
+    words = [str(run.folder if isinstance(run, Run) else run) for run in runs]
+    with as_library():
+        from lmft.analysis.compare.ranking import compare_runs
+        from lmft.analysis.compare.report import report_files
+        from lmft.analysis.compare.show import show
+        from lmft.commands.compare import find_runs
+        from lmft.output.terminal import Screen
+        from lmft.tracker.mlflow_query import open_existing_store
+
+        selection = find_runs(words, tracker_uri, open_existing_store(tracker_uri))
+        comparison = compare_runs(selection.folders, split)
+        file = io.StringIO()
+        show(comparison, selection.notes, Screen(file=file, width=100))
+        html = report_files(comparison, selection.notes)["compare.html"]
+        return Comparison(*as_frames(comparison), file.getvalue(), html)
+
+
+def as_words(values: dict[str, Any]) -> list[str]:
+    """Return keyword arguments as the command line's words; None leaves one out."""
+    return [f"{name}={as_word(value)}" for name, value in values.items() if value is not None]
+
+
+def as_word(value: Any) -> str:
+    """Return a value in the grammar of Hydra's overrides; a text in quotes."""
+    if isinstance(value, bool | int):
+        return str(value).lower()
+    # A backslash counts only before a quote.
+    escaped = re.sub(r"(\\*)('|\Z)", lambda end: 2 * end[1] + (end[2] and "\\'"), str(value))
+    return f"'{escaped}'"
+
+
+def as_frames(comparison: "Ranked") -> "tuple[DataFrame, DataFrame]":
+    """Return the runs of a comparison, and its pairs, as tables."""
+    from pandas import DataFrame
+
+    rankings = [*comparison.rankings, *comparison.bytewise]
+    runs = [
+        {
+            "run": run.folder.name,
+            "split": comparison.split,
+            **{name: run.knobs.get(name) for name in ranking.knobs},
+            **{
+                name: run.result.get(name)
+                for name in ("loss", "loss_low", "loss_high", "perplexity", "bits_per_byte")
+            },
+            "targets": run.result["targets"],
+        }
+        for ranking in comparison.rankings
+        for run in ranking.runs
+    ]
+    pairs = [
+        {
+            "better": pair.better.folder.name,
+            "worse": pair.worse.folder.name,
+            "difference": pair.difference.mean,
+            "low": pair.difference.interval.low,
+            "high": pair.difference.interval.high,
+            "p": pair.difference.p_value,
+            "unit": pair.measure.unit,
+        }
+        for ranking in rankings
+        for pair in ranking.pairs
+    ]
+    return DataFrame(runs).set_index("run"), DataFrame(pairs)
