@@ -198,7 +198,7 @@ class PrintCompletion(argparse.Action):
         """Print it."""
         from argcomplete.shell_integration import shellcode
 
-        print(shellcode(["lmft"], shell=shell))
+        print(shellcode(["lmft"], True, shell))
         parser.exit()
 
 
