@@ -12,7 +12,9 @@ from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import MissingConfigException
+from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmft.config import CONF
@@ -46,18 +48,40 @@ class GuardedLoader(ConfigLoaderImpl):
         for name, folder in plugin_conf_folders().items():
             config_search_path.prepend(f"lmft-{name}", f"file://{folder}", SCHEMA)
         super().__init__(config_search_path)
+        # What was composed last, by the config's name and the overrides.
+        self._last: tuple[tuple[str | None, tuple[str, ...]], DictConfig] | None = None
 
     def load_configuration(
-        self, config_name: str | None, overrides: list[str], *args: Any, **kwargs: Any
+        self,
+        config_name: str | None,
+        overrides: list[str],
+        run_mode: RunMode,
+        from_shell: bool = True,
+        validate_sweep_overrides: bool = True,
     ) -> DictConfig:
         """Return the composed config, before any callback, launcher or logger is made from it.
+
+        Hydra first composes only to learn `hydra.mode`, then again with the mode added to the
+        overrides. The second time returns what the first time composed.
 
         Raises:
             UserError: it contains what no config may.
         """
         global _debug
+        mode = f"hydra.mode={run_mode.name}"
+        if self._last is not None and overrides and overrides[-1] == mode:
+            key, composed = self._last
+            if key == (config_name, tuple(overrides[:-1])):
+                self._last = None
+                parsed = OverridesParser.create().parse_overrides(overrides)
+                self.validate_sweep_overrides_legal(parsed, run_mode, from_shell)
+                composed.hydra.mode = run_mode
+                composed.hydra.overrides.hydra.append(mode)
+                return composed
         try:
-            composed = super().load_configuration(config_name, overrides, *args, **kwargs)
+            composed = super().load_configuration(
+                config_name, overrides, run_mode, from_shell, validate_sweep_overrides
+            )
         except ValueError as error:
             if str(error).startswith("Config group override must be"):  # Hydra does not say which
                 raise group_error(overrides) from error
@@ -65,6 +89,7 @@ class GuardedLoader(ConfigLoaderImpl):
         check_config(composed)
         check_hydra_numbers(composed.hydra)
         _debug = composed.get("debug") is True
+        self._last = (config_name, tuple(overrides)), composed
         return composed
 
     def _process_config_searchpath(
