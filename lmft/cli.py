@@ -4,8 +4,9 @@ import gc
 import os
 import sys
 from importlib import import_module
+from typing import Any
 
-from lmft.commands.arguments import VERBS, parse_line
+from lmft.commands.arguments import VERBS, Verb, parse_line
 from lmft.commands.console import DONE, exit_code, prepare, report
 from lmft.commands.workers import follow, leading
 from lmft.errors import Interrupted
@@ -28,7 +29,7 @@ def main() -> int:
         return report(error) if is_rank_zero() else exit_code(error)
     try:
         if arguments.verb is not None:
-            import_module(f"lmft.commands.{VERBS[arguments.verb].module}").main(arguments)
+            load(VERBS[arguments.verb]).main(arguments)
             return DONE
         if not is_rank_zero():
             return follow()
@@ -43,3 +44,14 @@ def main() -> int:
         return 128 + interrupted.signal_number
     except Exception as error:
         return report(error)
+
+
+def load(verb: Verb) -> Any:
+    """Import the module of a verb; if that takes seconds, show what is loaded."""
+    module = f"lmft.commands.{verb.module}"
+    if not verb.loads_torch:
+        return import_module(module)
+    from lmft.output.terminal import Terminal
+
+    with Terminal().status("loading torch and transformers"):
+        return import_module(module)

@@ -84,6 +84,7 @@ class Verb:
     config: tuple[str, ...] = ()  # how the names of those knobs of the config begin that it takes
     words: tuple[str, ...] = ()  # to choose from, in front of knobs
     takes_runs: bool = False  # by their folders, as words
+    loads_torch: bool = False  # so its module takes seconds to import
 
 
 VERBS = {
@@ -94,6 +95,7 @@ VERBS = {
         "lmft evaluate run=runs/NAME evaluation.stride=64",
         (RUN,),
         ANY,
+        loads_torch=True,
     ),
     "generate": Verb(
         "generate",
@@ -109,6 +111,7 @@ VERBS = {
             Knob("seed", f"sampling seed {DEFAULT}", "N", 0, number(0, 2**63 - 1, int)),
         ),
         ANY,
+        loads_torch=True,
     ),
     "compare": Verb(
         "compare",
@@ -142,6 +145,7 @@ VERBS = {
         "[KNOB=VALUE ...]",
         "lmft plan model=gpt2 trainer.batch_size=32",
         config=ANY,
+        loads_torch=True,
     ),
     "profile": Verb(
         "profiling",
@@ -150,6 +154,7 @@ VERBS = {
         "lmft profile model=gpt2 steps=10",
         (Knob("steps", f"steps to measure {DEFAULT}", "N", 5, number(1, 1000, int)),),
         ANY,
+        loads_torch=True,
     ),
     "runs": Verb(
         "runs",
