@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 
     from lmft.analysis.compare.ranking import Comparison as Ranked
 
+NAME = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_/][\w./-]*", re.IGNORECASE | re.ASCII)
+
 
 class Run(BaseRun):
     """A run: `lmft.train` returns it, `lmft.load` finds it. In a notebook it shows itself.
@@ -222,7 +224,8 @@ def multirun(
         UserError: something in the words can't be done.
         KeyboardInterrupt: the same words resume the sweep.
     """
-    named = as_words({**groups, "run_root": run_root, "cache_root": cache_root})
+    swept = [f"{name}={choices}" for name, choices in groups.items()]
+    named = [*swept, *as_words({"run_root": run_root, "cache_root": cache_root})]
     with as_library():
         from pandas import DataFrame
 
@@ -253,19 +256,20 @@ def load(run: str | Path, tracker_uri: str | None = None) -> Run:
 
 
 def compare(
-    *runs: Run | str | Path, split: str | None = None, tracker_uri: str | None = None
+    *runs: Run | Sweep | str | Path, split: str | None = None, tracker_uri: str | None = None
 ) -> Comparison:
     """Say which run is better, and whether that is more than chance.
 
     Args:
-        runs: two or more; folders and MLflow ids, of runs or sweeps, will do.
+        runs: two or more, or a sweep; also by their folders, or by MLflow ids of runs and sweeps.
         split: test, validation or train; None: the first that all runs have.
         tracker_uri: the MLflow store of the ids; None: mlflow.db in the working directory.
 
     Raises:
         UserError: the runs can't be compared.
     """
-    words = [str(run.folder if isinstance(run, Run) else run) for run in runs]
+    each = [one for run in runs for one in (run.runs if isinstance(run, Sweep) else [run])]
+    words = [str(run.folder if isinstance(run, Run) else run) for run in each]
     with as_library():
         from lmft.analysis.compare.ranking import compare_runs
         from lmft.analysis.compare.report import report_files
@@ -288,11 +292,14 @@ def as_words(values: dict[str, Any]) -> list[str]:
 
 
 def as_word(value: Any) -> str:
-    """Return a value in the grammar of Hydra's overrides; a text in quotes."""
+    """Return a value in the grammar of Hydra's overrides; a text in quotes if it needs them."""
     if isinstance(value, bool | int):
         return str(value).lower()
+    text = str(value)
+    if NAME.fullmatch(text):
+        return text
     # A backslash counts only before a quote.
-    escaped = re.sub(r"(\\*)('|\Z)", lambda end: 2 * end[1] + (end[2] and "\\'"), str(value))
+    escaped = re.sub(r"(\\*)('|\Z)", lambda end: 2 * end[1] + (end[2] and "\\'"), text)
     return f"'{escaped}'"
 
 

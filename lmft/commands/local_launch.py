@@ -148,7 +148,10 @@ def write_error(error: BaseException, path: Path, debug: bool) -> None:
 def read_error(path: Path) -> BaseException:
     """Return what `write_error` wrote, as an error."""
     if not path.exists():
-        return WorkerFailed("A process ended without an error message; was it short of memory?")
+        return WorkerFailed(
+            "A process ended without an error message; was it short of memory? A Python script "
+            'must call lmft under `if __name__ == "__main__":`.'
+        )
     content = json.loads(path.read_text())
     if "signal" in content:
         return Interrupted(content["signal"])

@@ -140,7 +140,7 @@ def score(
             partial(_score_group, network, batches, hardware, windows, group)
         )
         parts.append(scored if mine < len(groups) else tuple(array[:0] for array in scored))
-        advance(len(group) * process_group.size)
+        advance(sum(map(len, groups[first : first + process_group.size])))
     positions, numbers, nats = (
         process_group.gather(np.concatenate(arrays)) for arrays in zip(*parts, strict=True)
     )

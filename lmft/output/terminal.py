@@ -56,6 +56,8 @@ class Terminal:
             brief: print only losses and the final lines, as for the jobs of a sweep.
         """
         self._console = console or Screen()
+        # FORCE_COLOR makes rich see a terminal, but nothing can be redrawn in a file.
+        self._redraws = self._console.is_terminal and self._console.file.isatty()
         self.brief = brief
 
     @staticmethod
@@ -93,7 +95,7 @@ class Terminal:
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
         """Show what is being done, until it is done."""
-        if self.brief or not self._console.is_terminal:
+        if self.brief or not self._redraws:
             yield
             return
         with self._console.status(Text(text)):
@@ -183,7 +185,7 @@ class Terminal:
             TimeRemainingColumn(compact=True),
         )
         with Progress(
-            *columns, console=self._console, transient=True, disable=self._console.quiet
+            *columns, console=self._console, transient=True, disable=not self._redraws
         ) as progress:
             yield Bars(progress, steps)
 
