@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.segment import Segment
 from rich.table import Table
@@ -89,8 +90,10 @@ class Terminal:
         """Print a line for each thing that was loaded, such as the model with its size."""
         if self.brief:
             return
+        lines = Table.grid(padding=(0, 2))
         for name, size in sizes.items():
-            self._console.print(Text.assemble((name, "cyan"), "  ", (size, "green")))
+            lines.add_row(Text(name, "cyan"), Text(size, "green"))
+        self._console.print(lines)
 
     @contextmanager
     def status(self, text: str) -> Iterator[None]:
@@ -119,7 +122,8 @@ class Terminal:
         self.print(f"Samples {title}", style="bold")
         for pair in samples:
             prompt, answer = (" ".join(text.split()) for text in pair)
-            self._console.print(Text.assemble("  ", (prompt, "dim"), " → ", answer))
+            text = Text.assemble((prompt, "dim"), " → ", answer)
+            self._console.print(Padding(text, (0, 0, 0, 2), expand=False))
 
     def show_results(self, rows: list[tuple[str, int, TokenLoss]]) -> None:
         """Print the final table: name, step and loss of each row."""
