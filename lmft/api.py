@@ -6,13 +6,19 @@ leaves nothing behind in the process but the run's folder.
 
 import io
 import re
+from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
+from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmft.commands.arguments import check_knobs
 from lmft.commands.isolation import as_library
-from lmft.runs.run import RESULT, find_folder
+from lmft.config.compose import CONFIG_DIR
+from lmft.errors import UserError
+from lmft.metrics import VALIDATION_LOSS
+from lmft.runs.run import RESULT, check_checkpoint, find_folder
 from lmft.runs.run import Run as BaseRun
 
 if TYPE_CHECKING:
@@ -31,9 +37,9 @@ class Run(BaseRun):
     Besides its `folder` it has its `config`, as real objects, and its `values`, as plain ones.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: str | Path):
         """Name a run by its folder, which must exist."""
-        super().__init__(folder=folder)
+        super().__init__(folder=Path(folder).expanduser().absolute())
 
     @property
     def result(self) -> dict[str, Any]:
@@ -54,8 +60,13 @@ class Run(BaseRun):
         return frame.rename_axis("step")
 
     def model(self) -> "PreTrainedModel":
-        """Load the best weights with transformers."""
+        """Load the best weights with transformers.
+
+        Raises:
+            UserError: the run has not finished.
+        """
         with as_library():
+            check_checkpoint(self.folder)
             from lmft.model.load import silence_transformers
 
             silence_transformers()
@@ -65,8 +76,13 @@ class Run(BaseRun):
             return model
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
-        """Load the tokenizer with transformers."""
+        """Load the tokenizer with transformers.
+
+        Raises:
+            UserError: the run has not finished.
+        """
         with as_library():
+            check_checkpoint(self.folder)
             from transformers import AutoTokenizer
 
             tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
@@ -92,9 +108,10 @@ class Run(BaseRun):
             seed: of the sampling.
 
         Raises:
-            UserError: the prompt can't be continued.
+            UserError: the prompt can't be continued, or a number is out of its range.
         """
         with as_library():
+            check_knobs("generate", tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
             from lmft.commands.generate import generate
             from lmft.evaluation.generation import Sampling
 
@@ -114,7 +131,7 @@ class Run(BaseRun):
             from lmft.commands.evaluate import evaluate
             from lmft.output.terminal import Terminal
 
-            return evaluate(str(self.folder), list(words), Terminal())
+            return evaluate(str(self.folder), check_words(words), Terminal())
 
     def plot(self) -> "Figure":
         """Draw training and validation loss by step; no display is needed."""
@@ -141,7 +158,7 @@ class Run(BaseRun):
         return f"<b>{escape(self.folder.name)}</b>{table}{as_svg_element(self.plot())}"
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Comparison:
     """Runs on one split, and whether their differences are more than chance."""
 
@@ -150,11 +167,14 @@ class Comparison:
     text: str  # the report as the terminal shows it
     html: str  # the report as a page
 
+    def __repr__(self) -> str:
+        return self.text
+
     def _repr_html_(self) -> str:
         return str(self.table.to_html()) + str(self.pairs.to_html())
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Sweep:
     """The runs of a sweep, in the order of its jobs."""
 
@@ -167,6 +187,9 @@ class Sweep:
         """The run with the lowest validation loss; None if no job has finished."""
         finished = [run for run in self.runs if run.result]
         return min(finished, key=lambda run: run.result["validation"]["loss"], default=None)
+
+    def __repr__(self) -> str:
+        return str(self.table)
 
     def _repr_html_(self) -> str:
         return str(self.table.to_html())
@@ -201,14 +224,14 @@ def train(
     with as_library():
         from lmft.commands.train import train_words
 
-        return Run(train_words([*words, *as_words({**groups, **named})]))
+        return Run(train_words([*check_words(words), *as_words({**groups, **named})]))
 
 
 def multirun(
     *words: str,
     run_root: str | Path | None = None,
     cache_root: str | Path | None = None,
-    **groups: str,
+    **groups: str | list[str],
 ) -> Sweep:
     """Train a run for each combination of values separated by commas, as `lmft -m WORDS...` does.
 
@@ -218,38 +241,47 @@ def multirun(
         words: as on the command line, such as "optimizer.lr=1e-4,1e-3".
         run_root: the parent of all run folders.
         cache_root: of tokenized corpora and trained tokenizers.
-        groups: choices of groups, as in model="gpt2_tiny,bert_tiny".
+        groups: choices of groups, as in model="gpt2_tiny" or model=["gpt2_tiny", "gpt2"].
 
     Raises:
         UserError: something in the words can't be done.
         KeyboardInterrupt: the same words resume the sweep.
     """
-    swept = [f"{name}={choices}" for name, choices in groups.items()]
+    swept = [
+        f"{name}={choices if isinstance(choices, str) else ','.join(map(as_word, choices))}"
+        for name, choices in groups.items()
+    ]
     named = [*swept, *as_words({"run_root": run_root, "cache_root": cache_root})]
     with as_library():
-        from pandas import DataFrame
+        from pandas import DataFrame, to_numeric
 
         from lmft.commands.hydra_app import multirun as run_jobs
 
-        sweep = run_jobs([*words, *named])
-        columns = [
-            {"job": job.number, **job.knobs, "state": job.state, "validation/loss": job.loss,
+        sweep = run_jobs([*check_words(words), *named])
+        knobs = list(dict.fromkeys(name for job in sweep.jobs for name in job.knobs))
+        columns = ["job", *knobs, "state", VALIDATION_LOSS, "folder", "reason"]
+        rows = [
+            {**job.knobs, "job": job.number, "state": job.state, VALIDATION_LOSS: job.loss,
              "folder": job.folder, "reason": job.reason}
             for job in sweep.jobs
         ]  # fmt: skip
-        runs = [Run(Path(job.folder)) for job in sweep.jobs if job.folder]
-        return Sweep(sweep.folder, runs, DataFrame(columns).set_index("job"))
+        table = DataFrame(rows, columns=columns).set_index("job").replace(inf, nan)
+        for name in knobs:
+            with suppress(ValueError):
+                table[name] = to_numeric(table[name])
+        runs = [Run(job.folder) for job in sweep.jobs if job.folder]
+        return Sweep(sweep.folder, runs, table)
 
 
 def load(run: str | Path, tracker_uri: str | None = None) -> Run:
-    """Return a finished run by its folder or the id of its MLflow run.
+    """Return a run by its folder or the id of its MLflow run.
 
     Args:
         run: the folder or id.
         tracker_uri: the MLflow store of the id; None: mlflow.db in the working directory.
 
     Raises:
-        UserError: there is no such run, or it has not finished.
+        UserError: there is no such run.
     """
     with as_library():
         return Run(find_folder(str(run), tracker_uri))
@@ -261,16 +293,20 @@ def compare(
     """Say which run is better, and whether that is more than chance.
 
     Args:
-        runs: two or more, or a sweep; also by their folders, or by MLflow ids of runs and sweeps.
+        runs: two or more, or their folders or MLflow ids; or a sweep, or its MLflow id.
         split: test, validation or train; None: the first that all runs have.
         tracker_uri: the MLflow store of the ids; None: mlflow.db in the working directory.
 
     Raises:
         UserError: the runs can't be compared.
     """
-    each = [one for run in runs for one in (run.runs if isinstance(run, Sweep) else [run])]
+    each: list[Run | str | Path] = []
+    for run in runs:
+        each += [one for one in run.runs if one.result] if isinstance(run, Sweep) else [run]
     words = [str(run.folder if isinstance(run, Run) else run) for run in each]
     with as_library():
+        if split is not None:
+            check_knobs("compare", **{"evaluation.split": split})
         from lmft.analysis.compare.ranking import compare_runs
         from lmft.analysis.compare.report import report_files
         from lmft.analysis.compare.show import show
@@ -286,6 +322,20 @@ def compare(
         return Comparison(*as_frames(comparison), file.getvalue(), html)
 
 
+def check_words(words: tuple[Any, ...]) -> list[str]:
+    """Return the words of a call.
+
+    Raises:
+        UserError: one is not a word, or is a flag.
+    """
+    for word in words:
+        if not isinstance(word, str):
+            raise UserError(f'{word!r} is not a word such as "seed=1"; pass a list as *words.')
+        if word.startswith("-") and not word.startswith(CONFIG_DIR):
+            raise UserError(f"{word!r} is a flag of the command line; leave it out.")
+    return list(words)
+
+
 def as_words(values: dict[str, Any]) -> list[str]:
     """Return keyword arguments as the command line's words; None leaves one out."""
     return [f"{name}={as_word(value)}" for name, value in values.items() if value is not None]
@@ -293,8 +343,12 @@ def as_words(values: dict[str, Any]) -> list[str]:
 
 def as_word(value: Any) -> str:
     """Return a value in the grammar of Hydra's overrides; a text in quotes if it needs them."""
-    if isinstance(value, bool | int):
+    if isinstance(value, bool | int | float):
         return str(value).lower()
+    if isinstance(value, dict):
+        return f"{{{','.join(f'{name}:{as_word(item)}' for name, item in value.items())}}}"
+    if isinstance(value, list | tuple):
+        return f"[{','.join(map(as_word, value))}]"
     text = str(value)
     if NAME.fullmatch(text):
         return text

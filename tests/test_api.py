@@ -6,13 +6,17 @@ import logging
 import os
 import random
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
+import hydra
 import nbformat
 import pytest
 import torch
@@ -103,7 +107,7 @@ def test_it_is_drawn_and_shows_itself(run, tmp_path):
     run.plot().savefig(tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
     shown = run._repr_html_()
-    assert run.folder.name in shown and "<svg" in shown
+    assert run.folder.name in shown and "<svg" in shown and "<svg" in run.plot()._repr_svg_()
     assert f"{run.result['test']['perplexity']:,.2f}" in shown
     assert repr(run) == f"lmft.load({str(run.folder)!r})"
 
@@ -118,19 +122,20 @@ def test_runs_are_compared(run, runs_of_module):
     assert found.table["optimizer.lr"].tolist() == [0.01, 0.001]
     (pair,) = found.pairs.to_dict("records")
     assert pair["better"] == other.folder.name and pair["low"] < pair["difference"] < pair["high"]
-    assert "2 runs compared on test" in found.text and "<html" in found.html
+    assert "2 runs compared on test" in found.text == repr(found) and "<html" in found.html
     with pytest.raises(lmft.UserError, match="two runs or more"):
         lmft.compare(run)
 
 
 def test_a_sweep_has_its_runs_and_its_best(runs_of_module, tmp_path):
     fit, corpus = runs_of_module
-    words = [*corpus, *TINY[1:], "optimizer.lr=1e-3,1e-2,nan"]
+    words = [*corpus, *TINY[1:], "optimizer.lr=1e-3,1e-2,1e30"]
     sweep = lmft.multirun(
         *words, model="gpt2_tiny", run_root=tmp_path / "runs", cache_root=fit.root / "cache"
     )
     assert sweep.table["state"].tolist() == ["finished", "finished", "failed"]
-    assert sweep.table["lr"].tolist() == ["0.001", "0.01", "nan"]
+    assert sweep.table["lr"].tolist()[:2] == [0.001, 0.01]
+    assert sweep.table["validation/loss"].isna().tolist() == [False, False, True]
     assert [run.values["optimizer"]["lr"] for run in sweep.runs] == [0.001, 0.01]
     losses = [run.result["validation"]["loss"] for run in sweep.runs]
     assert sweep.table["validation/loss"].tolist()[:2] == losses
@@ -148,6 +153,7 @@ WRONG = [
     "model.config={n_layr:3}",
     "dataset.train=nowhere.txt",
     "model.config={n_head:7}",
+    "optimizer.lr=1e30 trainer.max_steps=60 trainer.epochs=99",  # not a mistake, but a sentence
 ]
 
 
@@ -155,11 +161,34 @@ WRONG = [
 def test_a_mistake_is_an_exception_with_the_sentence_of_the_command_line(
     word, corpus, command, tmp_path
 ):
-    words = [*corpus, *TINY, word]
-    code, _, complaint = command(shlex.join([*words, "cache_root=cache"]))
-    with pytest.raises(lmft.UserError) as raised:
-        lmft.train(*words, run_root=tmp_path / "runs", cache_root=tmp_path / "cache")
-    assert code == 2 and complaint == f"lmft: {raised.value}\n"
+    words = [*corpus, *TINY, *word.split()]
+    code, _, complaint = command(shlex.join([*words, "run_root=other", "cache_root=cache"]))
+    kind = lmft.UserError if code == 2 else FloatingPointError
+    with pytest.raises(kind) as raised:
+        lmft.train(*words, run_root="other", cache_root="cache")
+    sentence = complaint.splitlines()[-1]
+    assert sentence == f"lmft: {raised.value}" and raised.value.__suppress_context__
+
+
+REFUSED = {
+    "a list for words": (lambda run: lmft.train(["seed=1"]), "pass a list as"),
+    "a flag": (lambda run: lmft.multirun("--help"), "is a flag of the command line"),
+    "no tokens": (lambda run: run.generate(tokens=0), "tokens must be a number from 1 to 1e"),
+    "hot": (lambda run: run.generate(temperature=-1), "temperature must be a number from 0"),
+    "another model": (lambda run: run.evaluate("model=gpt2"), "name two models"),
+    "a split": (
+        lambda run: lmft.compare(run, run, split="tests"),
+        "choose test, validation, train",
+    ),
+    "no run": (lambda run: lmft.load("nowhere"), "is neither a run's folder nor an MLflow run"),
+}
+
+
+@pytest.mark.parametrize("call", REFUSED)
+def test_what_a_call_can_not_take_is_said(call, run):
+    refused, sentence = REFUSED[call]
+    with pytest.raises(lmft.UserError, match=sentence):
+        refused(run)
 
 
 TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_characters="$"), max_size=9)
@@ -171,6 +200,12 @@ TEXTS = st.text(st.characters(exclude_categories=["Cc", "Cs"], exclude_character
 def test_a_keyword_argument_reaches_its_knob_as_it_is(text):
     (word,) = as_words({"dataset.name": text})
     assert OverridesParser.create().parse_override(word).value() == text
+
+
+def test_keywords_keep_their_types():
+    values = {"optimizer.lr": 3e-4, "model.config": {"n_layer": 1}, "fresh": True, "seed": None}
+    assert as_words(values) == ["optimizer.lr=0.0003", "model.config={n_layer:1}", "fresh=true"]
+    assert as_words({"model": "gpt2_tiny"}) == ["model=gpt2_tiny"]
 
 
 def test_keywords_are_groups_and_a_few_knobs(corpus, tmp_path, capsys):
@@ -222,6 +257,32 @@ def test_calls_leave_nothing_behind(run, runs_of_module, tmp_path):
         before = state_of_process()
         call()
         assert state_of_process() == before, name
+
+
+def test_the_caller_may_use_hydra_and_threads(runs_of_module, tmp_path):
+    fit, corpus = runs_of_module
+    with hydra.initialize(config_path=None, version_base=None):
+
+        def train(seed):
+            roots = {"run_root": tmp_path, "cache_root": fit.root / "cache"}
+            return lmft.train(*corpus, *TINY, "trainer.max_steps=1", seed=seed, **roots)
+
+        with ThreadPoolExecutor(2) as pool:
+            runs = list(pool.map(train, [0, 1]))
+        assert [run.values["seed"] for run in runs] == [0, 1]
+        train(0)
+        assert hydra.compose(overrides=["+own=1"]).own == 1
+
+
+def test_a_run_that_has_not_finished_has_its_metrics(run, tmp_path):
+    folder = Path(shutil.copytree(run.folder, tmp_path / run.folder.name))
+    shutil.rmtree(folder / "checkpoint")
+    (folder / "result.json").unlink()
+    unfinished = lmft.load(folder)
+    assert unfinished.result == {} and len(unfinished.metrics) == 7
+    assert "not finished" in unfinished._repr_html_()
+    with pytest.raises(lmft.UserError, match="has no checkpoint"):
+        unfinished.model()
 
 
 def test_the_stop_button_saves_a_checkpoint_and_the_same_words_resume(

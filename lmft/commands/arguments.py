@@ -382,6 +382,17 @@ def add_knobs(parser: Parser, knobs: Sequence[Knob]) -> None:
         )
 
 
+def check_knobs(verb: str, **values: Any) -> None:
+    """Check values of a verb's own knobs as its parser does.
+
+    Raises:
+        UserError: one is refused.
+    """
+    parser = Parser(prog=f"lmft {verb}", add_help=False)
+    add_knobs(parser, VERBS[verb].knobs)
+    parser.parse_args([f"--{name}={value}" for name, value in values.items()])
+
+
 def split_line(line: Sequence[str]) -> tuple[argparse.Namespace, str | None, list[str]]:
     """Return the flags of a command line, its verb if it has one, and all other words.
 

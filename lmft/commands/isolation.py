@@ -9,47 +9,52 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from typing import Any
 
 from lmft.commands.console import describe, prepare
-from lmft.errors import Fault, Interrupted, UserError
+from lmft.errors import Fault, Interrupted, RunLocked, UserError, WorkerFailed, as_fault
 
+EXPLAINED = (UserError, Fault, RunLocked, WorkerFailed, FloatingPointError)
+ONE_CALL = threading.RLock()  # what a call sets up belongs to the whole process
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 CHANGED_LOGGERS = ("", "lmft", "hydra", "mlflow", "mlflow.store.db.utils", "transformers")
 
 
 @contextmanager
 def as_library() -> Iterator[None]:
-    """Run the body as the command line does, and leave nothing behind.
+    """Run the body as the command line does, and leave nothing behind; calls in threads take turns.
 
     Raises:
         UserError: a mistake, in the command line's sentence.
         Fault: a problem of the machine, likewise.
-        KeyboardInterrupt: SIGINT arrived; a run has saved a checkpoint. SIGTERM is sent on.
+        KeyboardInterrupt: SIGINT arrived; a run has saved a checkpoint.
+        Interrupted: SIGTERM arrived, likewise, and a handler of the caller has returned.
     """
-    stopped_by = None
-    with restored_process():
+    stopped: Interrupted | None = None
+    with ONE_CALL, restored_process():
         prepare()
         try:
             yield
         except Interrupted as interrupted:
-            stopped_by = interrupted.signal_number
+            stopped = interrupted
         except Exception as error:
-            explained = explain(error)
-            if explained is error:
+            if (explained := explain(error)) is None:
                 raise
-            raise explained from None
-    if stopped_by == signal.SIGINT:
+            raise explained from None  # the sentence says it all
+    if stopped is not None and stopped.signal_number == signal.SIGINT:
         raise KeyboardInterrupt
-    if stopped_by is not None:
-        signal.raise_signal(stopped_by)
+    if stopped is not None:
+        signal.raise_signal(stopped.signal_number)
+        raise stopped
 
 
-def explain(error: Exception) -> Exception:
-    """Return the error with the command line's sentence if that has one, else the error itself."""
+def explain(error: Exception) -> Exception | None:
+    """Return the error with the command line's sentence; None if it has none."""
     from lmft.config.error_messages import as_user_error
-    from lmft.errors import as_fault
 
     explained = as_user_error(error) or as_fault(error) or error
+    if not isinstance(explained, EXPLAINED):
+        return None
     sentence = describe(error)
     if isinstance(explained, UserError | Fault) and str(explained) != sentence:
         return (UserError if isinstance(explained, UserError) else Fault)(sentence)
@@ -61,6 +66,7 @@ def restored_process() -> Iterator[None]:
     """Restore signal handlers, environment, logging, warnings and the state of loaded libraries."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
+        warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm, in notebooks
         for restored in (_signals, _environment, _logging, _garbage, _hydra, _transformers, _torch):
             stack.enter_context(restored())
         yield
@@ -95,9 +101,19 @@ def _environment() -> Iterator[None]:
 def _logging() -> Iterator[None]:
     root = logging.getLogger()
     handlers, levels = root.handlers[:], {n: logging.getLogger(n).level for n in CHANGED_LOGGERS}
+    # A run logs more to its file than the caller's own handlers are meant to show.
+    shown = root.level
+
+    def is_for_caller(record: logging.LogRecord) -> bool:
+        return record.levelno >= shown
+
+    for handler in handlers:
+        handler.addFilter(is_for_caller)
     try:
         yield
     finally:
+        for handler in handlers:
+            handler.removeFilter(is_for_caller)
         root.handlers[:] = handlers
         for name, level in levels.items():
             logging.getLogger(name).setLevel(level)
@@ -119,6 +135,7 @@ def _garbage() -> Iterator[None]:
 def _hydra() -> Iterator[None]:
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
+    from hydra.core.singleton import Singleton
     from omegaconf.basecontainer import BaseContainer
 
     hydra, config = GlobalHydra.instance(), HydraConfig.instance()
@@ -127,6 +144,8 @@ def _hydra() -> Iterator[None]:
     try:
         yield
     finally:
+        instances: Any = Singleton._instances  # Hydra may have put others there
+        instances |= {GlobalHydra: hydra, HydraConfig: config}
         hydra.hydra, config.cfg, BaseContainer._resolvers = caller, caller_config, resolvers
 
 

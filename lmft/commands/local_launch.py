@@ -6,30 +6,27 @@ import os
 import socket
 import uuid
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
-from omegaconf import OmegaConf
-
 from lmft.commands.console import (
-    BUSY,
     FAILED,
-    MISTAKE,
     describe,
-    exit_code,
     prepare,
     print_traceback,
 )
 from lmft.commands.workers import follow, leading
-from lmft.errors import Interrupted, RunLocked, UserError, WorkerFailed
+from lmft.config.error_messages import as_user_error
+from lmft.errors import Fault, Interrupted, RunLocked, UserError, WorkerFailed, as_fault
 from lmft.hardware.ranks import LOCALHOST, STORE_PORT, is_rank_zero, share_cores
 from lmft.runs.run import Run
 
 if TYPE_CHECKING:
-    from lmft.sweep.job import SweepJob
+    from lmft.sweep.job import JobRecord, SweepJob, SweepPlan
 
+# The errors that pass from one process to another.
+KINDS = (UserError, RunLocked, Fault, FloatingPointError, WorkerFailed)
 # A function that trains in one of the processes, given the sweep's job if there is one.
 Train = Callable[[Run, "SweepJob | None"], float]
 
@@ -62,19 +59,19 @@ def launch_processes(train: Train, count: int, run: Run, job: "SweepJob | None")
         rdzv_configs={"is_host": "false"},
         max_restarts=0,
     )
-    record = None if job is None else asdict(job.record)
+    parts = None if job is None else (job.record, job.plan)
     outcome: dict[str, Any]
     with TemporaryDirectory() as folder:
         error_file = Path(folder) / "error.json"
         try:
             launched = elastic_launch(settings, run_process)
-            outcome = launched(train, run, record, str(error_file))[0]
+            outcome = launched(train, run, parts, str(error_file))[0]
         except SignalException as signal:
             raise Interrupted(int(signal.sigval)) from None
         except ChildFailedError:
             raise read_error(error_file) from None
     if job is not None:
-        vars(job.record).update(outcome["record"])
+        vars(job.record).update(vars(outcome["record"]))
     return float(outcome["loss"])
 
 
@@ -104,7 +101,7 @@ def open_store() -> Any:
 
 
 def run_process(
-    train: Train, run: Run, record: dict[str, Any] | None, error_file: str
+    train: Train, run: Run, parts: "tuple[JobRecord, SweepPlan] | None", error_file: str
 ) -> dict[str, Any]:
     """Run one of the processes; return the loss and the record of the sweep's job."""
     from lmft.config.compose import register_resolvers
@@ -117,19 +114,18 @@ def run_process(
         return {}
     try:
         with leading():
-            job = None if record is None else open_again(record, run)
-            return {"loss": train(run, job), "record": job and asdict(job.record)}
+            job = None if parts is None else open_again(*parts)
+            return {"loss": train(run, job), "record": job and job.record}
     except BaseException as error:
         write_error(error, Path(error_file), run.typed.debug)
         raise SystemExit(FAILED) from None
 
 
-def open_again(record: dict[str, Any], run: Run) -> "SweepJob":
+def open_again(record: "JobRecord", plan: "SweepPlan") -> "SweepJob":
     """Return the sweep's job as the parent process opened it."""
-    from lmft.sweep.job import JobRecord, SweepJob, read_plan
+    from lmft.sweep.job import SweepJob
 
-    launch = Path(OmegaConf.create(run.files["hydra.yaml"]).sweep.dir)
-    return SweepJob(JobRecord(**record), read_plan(launch.expanduser().absolute()))
+    return SweepJob(record, plan)
 
 
 def write_error(error: BaseException, path: Path, debug: bool) -> None:
@@ -139,9 +135,9 @@ def write_error(error: BaseException, path: Path, debug: bool) -> None:
     elif isinstance(error, Exception):
         if debug:
             print_traceback(error)
-        content = {"text": describe(error), "code": exit_code(error)}
+        content = {"text": describe(error), "kind": kind_of(error).__name__}
     else:
-        content = {"text": repr(error), "code": FAILED}
+        content = {"text": repr(error), "kind": WorkerFailed.__name__}
     path.write_text(json.dumps(content))
 
 
@@ -155,5 +151,11 @@ def read_error(path: Path) -> BaseException:
     content = json.loads(path.read_text())
     if "signal" in content:
         return Interrupted(content["signal"])
-    kinds: dict[int, type[Exception]] = {MISTAKE: UserError, BUSY: RunLocked}
-    return kinds.get(content["code"], WorkerFailed)(content["text"])
+    kinds = {kind.__name__: kind for kind in KINDS}
+    return kinds[content["kind"]](content["text"])
+
+
+def kind_of(error: Exception) -> type[Exception]:
+    """Return which of `KINDS` an error is, or can be explained as."""
+    explained = as_user_error(error) or as_fault(error) or error
+    return next((kind for kind in KINDS if isinstance(explained, kind)), WorkerFailed)

@@ -53,3 +53,5 @@ def follow() -> int:
         return exit_code(error) if group.is_said(str(error)) else report(error)
     finally:
         group.leave()
+        # The launcher waits for every process, and ends by a signal those that still wait for it.
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)

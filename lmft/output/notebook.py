@@ -28,8 +28,9 @@ class NotebookBars:
         self._html: Any = HTML
         self._training: tuple[int, int, str] = (0, steps, "")  # done, total, text
         self._evaluations: dict[str, tuple[int, int, str]] = {}
-        self._handle: Any = display(HTML(""), display_id=True)
-        self._drawn = time.monotonic()
+        self._display: Any = display
+        self._handle: Any = None  # of the output, once there is something to draw
+        self._drawn = 0.0
 
     def show_step(self, number: int, text: str) -> None:
         """Advance the training bar to step `number` (1 is the first), with `text` beside it."""
@@ -49,14 +50,19 @@ class NotebookBars:
         try:
             yield advance
         finally:
-            del self._evaluations[split]
+            if self._training[1]:  # else this bar alone is what stays
+                del self._evaluations[split]
             self._draw(force=True)
 
     def _draw(self, force: bool = False) -> None:
         if force or time.monotonic() - self._drawn > REFRESH:
             bars = {"training": self._training, **self._evaluations}
             shown = [_bar(name, *bar) for name, bar in bars.items() if bar[1]]
-            self._handle.update(self._html("".join(shown)))
+            html = self._html("".join(shown))
+            if self._handle is None:
+                self._handle = self._display(html, display_id=True)
+            else:
+                self._handle.update(html)
             self._drawn = time.monotonic()
 
 

@@ -55,10 +55,11 @@ def new_figure(
         options: of `Figure.subplots`.
     """
     from matplotlib import rc_context
-    from matplotlib.figure import Figure
+
+    from lmft.output.figure import ShownFigure
 
     with rc_context(STYLE):  # type: ignore[arg-type]
-        figure = Figure(size, layout=layout)
+        figure = ShownFigure(size, layout=layout)
         yield figure, list(figure.subplots(rows, columns, squeeze=False, **options).flat)
 
 

@@ -31,5 +31,6 @@ def loss_figure(folder: Path, best_step: int | None) -> "Figure":
             axes.axvline(best_step, color=GRAY, linewidth=0.8, linestyle=":", label="best")
         axes.set(xlabel="optimizer step", ylabel="loss, nats per target")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-        axes.legend()
+        if axes.get_legend_handles_labels()[0]:
+            axes.legend()
         return figure

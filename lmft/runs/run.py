@@ -156,10 +156,10 @@ class Run:
 
 
 def find_folder(name: str, tracker_uri: str | None) -> Path:
-    """Return the folder of the finished run `name`: the folder's path, or an MLflow run id.
+    """Return the folder of the run `name`: the folder's path, or an MLflow run id.
 
     Raises:
-        UserError: there is no such run, or it has not finished.
+        UserError: there is no such run.
     """
     path = Path(name).expanduser().absolute()
     if not path.is_dir():
@@ -170,9 +170,17 @@ def find_folder(name: str, tracker_uri: str | None) -> Path:
                 f"{store_uri(tracker_uri)}; choose one that lmft runs lists."
             )
         path = Path(tracked)
-    if not (path / "checkpoint").is_dir():
-        raise UserError(f"run={name} has no checkpoint; train it first, or choose another run.")
     return path
+
+
+def check_checkpoint(folder: Path) -> None:
+    """Check that a run has its best weights.
+
+    Raises:
+        UserError: it has not finished.
+    """
+    if not (folder / "checkpoint").is_dir():
+        raise UserError(f"run={folder} has no checkpoint; train it first, or choose another run.")
 
 
 def run_with_weights(name: str, words: list[str]) -> Run:
@@ -185,8 +193,12 @@ def run_with_weights(name: str, words: list[str]) -> Run:
     Raises:
         UserError: there is no such run.
     """
+    models = [word for word in words if word.partition("=")[0] in ("model", "model.name")]
+    if models:
+        raise UserError(f"run={name} and {models[0]} name two models; leave one of them out.")
     uris = [word.partition("=")[2] for word in words if word.startswith("tracker.uri=")]
     folder = find_folder(name, uris[0] if uris else None)
+    check_checkpoint(folder)
     composed = recompose(folder, words)
     weights = {"name": str(folder / "checkpoint"), "label": folder.name, "from_scratch": False}
     unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))

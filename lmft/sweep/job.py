@@ -56,7 +56,7 @@ class SweepJob:
     """A job that is running."""
 
     def __init__(self, record: JobRecord, plan: SweepPlan):
-        self.record = record
+        self.record, self.plan = record, plan
         self.entry = Job(record.name or f"job {record.number}", plan.sweep_id, self.prune)
         self._trial: Trial | None = open_trial(plan.study, record.number)
         self._read = 0  # bytes of the run's metric points whose losses the study has

@@ -242,6 +242,17 @@ def test_processes_that_lmft_starts_itself(strategy, corpus, alone, tmp_path):
 
 
 @pytest.mark.soak
+def test_a_sweep_of_processes_that_lmft_starts_and_one_of_its_jobs_fails(corpus, alone, tmp_path):
+    words = f"-m {corpus} objective=clm trainer.max_steps=8 hardware=ddp hardware.processes=2"
+    began = time.monotonic()
+    process = start(f"{words} optimizer.lr=1e-3,1e30", tmp_path, tmp_path / "log")
+    process.join(100)
+    assert process.exitcode == 1 and time.monotonic() - began < 60
+    (run,) = [path.parent for path in tmp_path.glob("runs/*-*/result.json")]
+    assert_same(run, alone["objective=clm"])
+
+
+@pytest.mark.soak
 def test_torchrun_restarts_a_lost_process_and_the_run_resumes(corpus, alone, tmp_path):
     words = f"{corpus} objective=clm hardware=ddp trainer.max_steps=40 trainer.checkpoint_every=3"
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
