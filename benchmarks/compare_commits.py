@@ -105,7 +105,8 @@ MEASURED = {  # parts of files that are not compared: times, speeds and memory
     "*/state.json": rb'"seconds": [^,}\s]*',
 }
 DECIMALS = "*.md"  # comparison and leaderboard: only their decimal numbers are compared
-FACTS = "run.json"  # compared without "tags" (host, process, a random id), in any order
+# Compared in any order, without "tags" (host, process, a random id) and the tracker's knobs.
+FACTS = "run.json"
 QUERIES = {  # what is compared of a database
     "mlflow.db": "SELECT name, key, step, value, is_nan FROM metrics JOIN runs USING (run_uuid) "
     "WHERE key NOT IN ('train/tokens_per_second', 'train/share_of_limit') ORDER BY 1, 2, 3",
@@ -271,6 +272,8 @@ def read_all(folder: Path, untouched: bool = False) -> dict[str, bytes]:
                 content = b"\n".join(sorted(re.findall(rb"\d+\.\d+", content)))
             if path.name == FACTS:
                 facts = {**json.loads(content), "tags": None}
+                params = facts.get("params", {}).items()
+                facts["params"] = {k: v for k, v in params if not k.startswith("tracker.")}
                 content = json.dumps(facts, indent=1, sort_keys=True).encode()
             contents[name] = content
     return contents

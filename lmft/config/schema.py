@@ -14,6 +14,14 @@ from lmft.config.knob_metadata import HUGE, Decides, Range, count, knob, positiv
 from lmft.errors import UserError
 from lmft.storage.hub import find_local_folder
 
+SEPARATORS = ("eos", "none", "model")  # values of dataset.separator that are no text
+# What people write for one of them -> the one that they may mean.
+SEPARATOR_LIKE = dict.fromkeys(SEPARATORS, "") | {
+    "null": "none",
+    "bos": "model",
+    "sep": "eos",
+    "pad": "none",
+}
 AUTO = "auto"  # hardware.micro_batch_size: the largest that fits
 CORPUS = "corpus"  # model.tokenizer: trained on the training split
 
@@ -55,6 +63,15 @@ class DatasetConfig:
     separator: str = field(metadata=knob(may_be_empty=True))
     block_size: int = field(metadata=knob(count(2)))  # tokens
     max_documents: int | None = field(metadata=knob(count(1, None)))  # of each split; null: all
+
+    def __post_init__(self) -> None:
+        word = self.separator.lower()
+        if word in SEPARATOR_LIKE and self.separator not in SEPARATORS:
+            meant = word if word in SEPARATORS else SEPARATOR_LIKE[word]
+            raise UserError(
+                f"dataset.separator is {self.separator!r}, which would be inserted as a text; did "
+                f"you mean {meant}?"
+            )
 
 
 @dataclass

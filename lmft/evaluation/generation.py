@@ -103,11 +103,24 @@ def continue_texts(
             pad_token_id=tokenizer.eos_token_id or 0,
         )
         eos = model.generation_config.eos_token_id
-        texts += [
-            str(tokenizer.decode(cut_after_eos(row, eos), skip_special_tokens=True))
-            for row in ids[:, length:].cpu().numpy()
-        ]
+        for row in ids.cpu().numpy():
+            texts.append(decode_after(row[:length], cut_after_eos(row[length:], eos), tokenizer))
     return texts
+
+
+def decode_after(
+    prompt: np.ndarray, continuation: np.ndarray, tokenizer: PreTrainedTokenizerBase
+) -> str:
+    """Return the text of a continuation (T,), decoded together with its prompt (S,).
+
+    Alone, a SentencePiece tokenizer would drop the space that it begins with.
+    """
+
+    def decode(ids: np.ndarray) -> str:
+        return str(tokenizer.decode(ids, skip_special_tokens=True))
+
+    start, whole = decode(prompt), decode(np.concatenate([prompt, continuation]))
+    return whole.removeprefix(start) if whole.startswith(start) else decode(continuation)
 
 
 def cut_after_eos(ids: np.ndarray, eos: int | list[int] | None) -> np.ndarray:

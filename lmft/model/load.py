@@ -87,7 +87,13 @@ def _architecture(config: ModelConfig, tokenizer: PreTrainedTokenizerBase) -> Pr
     if config.from_scratch and config.tokenizer is not None:
         changes = {"vocab_size": len(tokenizer), **_special_token_ids(tokenizer)}
     if config.dropout is not None:
-        changes |= dict.fromkeys(_dropout_settings(architecture), config.dropout)
+        rates = _dropout_settings(architecture)
+        if config.dropout and not rates:
+            raise UserError(
+                f"model.dropout is {config.dropout}, but {type(architecture).__name__} has no "
+                "dropout rate; leave model.dropout out."
+            )
+        changes |= dict.fromkeys(rates, config.dropout)
     changes |= config.config or {}
     for key, value in changes.items():
         if not hasattr(architecture, key):
@@ -136,7 +142,10 @@ def _dropout_settings(architecture: PreTrainedConfig) -> list[str]:
     return [
         key
         for key, value in architecture.to_dict().items()
-        if isinstance(value, float) and ("dropout" in key or key.endswith("pdrop"))
+        if ("dropout" in key or key.endswith("pdrop"))
+        and isinstance(value, int | float)  # many a config.json has 0 for 0.0
+        and not isinstance(value, bool)
+        and 0 <= value <= 1
     ]
 
 

@@ -46,7 +46,23 @@ def load_pretrained(
             f"model.name={config.name} has no weights that can be read ({reason}); fetch it again."
         ) from error
     check_weights(config.name, model, report)
+    check_finite(config.name, model)
     return model
+
+
+@torch.no_grad()
+def check_finite(name: str, model: PreTrainedModel) -> None:
+    """Check that no weight is NaN or infinite.
+
+    Raises:
+        UserError: one is.
+    """
+    for weight, values in model.named_parameters():
+        if not values.sum().isfinite() and not values.isfinite().all():
+            raise UserError(
+                f"model.name={name} has values in {weight} that are not finite; fetch it again, or "
+                "choose an earlier checkpoint of it."
+            )
 
 
 def check_weights(name: str, model: PreTrainedModel, report: dict[str, Any]) -> None:

@@ -126,8 +126,9 @@ def _search(client: Any, query: str, limit: int = 100) -> list[Any]:
 
 
 def store_uri(uri: str | None) -> str:
-    """Return `uri`, or if it is None that of mlflow.db in the working directory."""
-    return uri or f"sqlite:///{Path('mlflow.db').absolute()}"
+    """Return `uri`; if it is None, MLFLOW_TRACKING_URI, else mlflow.db in the working directory."""
+    named = uri or os.environ.get("MLFLOW_TRACKING_URI")
+    return named or f"sqlite:///{Path('mlflow.db').absolute()}"
 
 
 def artifact_root(uri: str | None) -> str | None:

@@ -1,6 +1,7 @@
 """The tracker that shows runs and sweeps in an MLflow store or server."""
 
 import logging
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -37,6 +38,7 @@ from lmft.tracker.run_log import Record, points_size, read_facts
 logger = logging.getLogger(__name__)
 
 
+EXPERIMENT = "lmft"  # unless the config or the environment names one
 LONGEST_NAME = 250  # characters of an experiment
 
 
@@ -60,11 +62,16 @@ def check_uri(uri: str) -> None:
 class MlflowTracker:
     """Shows runs in an MLflow store or server."""
 
-    uri: str | None  # null: mlflow.db in the working directory
-    experiment_name: str
+    uri: str | None  # null: MLFLOW_TRACKING_URI, else mlflow.db in the working directory
+    experiment_name: str | None  # null: MLFLOW_EXPERIMENT_NAME, else lmft
+
+    @property
+    def experiment(self) -> str:
+        """The name of the experiment."""
+        return self.experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
 
     def __post_init__(self) -> None:
-        name = self.experiment_name
+        name = self.experiment
         if not (name.isprintable() and name.strip() and len(name) <= LONGEST_NAME):
             raise UserError(
                 f"tracker.experiment_name is {name!r}; set it to a text on one line, of at most "
@@ -79,7 +86,7 @@ class MlflowTracker:
             StoreUnavailable: the store does not answer now, but may do so later.
         """
         check_uri(store_uri(self.uri))
-        if not has_experiment(store_uri(self.uri), self.experiment_name):
+        if not has_experiment(store_uri(self.uri), self.experiment):
             with store_errors(store_uri(self.uri)):
                 self._experiment(open_client(self.uri))
 
@@ -174,6 +181,10 @@ class MlflowTracker:
         with self._warn_if_unavailable("the sweep is still shown as running"):
             discard_sweep_run(open_client(self.uri), sweep_id)
 
+    def describe(self) -> str:
+        """Return the store and the experiment."""
+        return f"{store_uri(self.uri)}, experiment {self.experiment}"
+
     def how_to_view(self) -> str:
         """Return the server's address, or the command that starts a server on the store."""
         uri = store_uri(self.uri)
@@ -203,18 +214,18 @@ class MlflowTracker:
         """Return the id of the experiment, which is created if it is new."""
         from mlflow.exceptions import MlflowException
 
-        experiment = client.get_experiment_by_name(self.experiment_name)
+        experiment = client.get_experiment_by_name(self.experiment)
         if experiment is None:
             root = artifact_root(self.uri)
             try:
-                return str(client.create_experiment(self.experiment_name, root))
+                return str(client.create_experiment(self.experiment, root))
             except MlflowException:  # another process was faster
-                experiment = client.get_experiment_by_name(self.experiment_name)
+                experiment = client.get_experiment_by_name(self.experiment)
                 if experiment is None:
                     raise
         if experiment.lifecycle_stage == "deleted":
             raise UserError(
-                f"tracker.experiment_name is {self.experiment_name!r}, which was deleted in "
+                f"tracker.experiment_name is {self.experiment!r}, which was deleted in "
                 "MLflow; restore it there, or choose another name."
             )
         return str(experiment.experiment_id)

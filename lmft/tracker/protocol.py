@@ -128,6 +128,9 @@ class Tracker(Protocol):
     def discard_sweep(self, sweep_id: str) -> None:
         """Delete a sweep in which no job started; mark it as failed if it has earlier runs."""
 
+    def describe(self) -> str:
+        """Return where runs are shown, for display."""
+
     def how_to_view(self) -> str:
         """Return how to see the runs: an address, or a command to type."""
 
@@ -168,6 +171,10 @@ class NoTracker:
 
     def discard_sweep(self, sweep_id: str) -> None:
         """Do nothing."""
+
+    def describe(self) -> str:
+        """Return that only the folder is written."""
+        return "none, only the run's folder"
 
     def how_to_view(self) -> str:
         """Return where the numbers are."""

@@ -66,7 +66,8 @@ def train(run: Run, terminal: Terminal, job: Job | None = None) -> None:
             # A job's sweep has checked the store; a resumed run's folder keeps what it lacks.
             in_sweep = job is not None and job.parent is not None
             check_tracker(run, must_answer=is_new and not in_sweep)
-            terminal.show_sizes({"run": run.folder.name, **training.components.describe()})
+            described = training.components.describe() | {"tracker": run.tracker.describe()}
+            terminal.show_sizes({"run": run.folder.name} | described)
             open_folder(run, terminal)
             with open_session(run, training, terminal, job, started) as session:
                 has_ended = train_to_end(session)

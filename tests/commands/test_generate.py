@@ -1,6 +1,7 @@
 """`lmft generate`: a text is continued, or its masks are filled."""
 
 import pytest
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
 QUICK = [
     "dataset.block_size=16",
@@ -22,6 +23,22 @@ def generate(command, capsys):
         return printed
 
     return run
+
+
+def test_a_text_is_continued_as_transformers_does(stories, command):
+    words = f"generate model=pretrained model.name={stories} hardware=cpu hardware.precision=fp32"
+    for prompt in (
+        "The little girl",
+        "Once",
+        "She said",
+    ):  # SentencePiece: the next word has a space
+        printed = command(f"{words} prompt='{prompt}' temperature=0 tokens=12")[1]
+        tokenizer = AutoTokenizer.from_pretrained(stories)
+        model = AutoModelForCausalLM.from_pretrained(stories)
+        ids = model.generate(
+            **tokenizer(prompt, return_tensors="pt"), do_sample=False, max_new_tokens=12
+        )
+        assert printed == tokenizer.decode(ids[0], skip_special_tokens=True) + "\n"
 
 
 def test_a_text_is_continued_as_the_seed_decides(fit, corpus, generate, command):

@@ -85,6 +85,8 @@ KINDS = {
     "run_root=''": ("run_root has no value", "set run_root="),
     "model.tokenizer=''": ("model.tokenizer has no value", "leave it out"),
     "dataset.train=[a,b]": ("dataset.train", "['a', 'b']", "see conf/"),
+    "dataset.separator=EOS": ("dataset.separator is 'EOS'", "did you mean eos"),
+    "dataset.separator=bos": ("dataset.separator is 'bos'", "did you mean model"),
     "'tracker.experiment_name=\" \"'": ("tracker.experiment_name is ' '", "on one line"),
     "tracker.uri=foo": ("tracker.uri is 'foo'", "sqlite:////path"),
     "tracker.uri=http://127.0.0.1:9": ("http://127.0.0.1:9", "refused", "tracker=none"),

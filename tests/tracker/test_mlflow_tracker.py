@@ -171,3 +171,18 @@ def test_only_a_run_that_is_dead_is_called_killed_not_one_that_ends_meanwhile(st
     run = client.create_run(client.create_experiment(f"of {end}"), tags=tags)
     end_dead_runs(client, run.info.experiment_id)
     assert client.get_run(run.info.run_id).info.status == ("KILLED" if end == "RUNNING" else end)
+
+
+def test_mlflow_environment_names_the_store_and_the_experiment(
+    fit, corpus, store, monkeypatch, capsys
+):
+    words = [*corpus, "dataset.block_size=16", "trainer.max_steps=1", "tracker=mlflow"]
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store.uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_NAME", "from the environment")
+    folder = fit(*words)
+    experiment = store.client.get_experiment_by_name("from the environment")
+    assert store.run_of(folder).info.experiment_id == experiment.experiment_id
+    assert f"{store.uri}, experiment from the" in " ".join(capsys.readouterr().out.split())
+    other = fit(*words, "tracker.experiment_name=named", "seed=1")
+    named = store.client.get_experiment_by_name("named")
+    assert store.run_of(other).info.experiment_id == named.experiment_id
