@@ -52,6 +52,9 @@ def open_trial(settings: dict[str, Any] | None, number: int) -> Trial | None:
     return Trial(optuna.Trial(study, study.trials[number]._trial_id))
 
 
+EXHAUSTED = "lmft.exhausted"  # attribute of a study: the space of which every point was tried
+
+
 class Study:
     """A study; only one process at a time may run it."""
 
@@ -84,6 +87,7 @@ class Study:
                 f"({reason}); set it to sqlite:////path/study.db, or leave it out."
             ) from error
         # With the same seed, a second launch would repeat the points of the first.
+        self._space = ""  # of the last trials, as text
         self._study.sampler = build({**sampler, "seed": seed + len(self._study.trials)})
 
     def count(self, state: str) -> int:
@@ -127,6 +131,9 @@ class Study:
             if trial.state.name == "RUNNING"
         ][:n_jobs]
         left = n_trials + self.count("WAITING") - len(self._study.trials)
+        self._space = repr(sorted(space.items()))
+        if self._study.user_attrs.get(EXHAUSTED) == self._space:
+            left = 0
         trials += [self._study.ask() for _ in range(min(left, n_jobs - len(trials)))]
         trials.sort(key=lambda trial: trial.number)
         return {
@@ -140,7 +147,12 @@ class Study:
         """Tell Optuna how a trial ended: finished with this validation loss, pruned, or failed."""
         states = self._optuna.trial.TrialState
         ended = {"finished": states.COMPLETE, "pruned": states.PRUNED}.get(state, states.FAIL)
-        self._study.tell(number, loss if ended is states.COMPLETE else None, ended)
+        try:
+            self._study.tell(number, loss if ended is states.COMPLETE else None, ended)
+        except RuntimeError as error:  # of a sampler that wants to stop, after the trial has ended
+            if "Study.stop" not in str(error):
+                raise
+            self._study.set_user_attr(EXHAUSTED, self._space)
 
     def best(self) -> "BestTrial | None":
         """Return the finished trial with the lowest loss; None if none has finished."""

@@ -134,3 +134,23 @@ def test_a_job_reports_each_loss_once_and_is_pruned_by_the_study(tmp_path):
     assert [trial.intermediate_values for trial in found.trials] == [
         {5: 2.0, 10: 1.0}, {5: 1.5, 10: 3.0},
     ]  # fmt: skip
+
+
+GRIDS = [
+    {"_target_": "optuna.samplers.BruteForceSampler"},
+    {"_target_": "optuna.samplers.GridSampler", "search_space": {"a": [0, 1, 2]}},
+]
+
+
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+@pytest.mark.parametrize("sampler", GRIDS)
+def test_a_grid_that_is_used_up_ends_the_study_also_for_a_later_launch(sampler, tmp_path):
+    space, _ = read_space(["a=int(interval(0, 2))"])
+    drawn = []
+    for _ in range(2):
+        study = Study(facts_of(tmp_path), sampler, seed=0)
+        while trials := study.next_trials(space, n_jobs=1, n_trials=9):
+            ((number, values),) = trials.items()
+            study.tell(number, "finished", float(values["a"]))
+            drawn.append(values["a"])
+    assert sorted(drawn) == [0, 1, 2] and study.count("COMPLETE") == 3
