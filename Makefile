@@ -35,8 +35,7 @@ bench: .venv/made  ## Measure the figures of the README: two hours (BENCH=quick:
 STORE ?= sqlite:///$(CURDIR)/mlflow.db
 PORT ?= 5000
 ui: .venv/made  ## Open the MLflow page on 127.0.0.1:5000 (PORT=), on ./mlflow.db (STORE=sqlite:////path/mlflow.db)
-	MLFLOW_DISABLE_TELEMETRY=true MLFLOW_SERVER_ENABLE_JOB_EXECUTION=false \
-	  $(BIN)/mlflow ui --workers 1 --host 127.0.0.1 --port $(PORT) --backend-store-uri $(STORE)
+	$(BIN)/lmft ui tracker.uri=$(STORE) port=$(PORT)
 
 clean:  ## Remove the environment and what tools leave behind; runs stay
 	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist

@@ -163,6 +163,17 @@ VERBS = {
         "lmft runs run_root=/scratch/runs",
         config=("run_root",),
     ),
+    "ui": Verb(
+        "ui",
+        "open the MLflow page on the store that runs go to",
+        "[tracker.uri=STORE] [port=5000]",
+        "lmft ui port=5001",
+        (
+            Knob("tracker.uri", "the MLflow store (default: where runs go)", "STORE"),
+            Knob("tracker.experiment_name", "the experiment to show (default lmft)", "NAME"),
+            Knob("port", f"on 127.0.0.1 {DEFAULT}", "N", 5000, number(1, 65535, int)),
+        ),
+    ),
     "clean": Verb(
         "clean",
         "delete runs (default: unfinished ones) after confirmation",

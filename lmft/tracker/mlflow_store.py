@@ -59,7 +59,7 @@ def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
         if run is None or run.data.tags.get(ID_TAG) != key:
             return None
         return run.info.status, int(run.data.tags.get(SENT_TAG, 0))
-    row = _query_first(
+    row = query_first(
         database,
         "SELECT runs.status, sent.value FROM runs JOIN tags AS folder USING (run_uuid) "
         f"LEFT JOIN tags AS own ON own.run_uuid = runs.run_uuid AND own.key = '{ID_TAG}' "
@@ -76,10 +76,10 @@ def has_experiment(uri: str, name: str) -> bool:
     """Return whether a SQLite store has the experiment, not deleted; False for other stores."""
     database = sqlite_path(uri)
     query = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
-    return database is not None and _query_first(database, query, name) is not None
+    return database is not None and query_first(database, query, name) is not None
 
 
-def _query_first(database: Path, query: str, *values: str | None) -> Any:
+def query_first(database: Path, query: str, *values: str | None) -> Any:
     """Return the first row of a query; None without one, or if the database can't be read."""
     if not database.exists():
         return None

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import shlex
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -186,9 +187,14 @@ class MlflowTracker:
         return f"{store_uri(self.uri)}, experiment {self.experiment}"
 
     def how_to_view(self) -> str:
-        """Return the server's address, or the command that starts a server on the store."""
+        """Return the server's address, or the command that opens the page on the store."""
         uri = store_uri(self.uri)
-        return uri if uri.startswith("http") else f"make ui STORE={uri}"
+        if uri.startswith("http"):
+            return uri
+        words = ["lmft", "ui"]
+        words += [] if uri == store_uri(None) else [f"tracker.uri={uri}"]
+        words += [f"tracker.experiment_name={self.experiment_name}"] if self.experiment_name else []
+        return shlex.join(words)
 
     def _start_upload(self, record: Record, entry: SweepEntry | None) -> BackgroundUpload:
         return BackgroundUpload(

@@ -15,6 +15,7 @@ from lmft.errors import UserError
 from lmft.model.load import load_model
 from lmft.objective import CausalLM
 from lmft.runs.run import Run
+from lmft.tracker.mlflow_page import find_page
 from lmft.trainer.components import find_tokenizer
 from tests.helpers.runs import compose
 
@@ -100,9 +101,9 @@ def test_nothing_in_lmft_unpickles_evaluates_or_asks_a_shell():
 
 
 def test_the_page_listens_on_this_machine_alone():
-    root = LMFT.parent
-    printed = subprocess.run(
-        ["make", "-n", "ui", "STORE=sqlite:///x.db"], cwd=root, capture_output=True, text=True
-    ).stdout
-    assert "mlflow ui" in printed
-    assert re.findall(r"--host\s+(\S+)", printed) == ["127.0.0.1"]
+    address, command = find_page("postgresql://host/runs", "lmft", 5000)
+    assert command[command.index("--host") + 1] == "127.0.0.1"
+    assert address == "http://127.0.0.1:5000/"
+    line = ["make", "-n", "ui", "STORE=sqlite:///x.db"]
+    printed = subprocess.run(line, cwd=LMFT.parent, capture_output=True, text=True).stdout
+    assert "lmft ui tracker.uri=sqlite:///x.db port=5000" in printed
