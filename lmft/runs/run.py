@@ -20,6 +20,7 @@ from lmft.storage.hashing import digest
 from lmft.tracker.mlflow_store import find_folder_of_run, store_uri
 
 CONFIG, RESULT = "config.yaml", "result.json"
+BEST = "best.json"  # in the folder of a sweep: its best run
 
 
 class Run:
@@ -156,7 +157,7 @@ class Run:
 
 
 def find_folder(name: str, tracker_uri: str | None) -> Path:
-    """Return the folder of the run `name`: the folder's path, or an MLflow run id.
+    """Return the folder of the run `name`: its path or MLflow id; of a sweep, the best run's.
 
     Raises:
         UserError: there is no such run.
@@ -170,7 +171,8 @@ def find_folder(name: str, tracker_uri: str | None) -> Path:
                 f"{store_uri(tracker_uri)}; choose one that lmft runs lists."
             )
         path = Path(tracked)
-    return path
+    best = read_json(path / BEST)  # of a sweep
+    return path.parent / best["run"] if best else path
 
 
 def check_checkpoint(folder: Path) -> None:

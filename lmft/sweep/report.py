@@ -1,5 +1,6 @@
 """Report a sweep when it ends: a table of jobs, leaderboard, plots and comparison."""
 
+import shlex
 from pathlib import Path
 
 from lmft.analysis.compare.ranking import compare_runs
@@ -7,7 +8,8 @@ from lmft.analysis.compare.report import report_files
 from lmft.metrics import TokenLoss
 from lmft.output.markdown import table
 from lmft.output.terminal import Terminal
-from lmft.storage.atomic import read_json
+from lmft.runs.run import BEST
+from lmft.storage.atomic import read_json, write_json
 from lmft.sweep.job import JobRecord
 from lmft.sweep.plots import draw_knobs
 
@@ -34,7 +36,35 @@ def report_jobs(jobs: list[JobRecord], folder: Path, terminal: Terminal) -> str:
     for line in best:
         terminal.print(f"{title}    {line}", style="bold")
     terminal.print(f"Look    {write_report(jobs, groups, folder, terminal)}")
+    if groups:
+        show_next(keep_best(groups[0][0], folder), terminal)
     return "; ".join(best)
+
+
+def keep_best(job: JobRecord, folder: Path) -> Path:
+    """Write the best run into the sweep's folder, and return it; an earlier launch may have it.
+
+    Args:
+        job: the best one of this launch, by validation.
+        folder: of the sweep, where `run=` finds the best run.
+    """
+    run, conditions = Path(job.folder), evaluation_fingerprint(job)
+    earlier = read_json(folder / BEST)
+    if earlier.get("fingerprint") == conditions and earlier["loss"] < job.loss:
+        kept = folder.parent / str(earlier["run"])
+        if kept.is_dir():
+            return kept
+    best = {"run": run.name, "loss": job.loss, "fingerprint": conditions}
+    write_json(folder / BEST, best)
+    return run
+
+
+def show_next(run: Path, terminal: Terminal) -> None:
+    """Print the folder of the best run, and how to use its weights."""
+    path = shlex.quote(str(run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run))
+    terminal.print(f"Folder  {run}")
+    terminal.print(f"Next    lmft generate run={path} prompt=TEXT")
+    terminal.print(f"        lmft evaluate run={path} evaluation.split=test")
 
 
 def group_by_conditions(jobs: list[JobRecord]) -> list[list[JobRecord]]:

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import shutil
+from pathlib import Path
 from xml.etree import ElementTree
 
 import pytest
@@ -11,6 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from lmft.output.terminal import Terminal
+from lmft.runs.run import find_folder
 from lmft.sweep.job import JobRecord
 from lmft.sweep.plots import draw_knobs, place_values
 from lmft.sweep.report import group_by_conditions, report_jobs
@@ -54,6 +56,18 @@ def jobs(runs_of_module, tmp_path):
     ]
 
 
+def test_a_sweep_means_its_best_run_whatever_a_later_launch_finds(jobs, tmp_path):
+    folder, best = tmp_path / "runs" / "sweep", Path(jobs[1].folder)
+    shown = ended(jobs, folder).replace("\n", "")
+    assert f"Folder  {best}" in shown and f"lmft generate run={best} prompt=TEXT" in shown
+    assert find_folder(str(folder), None) == best
+    shown = ended(jobs[:1], folder).replace("\n", "")  # a launch of a worse job alone
+    assert f"Folder  {best}" in shown and find_folder(str(folder), None) == best
+    shutil.rmtree(best)
+    ended(jobs[:1], folder)
+    assert find_folder(str(folder), None) == Path(jobs[0].folder)
+
+
 def test_a_sweep_ends_with_a_report_on_its_jobs(jobs, tmp_path):
     folder = tmp_path / "runs" / "sweep"
     shown = ended(jobs, folder)
@@ -61,7 +75,8 @@ def test_a_sweep_ends_with_a_report_on_its_jobs(jobs, tmp_path):
     assert f"Best    job 1, lr=1e-3 mode=b: validation perplexity {best:,.2f}" in shown
     assert str(folder / "compare.html") in shown.replace("\n", "")
     files = {path.name: path.read_text() for path in folder.iterdir()}
-    assert files.keys() == {"leaderboard.md", "knobs.svg", "compare.md", "compare.html"}
+    reports = {"leaderboard.md", "knobs.svg", "compare.md", "compare.html"}
+    assert files.keys() == {*reports, "best.json"}
     assert "2 runs compared" in files["compare.html"] and "is ahead of" in files["compare.md"]
     head, _, *rows = [line for line in files["leaderboard.md"].splitlines() if line[:1] == "|"]
     assert head == "| job | lr | mode | state | validation loss | perplexity | reason |"
@@ -95,7 +110,7 @@ def test_runs_that_cannot_be_compared_are_left_out_with_a_reason(jobs, tmp_path)
     shown = ended(jobs, tmp_path / "sweep")
     assert "The jobs are not compared" in shown and "has lost the sums" in shown
     left = {path.name for path in (tmp_path / "sweep").iterdir()}
-    assert left == {"leaderboard.md", "knobs.svg"}
+    assert left == {"leaderboard.md", "knobs.svg", "best.json"}
 
 
 @pytest.mark.parametrize("state", ["failed", "pruned", "stopped", "running"])
