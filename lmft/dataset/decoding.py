@@ -25,6 +25,7 @@ class Decoder:
         self._path, self._strict = path, errors is TextErrors.strict
         self._decoder = codecs.getincrementaldecoder("utf-8-sig")(errors.value)
         self._read = 0  # bytes
+        self._lines = 0  # line ends in them
         self._return = ""  # "\r" at the end of a chunk: the next may start with "\n"
 
     def decode(self, chunk: bytes, final: bool = False) -> str:
@@ -37,8 +38,8 @@ class Decoder:
         text = self._return + self._decode(chunk if nul < 0 else chunk[:nul], final)
         if nul >= 0:
             raise UserError(
-                f"{self._path} has a NUL at byte {self._read}, which is not text; remove it, or "
-                f"set dataset.errors=replace to read {REPLACEMENT} there."
+                f"{self._path} has a NUL at byte {self._read}, line {self._lines + 1}, which is "
+                f"not text; remove it, or set dataset.errors=replace to read {REPLACEMENT} there."
             )
         self._return = "\r" if text.endswith("\r") and not final else ""
         return as_text(text.removesuffix(self._return), self._path)
@@ -46,14 +47,17 @@ class Decoder:
     def _decode(self, chunk: bytes, final: bool) -> str:
         self._read += len(chunk)
         try:
-            return self._decoder.decode(chunk, final)
+            text = self._decoder.decode(chunk, final)
         except UnicodeDecodeError as error:
             offset = self._read - len(error.object) + error.start
+            line = self._lines + error.object.count(b"\n", 0, error.start) + 1
             raise UserError(
-                f"{self._path} is not UTF-8: byte {offset} is {error.object[error.start]:#04x}; "
-                f"convert the file with iconv, or set dataset.errors=replace to read {REPLACEMENT} "
-                "there."
+                f"{self._path} is not UTF-8: byte {offset} is {error.object[error.start]:#04x}, "
+                f"line {line}; convert the file with iconv, or set dataset.errors=replace to read "
+                f"{REPLACEMENT} there."
             ) from error
+        self._lines += chunk.count(b"\n")
+        return text
 
 
 def as_text(text: str, path: Path) -> str:

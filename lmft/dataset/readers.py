@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 import zlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +25,10 @@ def _open_zstd(path: Path) -> Any:
     return pyarrow.input_stream(str(path), compression="zstd")
 
 
+CSV_ERRORS = {  # of Python's csv module, in words about the file
+    "unexpected end of data": "a field that opens with a quote is not closed by the end",
+    """',' expected after '"'""": "text follows the closing quote of a field",
+}
 OPENERS: dict[str, Callable[[Path], Any]] = {
     ".gz": lambda path: gzip.open(path, "rb"),
     ".xz": lambda path: lzma.open(path, "rb"),
@@ -42,7 +46,10 @@ def format_of(path: Path) -> str:
 
 @dataclass(frozen=True)
 class TextFile:
-    """A file and how to read it."""
+    """A file and how to read it.
+
+    Records are counted from 1; those of .csv and .jsonl by the line in which they start.
+    """
 
     path: Path
     text_column: str  # of records, in formats other than .txt and .md
@@ -59,36 +66,49 @@ class TextFile:
             yield from READERS[format_of(self.path)](file, self)
 
     def column(self, record: Any, number: int) -> str:
-        """Return the text of record `number` (1 is the first)."""
+        """Return the text of record `number`."""
         if not isinstance(record, dict):
             raise UserError(
                 f"{self.path} has {type(record).__name__} as record {number}, not an object with "
                 f"dataset.text_column; write it as {{{self.text_column!r}: ...}}."
             )
-        if self.text_column not in record:
-            self.check_column(record)
+        names = record.names if isinstance(record, _RepeatingObject) else list(record)
+        self.check_column(names, number)
         return self.text(record[self.text_column], number)
 
-    def check_column(self, names: Iterable[str]) -> None:
-        """Check that the column is among `names`.
+    def check_column(self, names: list[str], number: int | None = None) -> None:
+        """Check that the column is among the `names` of the file, or of record `number`, once.
 
         Raises:
-            UserError: it is not.
+            UserError: it is not, or more than once.
         """
-        if self.text_column not in names:
+        count = names.count(self.text_column)
+        where = "" if number is None else f" in {self.unit} {number}"
+        if count == 0:
             raise UserError(
                 f"dataset.text_column is {self.text_column!r}, but {self.path} has "
-                f"{', '.join(map(str, names)) or 'none'}; set dataset.text_column to one of them."
+                f"{', '.join(names) or 'none'}{where}; set dataset.text_column to one of them."
+            )
+        if count > 1:
+            raise UserError(
+                f"dataset.text_column is {self.text_column!r}, but {self.path} has {count} columns "
+                f"of that name{where}; rename or remove all but one of them."
             )
 
+    @property
+    def unit(self) -> str:
+        """What is counted to say where a record is."""
+        return "line" if format_of(self.path) == ".csv" else "record"
+
     def text(self, value: Any, number: int) -> str:
-        """Check the value of the column in record `number` (1 is the first); null becomes ""."""
+        """Check the value of the column in record `number`; null becomes ""."""
         if value is None:
             return ""
         if not isinstance(value, str):
             raise UserError(
                 f"dataset.text_column is {self.text_column!r}, but {self.path} holds "
-                f"{type(value).__name__} there, not text; choose another column."
+                f"{type(value).__name__} there in {self.unit} {number}, not text; choose another "
+                "column."
             )
         if "\0" in value and self.errors is TextErrors.strict:
             raise self.not_text_error(number, "a NUL")
@@ -102,9 +122,9 @@ class TextFile:
         return as_text(value, self.path)
 
     def not_text_error(self, number: int, what: str) -> UserError:
-        """Return the error that record `number` (1 is the first) contains `what`."""
+        """Return the error that record `number` contains `what`."""
         return UserError(
-            f"{self.path} has {what} in record {number}, which is not text; fix it, or set "
+            f"{self.path} has {what} in {self.unit} {number}, which is not text; fix it, or set "
             f"dataset.errors=replace to read {REPLACEMENT} there."
         )
 
@@ -146,16 +166,44 @@ def _read_json(file: IO[bytes], source: TextFile) -> Iterator[str]:
 
 
 def _read_csv(file: IO[bytes], source: TextFile) -> Iterator[str]:
+    rows = _csv_rows(file, source)
+    _, names = next(rows, (0, None))
+    if names is None:
+        return
+    source.check_column(names)
+    column = names.index(source.text_column)
+    for line, fields in rows:
+        if len(fields) != len(names):
+            plural = "" if len(fields) == 1 else "s"
+            raise UserError(
+                f"{source.path}, line {line} has {len(fields)} field{plural}, the header "
+                f"{len(names)}; put quotes around a text that contains commas, or fix the line."
+            )
+        yield source.text(fields[column], line)
+
+
+def _csv_rows(file: IO[bytes], source: TextFile) -> Iterator[tuple[int, list[str]]]:
+    """Yield the fields of each row that is not blank, and the number of its first line.
+
+    Raises:
+        UserError: a quoted field is not closed, or goes on after its closing quote.
+    """
     csv.field_size_limit(sys.maxsize)
-    table = csv.DictReader(_read_text(file, source))
-    try:
-        for number, record in enumerate(table, start=1):
-            yield source.column(record, number)
-    except csv.Error as error:
-        reason = str(error).partition(" - ")[0]
-        raise UserError(
-            f"{source.path}, line {table.line_num + 1} is not CSV ({reason}); fix or remove it."
-        ) from error
+    table = csv.reader(_read_text(file, source), strict=True)
+    while True:
+        line = table.line_num + 1
+        try:
+            fields = next(table, None)
+        except csv.Error as error:
+            reason = CSV_ERRORS.get(str(error), str(error).partition(" - ")[0])
+            last = f", line {table.line_num}" if table.line_num > line else ""
+            raise UserError(
+                f"{source.path}, line {line} is not CSV ({reason}{last}); fix or remove it."
+            ) from error
+        if fields is None:
+            return
+        if fields:
+            yield line, fields
 
 
 def _read_parquet(file: IO[bytes], source: TextFile) -> Iterator[str]:
@@ -198,9 +246,22 @@ def _texts(column: Any, source: TextFile, first: int) -> list[Any]:
         return texts
 
 
+class _RepeatingObject(dict[str, Any]):
+    """A JSON object that has a name more than once."""
+
+    def __init__(self, pairs: list[tuple[str, Any]]):
+        super().__init__(pairs)
+        self.names = [name for name, _ in pairs]
+
+
+def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    values = dict(pairs)
+    return values if len(values) == len(pairs) else _RepeatingObject(pairs)
+
+
 def _parsed(text: str, path: Path, line: int | None = None) -> Any:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_json_object)
     except (ValueError, RecursionError) as error:  # ValueError also for too many digits
         where = f"{path}" if line is None else f"{path}, line {line}"
         raise UserError(f"{where} is not JSON ({error}); fix or remove it.") from error

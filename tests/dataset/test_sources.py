@@ -217,6 +217,86 @@ def test_a_column_of_numbers_is_refused(suffix, tmp_path):
     assert "dataset.text_column" in one_sentence(caught) and "int" in str(caught.value)
 
 
+def refusal(path, content):
+    """The sentence that refuses a file."""
+    path.write_bytes(content if isinstance(content, bytes) else content.encode())
+    with pytest.raises(UserError) as caught:
+        read(path)
+    assert str(path) in one_sentence(caught)
+    return str(caught.value)
+
+
+CSV = {  # content of a file -> what its refusal says
+    "id,text\n1,fine\n2,cut here, and, here, too\n": "line 3 has 5 fields, the header 2;",
+    "id,text\n1,fine\n\n2\n": "line 4 has 1 field, the header 2;",
+    'id,text\n1,"two\nlines"\n2,a,b\n': "line 4 has 3 fields, the header 2;",
+    'id,text\n1,fine\n2,"open\n3,fine\n4,fine\n': "line 3 is not CSV (a field that opens with a",
+    'id,text\n1,fine\n2,"open\n3,"shut"\n': "closing quote of a field, line 4)",
+    'id,text\n1,fine\n2,"shut" and on\n': "line 3 is not CSV (text follows the closing quote",
+    'id,"text\n1,fine\n': "line 1 is not CSV (",
+    "text,label,text\na,b,c\n": "'text', but",
+    "id,text\r1,fine\r": "line 1 is not CSV (",
+}
+
+
+@pytest.mark.parametrize("content, part", CSV.items())
+@pytest.mark.parametrize("prefix", [b"", b"\xef\xbb\xbf"], ids=["", "bom"])
+def test_a_csv_file_that_would_be_read_wrongly_is_refused(content, part, prefix, tmp_path):
+    assert part in refusal(tmp_path / "rows.csv", prefix + content.encode())
+
+
+def test_quotes_commas_and_blank_lines_of_a_csv_file_are_read(tmp_path):
+    path = tmp_path / "rows.csv"
+    path.write_bytes(
+        b'id,text,id\r\n\r\n1,"a ""b"", c\r\nd",1\r\n2,e "f" g,2\r\n3,,\r\n\r\n4,"",4\r\n'
+    )
+    assert read(path) == ['a "b", c\nd', 'e "f" g', "", ""]
+
+
+def test_columns_of_one_name_are_refused_if_it_is_the_text_s(tmp_path):
+    assert "2 columns of that name;" in refusal(tmp_path / "a.csv", "text,n,text\na,1,b\n")
+    for suffix, content in {
+        ".jsonl": '{"text": "a"}\n{"text": "a", "n": 1, "text": "b"}\n',
+        ".json": '[{"text": "a"}, {"text": "a", "n": 1, "text": "b"}]',
+    }.items():
+        assert "2 columns of that name in record 2;" in refusal(tmp_path / f"a{suffix}", content)
+    columns = [pyarrow.array(["a"]), pyarrow.array([1]), pyarrow.array(["b"])]
+    buffer = io.BytesIO()
+    names = ["text", "n", "text"]
+    pyarrow.parquet.write_table(pyarrow.Table.from_arrays(columns, names=names), buffer)
+    assert "2 columns of that name;" in refusal(tmp_path / "a.parquet", buffer.getvalue())
+    (tmp_path / "b.jsonl").write_text('{"n": 1, "text": "a", "n": 2, "m": {"text": 1, "text": 2}}')
+    assert read(tmp_path / "b.jsonl") == ["a"]
+    (tmp_path / "b.csv").write_text("n,text,n\n1,a,2\n")
+    assert read(tmp_path / "b.csv") == ["a"]
+
+
+@pytest.mark.parametrize(
+    "name, content, part",
+    [
+        ("rows.txt", b"one\ntwo\ncaf\xe9\n", "line 3"),
+        ("rows.txt", b"\xef\xbb\xbfone\ntwo\0\n", "line 2"),
+        ("rows.csv", b"text\none\ncaf\xe9\n", "line 3"),
+        ("rows.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', "line 2"),
+        ("rows.jsonl", b'{"text": "a"}\n\n{"text": 5}\n', "int there in record 3"),
+        ("rows.jsonl", b'{"text": "a"}\n{"body": "b", "n": 1}\n', "has body, n in record 2"),
+        ("rows.json", b'[{"text": "a"},\n{"text": 5}]', "int there in record 2"),
+        ("rows.json", b'[{"text": "a"},\n{"text": "\\ud83d"}]', "in record 2"),
+    ],
+)
+@pytest.mark.parametrize("chunk", [1, 5, 1 << 20])
+def test_a_refused_record_is_named_by_its_number(name, content, part, chunk, tmp_path, monkeypatch):
+    monkeypatch.setattr("lmft.dataset.decoding.CHUNK", chunk)
+    assert part in refusal(tmp_path / name, content)
+
+
+def test_a_refused_record_of_a_later_page_of_parquet_is_named(tmp_path):
+    texts = pyarrow.array([b"a"] * 70_000 + [b"caf\xe9"], pyarrow.binary())
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.table({"text": texts.view(pyarrow.string())}), buffer)
+    assert "in record 70001," in refusal(tmp_path / "rows.parquet", buffer.getvalue())
+
+
 BROKEN = {
     **{f"{suffix}{c}": (suffix, c, 0.6) for suffix in (".txt", ".parquet") for c in COMPRESS if c},
     **{suffix: (suffix, "", 0.6) for suffix in (".jsonl", ".json", ".parquet")},
