@@ -1,13 +1,13 @@
 """Sources of a corpus: Python's documentation, files, or a dataset of the Hugging Face Hub."""
 
-import glob
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
 from lmft.config.schema import TextErrors
-from lmft.dataset.readers import OPENERS, READERS, TextFile, format_of, readable
+from lmft.dataset.files import TEXT_FORMATS, find_files
+from lmft.dataset.readers import TextFile, format_of, readable
 from lmft.errors import UserError
 from lmft.storage.hashing import digest, digest_files
 from lmft.storage.hub import hub_errors, resolve_commit
@@ -81,14 +81,14 @@ class TextFiles:
         return [
             Rows(
                 TextFile(path, self.text_column, self.errors).rows,
-                rule="file" if format_of(path) in (".txt", ".md") else "row",
+                rule="file" if format_of(path) in TEXT_FORMATS else "row",
             )
-            for path in self._paths(where)
+            for path in self.paths(where)
         ]
 
     def digest(self, where: str) -> str:
         """Return a hash of the files' contents, formats, text column and reading mode."""
-        paths = self._paths(where)
+        paths = self.paths(where)
         with readable(Path(where)):
             contents = digest_files(paths)
         # errors=strict never changes the text, so it does not enter the hash.
@@ -97,22 +97,13 @@ class TextFiles:
             [contents, [format_of(p) for p in paths], self.text_column, READING, *lenient]
         )
 
-    def _paths(self, where: str) -> list[Path]:
-        root = Path(where).expanduser()
-        if root.is_file():
-            paths = [root]
-        elif root.is_dir():
-            paths = [path for path in sorted(root.rglob("*")) if format_of(path) in READERS]
-        else:
-            paths = [Path(path) for path in sorted(glob.glob(str(root), recursive=True))]
-        files = [path for path in paths if path.is_file() and format_of(path) in READERS]
-        if not files:
-            suffixes = " ".join([*READERS, *OPENERS])
-            reason = (
-                f"has no file to read ({suffixes})" if paths or root.exists() else "is not there"
-            )
-            raise UserError(f"{where!r} {reason}; give a file, a folder or a glob.")
-        return files
+    def paths(self, where: str) -> list[Path]:
+        """Return the files of one split, in the order in which they are read.
+
+        Raises:
+            UserError: there are none.
+        """
+        return find_files(where)
 
 
 @dataclass(frozen=True)

@@ -13,6 +13,7 @@ import numpy as np
 
 from lmft.config.schema import DatasetConfig, DocumentRule
 from lmft.dataset.documents import Piece, article_starts, split_documents
+from lmft.dataset.overlap import TrainingFiles, keep_apart
 from lmft.dataset.sources import Source
 from lmft.errors import UserError
 from lmft.storage.hashing import digest
@@ -21,6 +22,7 @@ logger = logging.getLogger(__name__)
 
 
 SPLITS = ("train", "validation", "test")
+MOST_NAMES = 3  # of files, in a warning
 HELD_OUT_SEED = 0  # constant, so that all runs hold out the same documents
 
 
@@ -93,22 +95,26 @@ class Split:
 def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[str, Split]:
     """Return the splits that `config` has, in the order train, validation, test.
 
-    Without dataset.validation, validation documents are held out of dataset.train.
+    Without dataset.validation, validation documents are held out of dataset.train. Files that
+    dataset.validation or dataset.test reads are left out of dataset.train.
 
     Args:
         config: the knobs.
         only: the names of the splits to return.
     """
     locations = {name: getattr(config, name) for name in SPLITS}
+    training = keep_apart(config.source, config.validation, config.test)
+    sources = dict.fromkeys(SPLITS, config.source) | {"train": training}
     held_out: dict[str, bool | None] = dict.fromkeys(SPLITS)
     if locations["train"] is not None and locations["validation"] is None:
         locations["validation"] = locations["train"]
+        sources["validation"] = training
         held_out |= {"train": False, "validation": True}
     return {
         name: Split(
             name,
             config.name,
-            config.source,
+            sources[name],
             where,
             config.document,
             held_out[name],
@@ -121,15 +127,40 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
 
 
 def warn_of_overlap(splits: dict[str, Split]) -> None:
-    """Warn if the validation or test split has the content of the training split."""
-    digests = {name: split.digest() for name, split in splits.items()}
-    for name in ("validation", "test"):
-        if "train" in splits and digests.get(name) == digests["train"]:
-            logger.warning(
-                "dataset.%s has the same content as dataset.train, so its loss measures "
-                "memorization, not generalization.",
-                name,
-            )
+    """Warn of files left out of training, and of validation or test text that is trained on."""
+    if "train" not in splits:
+        return
+    train = splits["train"]
+    same = [
+        name
+        for name in ("validation", "test")
+        if name in splits and splits[name].digest() == train.digest()
+    ]
+    for name in same:
+        logger.warning(
+            "dataset.%s has the same content as dataset.train, so its loss measures "
+            "memorization, not generalization.",
+            name,
+        )
+    if not same and isinstance(train.source, TrainingFiles):
+        _warn_of_shared_files(train.source, train.where)
+
+
+def _warn_of_shared_files(source: TrainingFiles, where: str) -> None:
+    shared = source.shared(where)
+    if not shared:
+        return
+    names = ", ".join(map(str, shared[:MOST_NAMES])) + (", ..." * (len(shared) > MOST_NAMES))
+    if set(shared).isdisjoint(source.paths(where)):
+        logger.warning(
+            "Left out of training, since dataset.validation or dataset.test reads them: %s.", names
+        )
+    else:
+        logger.warning(
+            "dataset.validation or dataset.test reads all files of dataset.train (%s), so its loss "
+            "measures memorization, not generalization.",
+            names,
+        )
 
 
 def _first(pieces: Iterator[Piece], count: int) -> Iterator[Piece]:

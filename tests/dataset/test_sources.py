@@ -192,6 +192,104 @@ def test_a_folder_and_a_glob_give_their_files_in_order_of_name(tmp_path):
     assert read(tmp_path / "**" / "*.txt") == ["b.txt", "deep/c.txt"]
 
 
+HIDDEN = [
+    ".ipynb_checkpoints/a-checkpoint.txt",
+    "._a.txt",
+    ".hidden.jsonl",
+    "deep/.git/b.md",
+    "deep/._c.csv",
+    "__MACOSX/._a.txt",
+    "__MACOSX/a.txt",
+]
+
+
+def test_hidden_files_of_a_folder_are_left_out(tmp_path):
+    folder = tmp_path / ".cache"  # a folder that is named may be hidden itself
+    for name in ["a.txt", "deep/__d.txt", *HIDDEN]:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(b"\0" if name in HIDDEN else name.encode())
+    assert read(folder) == ["a.txt", "deep/__d.txt"]
+    assert read(folder / "*.txt") == ["a.txt"]
+    (folder / ".hidden.jsonl").write_text('{"text": "named"}')
+    assert read(folder / ".hidden.jsonl") == ["named"]
+    assert read(folder / ".*.jsonl") == ["named"]
+
+
+def test_a_folder_of_hidden_files_has_none_to_read(tmp_path):
+    (tmp_path / "._a.txt").write_bytes(b"\0")
+    with pytest.raises(UserError, match="has no file to read"):
+        read(tmp_path)
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("pattern", [".", "*"])
+def test_files_that_describe_records_are_left_out_with_a_word(suffix, pattern, tmp_path, caplog):
+    write(tmp_path, suffix, LINES)
+    names = ["README.md", "LICENSE.txt", "dataset_infos.json", "dataset_info.json"]
+    for name in names:
+        (tmp_path / name).write_text("{}")
+    with caplog.at_level(logging.WARNING, logger="lmft"):
+        assert read(tmp_path / pattern) == LINES
+    for name in names:
+        assert caplog.text.count(f"{tmp_path / name} is left out") == 1
+    assert read(tmp_path / "README.md") == ["{}"]
+
+
+def test_a_readme_among_texts_is_read_with_a_word(tmp_path, caplog):
+    for name in ("README.md", "a.txt"):
+        (tmp_path / name).write_text(name)
+    (tmp_path / "dataset_infos.json").write_text("{}")
+    with caplog.at_level(logging.WARNING, logger="lmft"):
+        assert read(tmp_path) == ["README.md", "a.txt"]
+    assert f"{tmp_path / 'README.md'} is read as one of the texts" in caplog.text
+    assert f"{tmp_path / 'dataset_infos.json'} is left out" in caplog.text
+
+
+@pytest.mark.parametrize("suffix", FORMATS)
+@pytest.mark.parametrize("train", [".", "*"])
+@pytest.mark.parametrize("link", [None, os.symlink, os.link])
+def test_a_file_of_another_split_is_left_out_of_training(suffix, train, link, tmp_path, caplog):
+    folder = tmp_path / "data"
+    folder.mkdir()
+    for name in "abc":
+        (folder / f"{name}{suffix}").write_bytes(encode(suffix, [f"one {name}", f"two {name}"]))
+    other = folder / f"b{suffix}"
+    if link is not None:
+        link(other, tmp_path / other.name)
+        other = tmp_path / other.name
+    for held in ("validation", "test"):
+        splits = open_splits(as_config(train=str(folder / train), **{held: str(other)}))
+        texts = {name: "".join(as_documents(split.pieces())) for name, split in splits.items()}
+        assert texts[held] == "one btwo b"
+        joined = texts["train"] + ("" if held == "validation" else texts["validation"])
+        assert "b" not in joined and sorted(joined) == sorted("one atwo aone ctwo c")
+        caplog.clear()
+        with caplog.at_level(logging.WARNING, logger="lmft"):
+            warn_of_overlap(splits)
+        assert "Left out of training, since dataset.validation or dataset.test" in caplog.text
+        assert str(folder / f"b{suffix}") in caplog.text
+
+
+def test_training_files_that_are_all_validated_on_are_kept_with_a_warning(tmp_path, caplog):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name)
+    config = as_config(train=str(tmp_path / "a.txt"), validation=str(tmp_path))
+    with caplog.at_level(logging.WARNING, logger="lmft"):
+        warn_of_overlap(open_splits(config))
+    assert as_documents(open_splits(config)["train"].pieces()) == ["a"]
+    assert "reads all files of dataset.train" in caplog.text and "a.txt" in caplog.text
+
+
+def test_a_digest_is_that_of_the_files_that_are_left(tmp_path):
+    for name in "abc":
+        (tmp_path / f"{name}.txt").write_text(name)
+    plain = TextFiles("text").digest(str(tmp_path / "[ac].txt"))
+    apart = open_splits(as_config(train=str(tmp_path), validation=str(tmp_path / "b.txt")))
+    assert apart["train"].source.digest(str(tmp_path)) == plain
+    (tmp_path / ".d.txt").write_text("hidden")
+    assert apart["train"].source.digest(str(tmp_path)) == plain
+
+
 @pytest.mark.parametrize("path", ["missing.txt", "*.jsonl", "empty"])
 def test_a_path_without_files_is_named(path, tmp_path):
     (tmp_path / "empty").mkdir()
