@@ -1,7 +1,7 @@
 """The token stream of a split: tokenized once, cached on disk, read through a memory map."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -10,13 +10,15 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lmft.dataset.splits import Split
+from lmft.dataset.text_counts import CountedPieces, TextCounts
 from lmft.dataset.tokenization import tokenize
 from lmft.dataset.tokenizer import find_separator, tokenizer_digest
 from lmft.errors import UserError
 from lmft.storage.cache import build_once
 from lmft.storage.hashing import digest
 
-FORMAT = 2  # version of the cached files; raise it if their content changes
+FORMAT = 2  # version of the tokens; raise it if the same text becomes other tokens
+LAYOUT = 2  # version of the cached files; raise it if they hold something else
 
 
 @dataclass(frozen=True)
@@ -26,6 +28,7 @@ class TokenStream:
     ids: np.ndarray  # (N,) uint16 or uint32, memory-mapped
     ends: np.ndarray  # (D,) int64, mapped: tokens up to each document's end, with its separator
     digest: str  # of everything that decides the tokens
+    counts: TextCounts = TextCounts()  # of the text
 
 
 def open_stream(
@@ -45,37 +48,49 @@ def open_stream(
         UserError: the corpus is empty or can't be read.
     """
     key = digest([split.digest(), tokenizer_digest(tokenizer), separator, FORMAT])
-    folder = cache_root / "tokens" / key[:32]
+    folder = cache_root / "tokens" / digest([key, LAYOUT])[:32]
     build_once(folder, lambda temporary: _write(split, tokenizer, separator, temporary))
     about = json.loads((folder / "about.json").read_text())
     return TokenStream(
         ids=np.memmap(folder / "ids.bin", dtype=about["dtype"], mode="r"),
         ends=np.memmap(folder / "ends.bin", dtype=np.int64, mode="r"),
         digest=key,
+        counts=TextCounts(**about["text"]),
     )
+
+
+def check_has_text(split: Split, stream: TokenStream) -> None:
+    """Check that a split has a document with text, not separators between empty ones only.
+
+    Raises:
+        UserError: it has none.
+    """
+    if stream.counts.bytes == 0:
+        raise UserError(
+            f"dataset.{split.name} ({split.where!r}) has no text ({stream.counts.documents:,} "
+            "empty or null); choose other files, or set dataset.text_column to another column."
+        )
 
 
 def _write(split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, folder: Path) -> None:
     """Write the files of a token stream into `folder`, in constant memory."""
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
     resolved = find_separator(separator, tokenizer)
-    written = documents = 0
+    pieces, written = CountedPieces(split.pieces()), 0
     last = np.array([], dtype=np.int64)  # end of the newest document, while no token follows it
     with (folder / "ids.bin").open("wb") as ids, (folder / "ends.bin").open("wb") as ends:
-        for part in tokenize(split.pieces(), tokenizer, resolved):
+        for part in tokenize(iter(pieces), tokenizer, resolved):
             ids.write(part.ids.astype(dtype).tobytes())  # tofile hides the errno of a failed write
             positions = np.concatenate([last, written + np.array(part.ends, dtype=np.int64)])
             # The separator between two documents belongs to the first.
             ends.write((positions[:-1] + len(resolved.between)).tobytes())
             last = positions[-1:]
             written += len(part.ids)
-            documents += len(part.ends)
         ends.write(last.tobytes())
     if written == 0:
         raise UserError(f"dataset.{split.name} ({split.where!r}) has no text; choose other files.")
-    (folder / "about.json").write_text(
-        json.dumps({"dtype": dtype.name, "tokens": written, "documents": documents})
-    )
+    about = {"dtype": dtype.name, "tokens": written, "text": asdict(pieces.counts)}
+    (folder / "about.json").write_text(json.dumps(about))
 
 
 @dataclass(frozen=True)

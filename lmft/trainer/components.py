@@ -9,7 +9,7 @@ from transformers import PreTrainedTokenizerBase
 from lmft.config.schema import CORPUS, RunConfig, Strategy
 from lmft.dataset.batches import Batches
 from lmft.dataset.splits import Split
-from lmft.dataset.token_stream import Blocks, open_stream
+from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
 from lmft.dataset.tokenizer import load_tokenizer, open_trained_tokenizer
 from lmft.errors import UserError
 from lmft.evaluation.scoring import check_evaluation
@@ -81,6 +81,7 @@ def build_components(
         for name, split in splits.items()
     }
     for name, split_batches in batches.items():
+        check_has_text(splits[name], split_batches.blocks.stream)
         if len(split_batches) == 0:
             raise UserError(
                 f"dataset.{name} has a single token, so nothing can be predicted; choose more text."

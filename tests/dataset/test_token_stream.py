@@ -1,11 +1,14 @@
 """The token stream, for any tokenizer, separator and text."""
 
+import json
 import logging
 import os
 import time
 from threading import Timer
 
 import numpy as np
+import pyarrow
+import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -18,7 +21,8 @@ from lmft.dataset import documents as document_pieces
 from lmft.dataset import word_cache as words
 from lmft.dataset.sources import TextFiles
 from lmft.dataset.splits import Split
-from lmft.dataset.token_stream import Blocks, open_stream
+from lmft.dataset.text_counts import TextCounts
+from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
 from lmft.dataset.tokenizer import load_tokenizer, text_backend
 from lmft.dataset.word_cache import WordCache, words_are_independent
 from lmft.errors import UserError
@@ -343,6 +347,42 @@ def test_a_stream_that_fails_leaves_nothing_behind(documents, source, trained, t
         open_stream(as_split(documents, source=source), trained, "none", tmp_path)
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
     assert [path.suffix for path in (tmp_path / "tokens").iterdir()] in ([".lock"], [])
+
+
+@pytest.mark.parametrize("separator", ["eos", "none", "model", "\n\n"])
+@pytest.mark.parametrize("texts", [[""] * 40, [None] * 40])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+def test_a_split_of_empty_texts_is_refused(suffix, texts, separator, trained, tmp_path):
+    path = tmp_path / f"rows{suffix}"
+    records = [{"text": text} for text in texts]
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+    else:
+        lines = "\n".join(map(json.dumps, records))
+        path.write_text(lines if suffix == ".jsonl" else json.dumps(records))
+    split = Split(
+        "validation", "", TextFiles("text"), str(path), DocumentRule.auto, None, 0.05, None
+    )
+    with pytest.raises(UserError) as caught:
+        check_has_text(split, open_stream(split, trained, separator, tmp_path))
+    assert str(caught.value).startswith(f"dataset.validation ({str(path)!r}) has no text")
+    assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", ["eos", "none", "model", "\n\n"])
+@pytest.mark.parametrize("size", [3, 1 << 20])
+def test_documents_empty_ones_and_bytes_are_counted(
+    size, separator, trained, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(document_pieces, "PIECE_SIZE", size)
+    path = tmp_path / "rows.jsonl"
+    texts = ["the cat", "", None, " \n \n ", "    é", "caf\N{CAT FACE}"]
+    path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts))
+    split = Split("test", "", TextFiles("text"), str(path), DocumentRule.auto, None, 0.05, None)
+    for _ in ("written", "from the cache"):
+        stream = open_stream(split, trained, separator, tmp_path)
+        assert stream.counts == TextCounts(documents=6, empty=3, bytes=7 + 5 + 6 + 7)
+        check_has_text(split, stream)
 
 
 def open_blocked(folder):
