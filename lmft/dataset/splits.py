@@ -14,7 +14,7 @@ import numpy as np
 from lmft.config.schema import DatasetConfig, DocumentRule
 from lmft.dataset.documents import Piece, article_starts, split_documents
 from lmft.dataset.overlap import TrainingFiles, keep_apart
-from lmft.dataset.sources import Source
+from lmft.dataset.sources import Source, TextFiles
 from lmft.errors import UserError
 from lmft.storage.hashing import digest
 
@@ -55,6 +55,10 @@ class Split:
         content = self.source.digest(self.where)
         held_out = None if self.held_out is None else [self.held_out, self.fraction]
         return digest([content, self.rule.value, held_out, self.max_documents])
+
+    def files(self) -> int | None:
+        """Return the number of files that are read; None if the source is not files."""
+        return len(self.source.paths(self.where)) if isinstance(self.source, TextFiles) else None
 
     def units(self) -> np.ndarray:
         """Return the number of the independent text that each document belongs to, (D,) from 0.

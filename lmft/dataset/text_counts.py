@@ -10,6 +10,7 @@ from lmft.dataset.documents import Piece
 class TextCounts:
     """How much text a split has."""
 
+    files: int | None = None  # None if the source is not files
     documents: int = 0
     empty: int = 0  # documents of nothing but white space; a null is one
     bytes: int = 0  # of all documents, in UTF-8
@@ -25,7 +26,7 @@ class CountedPieces:
     @property
     def counts(self) -> TextCounts:
         """The counts of the documents that were passed on."""
-        return TextCounts(self._documents, self._empty, self._bytes)
+        return TextCounts(None, self._documents, self._empty, self._bytes)
 
     def __iter__(self) -> Iterator[Piece]:
         is_empty = True

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from lmft.dataset.splits import Split
 from lmft.dataset.text_counts import CountedPieces, TextCounts
 from lmft.dataset.tokenization import tokenize
-from lmft.dataset.tokenizer import find_separator, tokenizer_digest
+from lmft.dataset.tokenizer import Separator, find_separator, tokenizer_digest
 from lmft.errors import UserError
 from lmft.storage.cache import build_once
 from lmft.storage.hashing import digest
@@ -55,20 +55,23 @@ def open_stream(
         ids=np.memmap(folder / "ids.bin", dtype=about["dtype"], mode="r"),
         ends=np.memmap(folder / "ends.bin", dtype=np.int64, mode="r"),
         digest=key,
-        counts=TextCounts(**about["text"]),
+        counts=TextCounts(**{**about["text"], "files": split.files()}),
     )
 
 
-def check_has_text(split: Split, stream: TokenStream) -> None:
-    """Check that a split has a document with text, not separators between empty ones only.
+def check_has_text(split: Split, stream: TokenStream, separator: Separator) -> None:
+    """Check that a split has tokens of text, not only the separators of empty documents.
 
     Raises:
-        UserError: it has none.
+        UserError: all its documents are empty, or the tokenizer reads nothing in them.
     """
-    if stream.counts.bytes == 0:
+    documents = stream.counts.documents
+    separators = documents * len(separator.before + separator.after)
+    separators += (documents - 1) * len(separator.between)
+    if stream.counts.bytes == 0 or len(stream.ids) == separators:
         raise UserError(
-            f"dataset.{split.name} ({split.where!r}) has no text ({stream.counts.documents:,} "
-            "empty or null); choose other files, or set dataset.text_column to another column."
+            f"dataset.{split.name} ({split.where!r}) has no text ({documents:,} empty or null); "
+            "choose other files, or set dataset.text_column to another column."
         )
 
 

@@ -42,12 +42,15 @@ class Sample:
 
 
 def draw_samples(model: PreTrainedModel, batches: Batches, count: int = 3) -> list[Sample]:
-    """Return continuations (causal) or filled masks (masked) of texts from `count` documents."""
+    """Return continuations (causal) or filled masks (masked) of texts from `count` documents.
+
+    There are fewer, or none, if too few documents have two tokens.
+    """
     model.eval()
     with torch.random.fork_rng(devices=[]):
         if batches.objective.is_causal:
             prompts = document_middles(batches, count, PROMPT_TOKENS)
-            answers = continue_texts(model, batches.tokenizer, prompts)
+            answers = continue_texts(model, batches.tokenizer, prompts) if prompts else []
             texts = [str(batches.tokenizer.decode(prompt)) for prompt in prompts]
             return [Sample(*pair) for pair in zip(texts, answers, strict=True)]
         prompts = document_middles(batches, count, PROMPT_TOKENS + NEW_TOKENS)
@@ -62,6 +65,8 @@ def document_middles(batches: Batches, count: int, tokens: int) -> list[np.ndarr
     stream = batches.blocks.stream
     starts = np.concatenate([[0], stream.ends[:-1]])
     usable = np.flatnonzero(stream.ends - starts > 1)
+    if len(usable) == 0:
+        return []
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, count).astype(int))]
     firsts = np.maximum(starts, (starts + stream.ends - tokens) // 2)[chosen]
     return [

@@ -117,7 +117,7 @@ class Terminal:
 
     def show_samples(self, title: str, samples: list[tuple[str, str]]) -> None:
         """Print pairs of a prompt and the model's answer."""
-        if self.brief:
+        if self.brief or not samples:
             return
         self.print(f"Samples {title}", style="bold")
         for pair in samples:

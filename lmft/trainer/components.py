@@ -10,7 +10,7 @@ from lmft.config.schema import CORPUS, RunConfig, Strategy
 from lmft.dataset.batches import Batches
 from lmft.dataset.splits import Split
 from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
-from lmft.dataset.tokenizer import load_tokenizer, open_trained_tokenizer
+from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_tokenizer
 from lmft.errors import UserError
 from lmft.evaluation.scoring import check_evaluation
 from lmft.hardware.allocator import keep_freed_memory
@@ -80,8 +80,9 @@ def build_components(
         )
         for name, split in splits.items()
     }
+    separator = find_separator(config.dataset.separator, tokenizer)
     for name, split_batches in batches.items():
-        check_has_text(splits[name], split_batches.blocks.stream)
+        check_has_text(splits[name], split_batches.blocks.stream, separator)
         if len(split_batches) == 0:
             raise UserError(
                 f"dataset.{name} has a single token, so nothing can be predicted; choose more text."

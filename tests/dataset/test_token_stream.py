@@ -12,8 +12,11 @@ import pyarrow.parquet
 import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
-from tokenizers.pre_tokenizers import ByteLevel
-from transformers import AddedToken, ByT5Tokenizer
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
+from tokenizers.processors import TemplateProcessing
+from transformers import AddedToken, ByT5Tokenizer, PreTrainedTokenizerFast
 
 from lmft.config.schema import DocumentRule
 from lmft.dataset import chunked_tokenize as pieces
@@ -23,7 +26,7 @@ from lmft.dataset.sources import TextFiles
 from lmft.dataset.splits import Split
 from lmft.dataset.text_counts import TextCounts
 from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
-from lmft.dataset.tokenizer import load_tokenizer, text_backend
+from lmft.dataset.tokenizer import find_separator, load_tokenizer, text_backend
 from lmft.dataset.word_cache import WordCache, words_are_independent
 from lmft.errors import UserError
 from tests.helpers.corpus import (
@@ -364,9 +367,22 @@ def test_a_split_of_empty_texts_is_refused(suffix, texts, separator, trained, tm
         "validation", "", TextFiles("text"), str(path), DocumentRule.auto, None, 0.05, None
     )
     with pytest.raises(UserError) as caught:
-        check_has_text(split, open_stream(split, trained, separator, tmp_path))
+        stream = open_stream(split, trained, separator, tmp_path)
+        check_has_text(split, stream, find_separator(separator, trained))
     assert str(caught.value).startswith(f"dataset.validation ({str(path)!r}) has no text")
     assert str(caught.value).endswith(".") and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("separator", ["eos", "none", "model", "\n\n"])
+def test_text_that_the_tokenizer_drops_is_none(separator, tmp_path):
+    backend = Tokenizer(WordLevel({"[UNK]": 0, "[SEP]": 1}, unk_token="[UNK]"))
+    backend.pre_tokenizer = WhitespaceSplit()
+    backend.post_processor = TemplateProcessing("$0 [SEP]", special_tokens=[("[SEP]", 1)])
+    drops = PreTrainedTokenizerFast(tokenizer_object=backend, sep_token="[SEP]")
+    split = as_split([" ", "\n"])
+    with pytest.raises(UserError, match="has no text"):
+        stream = open_stream(split, drops, separator, tmp_path)
+        check_has_text(split, stream, find_separator(separator, drops))
 
 
 @pytest.mark.parametrize("separator", ["eos", "none", "model", "\n\n"])
@@ -381,8 +397,8 @@ def test_documents_empty_ones_and_bytes_are_counted(
     split = Split("test", "", TextFiles("text"), str(path), DocumentRule.auto, None, 0.05, None)
     for _ in ("written", "from the cache"):
         stream = open_stream(split, trained, separator, tmp_path)
-        assert stream.counts == TextCounts(documents=6, empty=3, bytes=7 + 5 + 6 + 7)
-        check_has_text(split, stream)
+        assert stream.counts == TextCounts(files=1, documents=6, empty=3, bytes=7 + 5 + 6 + 7)
+        check_has_text(split, stream, find_separator(separator, trained))
 
 
 def open_blocked(folder):
