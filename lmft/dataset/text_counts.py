@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lmft.dataset.documents import Piece
+from lmft.output.terminal import readable_size
 
 
 @dataclass(frozen=True)
@@ -14,6 +15,12 @@ class TextCounts:
     documents: int = 0
     empty: int = 0  # documents of nothing but white space; a null is one
     bytes: int = 0  # of all documents, in UTF-8
+
+    def describe(self) -> str:
+        """Return the counts on one line: `1 file · 2 documents · 0 empty · 2.7 kB`."""
+        parts = [] if self.files is None else [_count(self.files, "file")]
+        parts += [_count(self.documents, "document"), f"{self.empty:,} empty"]
+        return " · ".join([*parts, readable_size(self.bytes)])
 
 
 class CountedPieces:
@@ -38,3 +45,7 @@ class CountedPieces:
                 self._empty += is_empty
                 is_empty = True
             yield text, ends
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

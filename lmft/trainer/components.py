@@ -32,6 +32,12 @@ class Components:
     batches: dict[str, Batches]  # by split
     network: Network
 
+    def describe_text(self) -> dict[str, str]:
+        """Return what was read of each split, for display."""
+        return {
+            name: batches.blocks.stream.counts.describe() for name, batches in self.batches.items()
+        }
+
     def describe(self) -> dict[str, str]:
         """Return the sizes of dataset and model, and the hardware, for display."""
         streams = {name: batches.blocks.stream for name, batches in self.batches.items()}

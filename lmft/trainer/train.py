@@ -66,8 +66,10 @@ def train(run: Run, terminal: Terminal, job: Job | None = None) -> None:
             # A job's sweep has checked the store; a resumed run's folder keeps what it lacks.
             in_sweep = job is not None and job.parent is not None
             check_tracker(run, must_answer=is_new and not in_sweep)
-            described = training.components.describe() | {"tracker": run.tracker.describe()}
-            terminal.show_sizes({"run": run.folder.name} | described)
+            components = training.components
+            sizes = components.describe_text() | components.describe()
+            sizes |= {"tracker": run.tracker.describe()}
+            terminal.show_sizes({"run": run.folder.name} | sizes)
             open_folder(run, terminal)
             with open_session(run, training, terminal, job, started) as session:
                 has_ended = train_to_end(session)

@@ -401,6 +401,18 @@ def test_documents_empty_ones_and_bytes_are_counted(
         check_has_text(split, stream, find_separator(separator, trained))
 
 
+@pytest.mark.parametrize(
+    "counts, line",
+    [
+        (TextCounts(1, 1, 0, 2_700), "1 file · 1 document · 0 empty · 2.7 kB"),
+        (TextCounts(2, 1_000, 3, 5_600_000), "2 files · 1,000 documents · 3 empty · 5.6 MB"),
+        (TextCounts(None, 20, 0, 1_000), "20 documents · 0 empty · 1.0 kB"),
+    ],
+)
+def test_counts_are_described_on_a_line(counts, line):
+    assert counts.describe() == line
+
+
 def open_blocked(folder):
     """Open a stream whose source waits, once there is the file `start`."""
     while not (folder / "start").exists():
