@@ -11,6 +11,7 @@ from typing import TextIO
 
 from lmft.errors import RunLocked, VerificationError, WorkerFailed, as_fault
 from lmft.output.sanitize import RedactingFormatter, redact, strip_control
+from lmft.output.streams import make_streams_unfailing
 from lmft.signals import install_signal_handlers
 
 DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
@@ -77,6 +78,7 @@ def _describe(error: Exception) -> str:
 
 def prepare() -> None:
     """Install signal handlers, report warnings on stderr, and turn off telemetry of libraries."""
+    make_streams_unfailing()
     install_signal_handlers()
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -1,6 +1,7 @@
 """Print a run's config, losses and results to the terminal."""
 
 import math
+import os
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
@@ -24,7 +25,7 @@ class Screen(Console):
     def __init__(self, **options: Any):
         """Accept the options of rich's Console."""
         plain = {"highlight": False, "markup": False, "emoji": False, "force_jupyter": False}
-        super().__init__(**{**plain, **options})
+        super().__init__(**{**plain, "_environ": _environment(), **options})
 
     def render(self, *args: Any, **kwargs: Any) -> Iterable[Segment]:
         """Strip control characters from text segments; keep rich's own control codes."""
@@ -33,6 +34,14 @@ class Screen(Console):
                 yield segment
             else:
                 yield Segment(strip_control(segment.text), segment.style)
+
+
+def _environment() -> dict[str, str]:
+    """Return the environment without a width or height of 0, in which nothing can be shown."""
+    sizes = ("COLUMNS", "LINES")
+    return {
+        name: value for name, value in os.environ.items() if name not in sizes or value.strip("0")
+    }
 
 
 STATE_COLORS = {"finished": "green", "failed": "red"}  # others: yellow
@@ -101,7 +110,8 @@ class Terminal:
         if self.brief or not self._redraws:
             yield
             return
-        with self._console.status(Text(text)):
+        spinner = "line" if self._console.options.ascii_only else "dots"
+        with self._console.status(Text(text), spinner=spinner):
             yield
 
     def print(self, text: str, style: str = "") -> None:
@@ -199,7 +209,7 @@ class Bars:
 
     def __init__(self, progress: Progress, steps: int):
         self._progress = progress
-        self._training = progress.add_task("training", total=steps, facts="")
+        self._training = progress.add_task("training", total=steps, visible=steps > 0, facts="")
 
     def show_step(self, number: int, text: str) -> None:
         """Advance the training bar to step `number` (1 is the first), with `text` beside it."""
