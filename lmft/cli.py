@@ -8,9 +8,11 @@ from typing import Any
 
 from lmft.commands.arguments import VERBS, Verb, parse_line
 from lmft.commands.console import DONE, exit_code, prepare, report
+from lmft.commands.requeue import describe_stop
 from lmft.commands.workers import follow, leading
 from lmft.errors import Interrupted
 from lmft.hardware.ranks import is_rank_zero
+from lmft.output.streams import open_closed_descriptors
 
 
 def main() -> int:
@@ -20,6 +22,7 @@ def main() -> int:
 
         complete_line()
     words = sys.argv[1:]
+    open_closed_descriptors()
     prepare()
     try:
         arguments = parse_line(words)
@@ -39,8 +42,7 @@ def main() -> int:
 
             return train(arguments)
     except Interrupted as interrupted:
-        way_out = "" if arguments.verb else "; the same command resumes"
-        print(f"lmft: stopped{way_out}.", file=sys.stderr)
+        print(f"lmft: {describe_stop(interrupted, arguments.verb is None)}", file=sys.stderr)
         return 128 + interrupted.signal_number
     except Exception as error:
         return report(error)

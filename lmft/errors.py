@@ -45,7 +45,7 @@ class WorkerFailed(RuntimeError):
 
 
 class Interrupted(BaseException):
-    """SIGINT or SIGTERM arrived. Not an `Exception`, so that no library catches it."""
+    """A signal that ends a command arrived. Not an `Exception`, so that no library catches it."""
 
     def __init__(self, signal_number: int):
         super().__init__(signal_number)

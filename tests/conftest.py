@@ -185,12 +185,13 @@ def record(tmp_path):
 def command(tmp_path, monkeypatch, capsys):
     """Run a command line in this process; returns its exit code, stdout and stderr."""
     from lmft import cli
+    from lmft.signals import HANDLED
 
     def run(line):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["lmft", *shlex.split(line)])
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
-        handlers = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+        handlers = {number: signal.getsignal(number) for number in HANDLED}
         listeners = logging.getLogger().handlers.copy()
         try:
             code = cli.main()

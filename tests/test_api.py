@@ -31,6 +31,7 @@ from transformers import GPT2LMHeadModel
 import lmft
 from lmft.api import as_words
 from lmft.output.sanitize import strip_control
+from lmft.signals import HANDLED
 from tests.helpers.processes import ROOT
 from tests.helpers.runs import read_metrics, read_result, repeatable_metrics
 
@@ -226,7 +227,8 @@ def state_of_process():
     threads = {t.name for t in threading.enumerate() if "PoolExecutor" not in t.name}
     names = ("", "lmft", "mlflow", "hydra", "transformers")
     return {
-        "signals": [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)],
+        "signals": [signal.getsignal(number) for number in HANDLED],
+        "streams": (sys.stdin, sys.stdout, sys.stderr),
         "environment": dict(os.environ),
         "logging": (root.handlers[:], [logging.getLogger(name).level for name in names]),
         "warnings": warnings.filters[:],

@@ -12,11 +12,13 @@ from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from lmft.commands.console import describe, prepare
+from lmft.commands.requeue import describe_stop
 from lmft.errors import Fault, Interrupted, RunLocked, UserError, WorkerFailed, as_fault
+from lmft.signals import HANDLED
 
 EXPLAINED = (UserError, Fault, RunLocked, WorkerFailed, FloatingPointError)
 ONE_CALL = threading.RLock()  # what a call sets up belongs to the whole process
-SIGNALS = (signal.SIGINT, signal.SIGTERM)
+SIGNALS = (*HANDLED, signal.SIGQUIT)  # SIGQUIT: torch's launcher handles it
 CHANGED_LOGGERS = ("", "lmft", "hydra", "mlflow", "mlflow.store.db.utils", "transformers")
 
 
@@ -28,7 +30,7 @@ def as_library() -> Iterator[None]:
         UserError: a mistake, in the command line's sentence.
         Fault: a problem of the machine, likewise.
         KeyboardInterrupt: SIGINT arrived; a run has saved a checkpoint.
-        Interrupted: SIGTERM arrived, likewise, and a handler of the caller has returned.
+        Interrupted: another signal arrived, likewise, and a handler of the caller has returned.
     """
     stopped: Interrupted | None = None
     with ONE_CALL, restored_process():
@@ -37,6 +39,8 @@ def as_library() -> Iterator[None]:
             yield
         except Interrupted as interrupted:
             stopped = interrupted
+            if stopped.signal_number == signal.SIGUSR1:
+                print(f"lmft: {describe_stop(stopped)}", file=sys.stderr)
         except Exception as error:
             if (explained := explain(error)) is None:
                 raise
@@ -63,11 +67,11 @@ def explain(error: Exception) -> Exception | None:
 
 @contextmanager
 def restored_process() -> Iterator[None]:
-    """Restore signal handlers, environment, logging, warnings and the state of loaded libraries."""
+    """Restore streams, signals, environment, logging, warnings and the state of libraries."""
     with ExitStack() as stack:
         stack.enter_context(warnings.catch_warnings())
         warnings.filterwarnings("ignore", "IProgress not found")  # of tqdm, in notebooks
-        for restored in (_signals, _environment, _logging, _garbage, _hydra, _transformers, _torch):
+        for restored in RESTORED:
             stack.enter_context(restored())
         yield
 
@@ -84,6 +88,17 @@ def _signals() -> Iterator[None]:
         for number, handler in handlers.items():
             if handler is not None:  # None: not installed by Python
                 signal.signal(number, handler)
+
+
+@contextmanager
+def _streams() -> Iterator[None]:
+    streams = sys.stdin, sys.stdout, sys.stderr
+    try:
+        yield
+    finally:
+        for replaced in {sys.stdout, sys.stderr} - set(streams):
+            replaced.flush()
+        sys.stdin, sys.stdout, sys.stderr = streams
 
 
 @contextmanager
@@ -185,3 +200,15 @@ def _torch() -> Iterator[None]:
             torch.set_rng_state(states[0] if states else torch.Generator().get_state())
             if states[1:]:
                 torch.cuda.set_rng_state_all(states[1:])
+
+
+RESTORED = (
+    _streams,
+    _signals,
+    _environment,
+    _logging,
+    _garbage,
+    _hydra,
+    _transformers,
+    _torch,
+)

@@ -3,11 +3,14 @@
 import json
 import logging
 import os
+import signal
 import socket
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from lmft.commands.console import (
@@ -21,10 +24,12 @@ from lmft.config.error_messages import as_user_error
 from lmft.errors import Fault, Interrupted, RunLocked, UserError, WorkerFailed, as_fault
 from lmft.hardware.ranks import LOCALHOST, STORE_PORT, is_rank_zero, share_cores
 from lmft.runs.run import Run
+from lmft.signals import in_slurm, request_checkpoint
 
 if TYPE_CHECKING:
     from lmft.sweep.job import JobRecord, SweepJob, SweepPlan
 
+ERROR, PID = "error.json", "pid"  # files of rank 0, for the process that started it
 # The errors that pass from one process to another.
 KINDS = (UserError, RunLocked, Fault, FloatingPointError, WorkerFailed)
 # A function that trains in one of the processes, given the sweep's job if there is one.
@@ -48,7 +53,11 @@ def launch_processes(train: Train, count: int, run: Run, job: "SweepJob | None")
         logging.getLogger(name).setLevel(logging.CRITICAL)  # lmft reports it itself
     share_cores(count)
     store = open_store()
-    os.environ |= {STORE_PORT: str(store.port), "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1"}
+    os.environ |= {
+        STORE_PORT: str(store.port),
+        "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
+        "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(ending_signals()),
+    }
     settings = LaunchConfig(
         min_nodes=1,
         max_nodes=1,
@@ -62,17 +71,48 @@ def launch_processes(train: Train, count: int, run: Run, job: "SweepJob | None")
     parts = None if job is None else (job.record, job.plan)
     outcome: dict[str, Any]
     with TemporaryDirectory() as folder:
-        error_file = Path(folder) / "error.json"
+        error_file = Path(folder) / ERROR
         try:
             launched = elastic_launch(settings, run_process)
-            outcome = launched(train, run, parts, str(error_file))[0]
-        except SignalException as signal:
-            raise Interrupted(int(signal.sigval)) from None
+            with checkpoint_requests_forwarded(Path(folder) / PID):
+                outcome = launched(train, run, parts, folder)[0]
+        except SignalException as error:
+            raise Interrupted(int(error.sigval)) from None
         except ChildFailedError:
             raise read_error(error_file) from None
     if job is not None:
         vars(job.record).update(vars(outcome["record"]))
     return float(outcome["loss"])
+
+
+def ending_signals() -> list[str]:
+    """Return the names of the signals that torch's launcher handles, and sends to the processes."""
+    signals = [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT]
+    if signal.getsignal(signal.SIGHUP) != signal.SIG_IGN:  # as nohup sets it
+        signals.append(signal.SIGHUP)
+    if signal.getsignal(signal.SIGUSR1) is request_checkpoint and in_slurm():
+        signals.append(signal.SIGUSR1)
+    return [number.name for number in signals]
+
+
+@contextmanager
+def checkpoint_requests_forwarded(pid: Path) -> Iterator[None]:
+    """Send rank 0, whose process id is in the file `pid`, the SIGUSR1 that arrives here."""
+    handler = signal.getsignal(signal.SIGUSR1)
+    if handler is not request_checkpoint or in_slurm():
+        yield
+        return
+
+    def forward(number: int, frame: FrameType | None) -> None:
+        if pid.exists() and (text := pid.read_text()):
+            with suppress(ProcessLookupError):
+                os.kill(int(text), number)
+
+    signal.signal(signal.SIGUSR1, forward)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, handler)
 
 
 def open_store() -> Any:
@@ -101,7 +141,7 @@ def open_store() -> Any:
 
 
 def run_process(
-    train: Train, run: Run, parts: "tuple[JobRecord, SweepPlan] | None", error_file: str
+    train: Train, run: Run, parts: "tuple[JobRecord, SweepPlan] | None", folder: str
 ) -> dict[str, Any]:
     """Run one of the processes; return the loss and the record of the sweep's job."""
     from lmft.config.compose import register_resolvers
@@ -112,12 +152,13 @@ def run_process(
         if code := follow():
             raise SystemExit(code)
         return {}
+    (Path(folder) / PID).write_text(str(os.getpid()))
     try:
         with leading():
             job = None if parts is None else open_again(*parts)
             return {"loss": train(run, job), "record": job and job.record}
     except BaseException as error:
-        write_error(error, Path(error_file), run.typed.debug)
+        write_error(error, Path(folder) / ERROR, run.typed.debug)
         raise SystemExit(FAILED) from None
 
 

@@ -10,6 +10,7 @@ from contextlib import contextmanager, suppress
 from lmft.commands.console import DONE, FAILED, describe, exit_code, report
 from lmft.errors import UserError, as_fault
 from lmft.hardware.ranks import is_distributed
+from lmft.signals import HANDLED
 
 
 @contextmanager
@@ -35,7 +36,7 @@ def follow() -> int:
     from lmft.hardware.process_group import GroupEnded, is_connection_lost, join_process_group
     from lmft.trainer.train import train_as_worker
 
-    for number in (signal.SIGINT, signal.SIGTERM):  # rank 0 handles them, after the step
+    for number in HANDLED:  # rank 0 handles them, after the step
         signal.signal(number, signal.SIG_IGN)
     register_resolvers()
     group = join_process_group()

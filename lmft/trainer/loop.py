@@ -19,7 +19,7 @@ from lmft.evaluation.scoring import Scores
 from lmft.metrics import LEARNING_RATE, SKIPPED_STEPS, TOKENS_PER_SECOND
 from lmft.model.weights import save_model
 from lmft.output.terminal import AnyBars
-from lmft.signals import defer_signals, is_deferred
+from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
 from lmft.trainer.checkpoint import load_checkpoint
 from lmft.trainer.progress import Progress
 from lmft.trainer.session import (
@@ -123,12 +123,12 @@ class Clock:
         trainer = training.config.trainer
         return Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, step)
 
-    def is_due(self, step: int) -> bool:
-        """Return whether to save now; if so, restart the clock."""
+    def is_due(self, step: int, requested: bool) -> bool:
+        """Return whether to save now, perhaps on request; if so, restart the clock."""
         by_steps = self.every is not None and step % self.every == 0
         waited = time.monotonic() - self.last_time
         by_clock = self.minutes is not None and waited > 60 * self.minutes
-        if step == self.last_step or not (by_steps or by_clock):
+        if step == self.last_step or not (by_steps or by_clock or requested):
             return False
         self.last_step, self.last_time = step, time.monotonic()
         return True
@@ -139,7 +139,7 @@ def decide(session: Session, progress: Progress, clock: Clock) -> tuple[bool, bo
     evaluated = progress.step > 0 and progress.evaluated == progress.step
     prune = session.is_rank_zero and evaluated and session.prune(progress.step, session.run.folder)
     stop, prune, checkpoint = session.process_group.decide(
-        is_deferred(), prune, clock.is_due(progress.step)
+        is_deferred(), prune, clock.is_due(progress.step, take_checkpoint_request())
     )
     return stop, prune, checkpoint
 

@@ -36,6 +36,8 @@ def run_command(line: str, folder: str, log: str | None, environment: dict[str, 
     os.setpgid(0, 0)
     os.chdir(folder)
     os.environ |= {"HF_HUB_OFFLINE": "1", **environment}
+    if ignored := os.environ.get("LMFT_TEST_IGNORED"):  # as nohup does
+        signal.signal(signal.Signals[ignored], signal.SIG_IGN)
     sys.argv = ["lmft", *shlex.split(line)]
     out = os.open(log or os.devnull, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     os.dup2(out, 1)
