@@ -84,7 +84,7 @@ def test_however_often_it_is_killed(objective, kills, corpus, tmp_path):
     check_kills(line, tmp_path, kills, seed=kills)
 
 
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_signal_lets_the_step_end_and_saves_a_checkpoint(number, corpus, tmp_path, store_at_hand):
     line = train_command(corpus, "clm", "trainer.checkpoint_every=null", "trainer.epochs=400")
     process = start(line, tmp_path)

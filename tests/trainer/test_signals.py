@@ -2,11 +2,21 @@
 
 import os
 import signal
+import subprocess
 from pathlib import Path
 
 import pytest
 
+from lmft.commands.isolation import as_library
+from lmft.commands.local_launch import checkpoint_requests_forwarded, ending_signals
 from lmft.commands.requeue import job_id
+from lmft.errors import Interrupted
+from lmft.signals import (
+    HANDLED,
+    install_signal_handlers,
+    request_checkpoint,
+    take_checkpoint_request,
+)
 from lmft.tracker.run_log import read_points
 from lmft.trainer.checkpoint import Checkpoints
 from tests.helpers.mlflow import Store
@@ -142,8 +152,6 @@ def test_sigterm_in_a_job_of_slurm_asks_for_nothing(running, tmp_path):
 
 
 def test_handlers_of_others_stay(monkeypatch):
-    from lmft.signals import HANDLED, install_signal_handlers, request_checkpoint
-
     handlers = {number: signal.getsignal(number) for number in HANDLED}
     try:
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)
@@ -162,13 +170,59 @@ def test_handlers_of_others_stay(monkeypatch):
             signal.signal(number, handler)
 
 
-@pytest.mark.parametrize("number", [signal.SIGUSR1, signal.SIGHUP])
-def test_signals_reach_the_processes_of_a_run(number, running, tmp_path):
+@pytest.fixture
+def handlers():
+    """The handlers of lmft in this process, for a test."""
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    signal.signal(signal.SIGUSR1, signal.SIG_DFL)
+    install_signal_handlers()
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+def test_the_launcher_of_processes_handles_what_ends_them(handlers, monkeypatch):
+    monkeypatch.delenv("SLURM_JOB_ID", raising=False)
+    assert ending_signals() == ["SIGTERM", "SIGINT", "SIGQUIT", "SIGHUP"]
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # as nohup does
+    monkeypatch.setenv("SLURM_JOB_ID", "4711")
+    assert ending_signals() == ["SIGTERM", "SIGINT", "SIGQUIT", "SIGUSR1"]
+
+
+def test_the_launcher_of_processes_forwards_requests_to_rank_0(handlers, tmp_path):
+    pid = tmp_path / "pid"
+    with checkpoint_requests_forwarded(pid):
+        signal.raise_signal(signal.SIGUSR1)  # rank 0 has not begun
+        with subprocess.Popen(["sleep", "60"]) as rank_0:
+            pid.write_text(str(rank_0.pid))
+            signal.raise_signal(signal.SIGUSR1)
+            assert rank_0.wait(10) == -signal.SIGUSR1
+        signal.raise_signal(signal.SIGUSR1)  # rank 0 has ended
+    assert signal.getsignal(signal.SIGUSR1) is request_checkpoint
+    assert not take_checkpoint_request()
+
+
+def test_a_library_call_restores_handlers_and_asks_slurm_too(tmp_path, monkeypatch, capsys):
+    for name, value in write_scontrol(tmp_path).items():
+        monkeypatch.setenv(name, value)
+    arrived = []
+    before = {number: signal.getsignal(number) for number in HANDLED}
+    with pytest.raises(Interrupted), as_library():
+        raised = Interrupted(signal.SIGUSR1)
+        monkeypatch.setattr(signal, "raise_signal", arrived.append)
+        raise raised
+    assert arrived == [signal.SIGUSR1]
+    assert {number: signal.getsignal(number) for number in HANDLED} == before
+    assert (tmp_path / "calls").read_text() == "requeue 4711\n"
+    assert "SLURM requeues job 4711" in capsys.readouterr().err
+
+
+@pytest.mark.soak
+def test_signals_reach_the_processes_of_a_run(running, tmp_path):
     process = running("tracker=none", "hardware=ddp", "hardware.processes=2")
-    os.kill(process.pid, number)
-    if number == signal.SIGUSR1:
-        wait_for(lambda: newest_checkpoint(tmp_path) > 0)
-        saved = newest_checkpoint(tmp_path)
-        wait_for(lambda: last_step(tmp_path) > saved + 2)
-        os.kill(process.pid, signal.SIGTERM)
-    assert end(process, tmp_path) == 128 + (number if number == signal.SIGHUP else signal.SIGTERM)
+    os.kill(process.pid, signal.SIGUSR1)
+    wait_for(lambda: newest_checkpoint(tmp_path) > 0)
+    saved = newest_checkpoint(tmp_path)
+    wait_for(lambda: last_step(tmp_path) > saved + 2)
+    os.kill(process.pid, signal.SIGHUP)
+    assert end(process, tmp_path) == 129
