@@ -28,6 +28,8 @@ def main() -> int:
         arguments = parse_line(words)
     except SystemExit:  # by argparse, after it printed what was asked for
         return DONE
+    except Interrupted as interrupted:
+        return stop(interrupted, can_resume=False)
     except Exception as error:  # the same one in all processes of a group
         return report(error) if is_rank_zero() else exit_code(error)
     try:
@@ -42,10 +44,15 @@ def main() -> int:
 
             return train(arguments)
     except Interrupted as interrupted:
-        print(f"lmft: {describe_stop(interrupted, arguments.verb is None)}", file=sys.stderr)
-        return 128 + interrupted.signal_number
+        return stop(interrupted, can_resume=arguments.verb is None)
     except Exception as error:
         return report(error)
+
+
+def stop(interrupted: Interrupted, can_resume: bool) -> int:
+    """Print what follows after a signal; return the exit code."""
+    print(f"lmft: {describe_stop(interrupted, can_resume)}", file=sys.stderr)
+    return 128 + interrupted.signal_number
 
 
 def load(verb: Verb) -> Any:

@@ -3,13 +3,16 @@
 import json
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
+from lmft import cli
 from lmft.commands.arguments import VERBS
+from lmft.errors import Interrupted
 from lmft.runs.run import Run
 from tests.helpers.runs import compose
 
@@ -66,6 +69,14 @@ def test_a_run_writes_its_result_and_prints_it(command, quick, tmp_path):
     (result,) = tmp_path.glob("runs/*/result.json")
     assert json.loads(result.read_text())["steps"] == 2
     assert "validation, best" in printed
+
+
+def test_a_signal_while_the_line_is_parsed_is_no_traceback(command, monkeypatch):
+    def interrupted(words):
+        raise Interrupted(signal.SIGHUP)
+
+    monkeypatch.setattr(cli, "parse_line", interrupted)
+    assert command("runs") == (129, "", "lmft: stopped.\n")
 
 
 def test_torchs_library_is_loaded_beside_what_python_does():

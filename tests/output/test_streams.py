@@ -2,12 +2,14 @@
 
 import io
 import os
+import pty
 import subprocess
 import sys
 import threading
 
 import pytest
 
+from lmft.commands.isolation import as_library
 from lmft.output.streams import make_streams_unfailing
 from lmft.output.terminal import Screen, Terminal
 from tests.helpers.mlflow import Store
@@ -103,6 +105,32 @@ def test_streams_that_were_closed_at_the_start_are_files_of_nothing(monkeypatch)
         stream.close()
 
 
+def test_a_library_call_needs_no_screen_either_and_restores_the_streams(monkeypatch):
+    reader, writer = os.pipe()
+    os.close(reader)
+    stream = io.TextIOWrapper(io.BufferedWriter(io.FileIO(writer, "w", closefd=False)))
+    monkeypatch.setattr(sys, "stdout", stream)
+    before = sys.stdin, sys.stdout, sys.stderr
+    with as_library():
+        Terminal().print("lost")
+        print("lost", flush=True)
+    assert (sys.stdin, sys.stdout, sys.stderr) == before
+    stream.close()  # nothing waits in it
+    os.close(writer)
+
+
+def test_a_terminal_that_was_closed_is_no_error(as_stdout, caplog):
+    master, terminal = pty.openpty()
+    as_stdout(terminal)
+    with Terminal(Screen(force_terminal=True)).progress(9) as bars:
+        bars.show_step(1, "loss 1")
+        os.close(master)
+        bars.show_step(2, "loss 1")
+        print("lost", flush=True)
+    os.close(terminal)
+    assert not caplog.records
+
+
 def test_streams_in_memory_stay(monkeypatch):
     memory = io.StringIO()
     monkeypatch.setattr(sys, "stdout", memory)
@@ -165,6 +193,7 @@ for line, expected in (("runs", 0), ("--help", 0), ("nosuch", 2)):
 def test_what_a_library_prints_goes_into_no_file_of_the_run(tmp_path):
     code = """
 import os
+from lmft.commands.isolation import as_library
 from lmft.output.streams import open_closed_descriptors
 for number in range(3):
     os.close(number)
