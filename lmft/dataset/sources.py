@@ -136,6 +136,13 @@ class HubDataset:
                 f"dataset.text_column is {self.text_column!r}, but {self.name} has "
                 f"{', '.join(table.column_names)}; set dataset.text_column to one of them."
             )
-        for page in table.select_columns(self.text_column).with_format("arrow").iter(1000):
-            for text in page[self.text_column].to_pylist():
-                yield text or ""
+        pages = table.select_columns(self.text_column).with_format("arrow").iter(1000)
+        texts = (text for page in pages for text in page[self.text_column].to_pylist())
+        for number, text in enumerate(texts, start=1):
+            if not isinstance(text, str | None):
+                raise UserError(
+                    f"dataset.text_column is {self.text_column!r}, but {self.name} holds "
+                    f"{type(text).__name__} there in record {number}, not text; choose another "
+                    "column."
+                )
+            yield text or ""

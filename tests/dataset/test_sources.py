@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from lmft.config.schema import DatasetConfig, DocumentRule, TextErrors
 from lmft.dataset import documents
 from lmft.dataset.documents import RULES, split_documents
-from lmft.dataset.sources import PythonDocs, TextFiles
+from lmft.dataset.sources import HubDataset, PythonDocs, TextFiles
 from lmft.dataset.splits import open_splits, warn_of_overlap
 from lmft.errors import UserError
 
@@ -539,3 +539,20 @@ def test_one_document_starts_at_a_title_between_blank_rows_whatever_is_before(ro
     text = ["start\n", *rows, " \n", " = Title = \n", " \n", "end\n"]
     found = as_documents(split_documents(iter(text), "article"))
     assert len(found) == 2 and found[1] == " = Title = \n \nend\n"
+
+
+def test_a_record_of_the_hub_that_is_not_text_is_refused_with_its_number(monkeypatch):
+    import datasets
+
+    table = datasets.Dataset.from_dict({"text": ["a", None, "b"], "label": [None, 2, 3]})
+    monkeypatch.setattr("lmft.dataset.sources.resolve_commit", lambda *_: "commit")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+
+    def read_column(column):
+        (part,) = HubDataset("owner/name", None, "main", column, "row").parts("train")
+        return list(part.read())
+
+    assert read_column("text") == ["a", "", "b"]
+    with pytest.raises(UserError) as caught:
+        read_column("label")
+    assert "owner/name holds int there in record 2," in one_sentence(caught)
