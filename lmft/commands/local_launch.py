@@ -99,7 +99,7 @@ def ending_signals() -> list[str]:
 def checkpoint_requests_forwarded(pid: Path) -> Iterator[None]:
     """Send rank 0, whose process id is in the file `pid`, the SIGUSR1 that arrives here."""
     handler = signal.getsignal(signal.SIGUSR1)
-    if handler is not request_checkpoint or in_slurm():
+    if handler is not request_checkpoint:
         yield
         return
 
@@ -108,7 +108,8 @@ def checkpoint_requests_forwarded(pid: Path) -> Iterator[None]:
             with suppress(ProcessLookupError):
                 os.kill(int(text), number)
 
-    signal.signal(signal.SIGUSR1, forward)
+    if not in_slurm():  # there torch's launcher passes it on, and ends
+        signal.signal(signal.SIGUSR1, forward)
     try:
         yield
     finally:
