@@ -101,7 +101,7 @@ class Terminal:
             return
         lines = Table.grid(padding=(0, 2))
         for name, size in sizes.items():
-            lines.add_row(Text(name, "cyan"), Text(size, "green"))
+            lines.add_row(Text(name, "cyan"), Text(redact(size), "green"))
         self._console.print(lines)
 
     @contextmanager

@@ -23,6 +23,8 @@ class Server:
         monkeypatch.setenv("_MLFLOW_SERVER_ARTIFACT_ROOT", files)
         from mlflow.server import app, handlers
 
+        # A server would set MLFLOW_TRACKING_URI, for lmft in this process too.
+        monkeypatch.setattr(handlers.utils, "set_tracking_uri", lambda uri: None)
         # MLflow keeps the first store that a process serves.
         monkeypatch.setattr(handlers, "_tracking_store", None)
         monkeypatch.setattr(handlers, "_model_registry_store", None)
