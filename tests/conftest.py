@@ -26,6 +26,7 @@ MODELS = Path(os.environ.get("LMFT_MODELS", "models")).absolute()
 
 
 def pytest_configure(config):
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # nohup ignores it, and so would what tests start
     settings.load_profile("test" if config.option.markexpr == "not soak" else "soak")
 
 
