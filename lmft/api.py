@@ -5,7 +5,6 @@ leaves nothing behind in the process but the run's folder.
 """
 
 import io
-import re
 from contextlib import suppress
 from dataclasses import dataclass
 from html import escape
@@ -13,10 +12,10 @@ from math import inf, nan
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from lmft.analysis.compare.frames import as_frames
 from lmft.commands.arguments import check_knobs
 from lmft.commands.isolation import as_library
-from lmft.config.compose import CONFIG_DIR
-from lmft.errors import UserError
+from lmft.commands.words import as_word, as_words, check_words
 from lmft.metrics import VALIDATION_LOSS
 from lmft.runs.run import RESULT, check_checkpoint, find_folder
 from lmft.runs.run import Run as BaseRun
@@ -25,10 +24,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from pandas import DataFrame
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
-
-    from lmft.analysis.compare.ranking import Comparison as Ranked
-
-NAME = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_/][\w./-]*", re.IGNORECASE | re.ASCII)
 
 
 class Run(BaseRun):
@@ -320,73 +315,3 @@ def compare(
         show(comparison, selection.notes, Screen(file=file, width=100))
         html = report_files(comparison, selection.notes)["compare.html"]
         return Comparison(*as_frames(comparison), file.getvalue(), html)
-
-
-def check_words(words: tuple[Any, ...]) -> list[str]:
-    """Return the words of a call.
-
-    Raises:
-        UserError: one is not a word, or is a flag.
-    """
-    for word in words:
-        if not isinstance(word, str):
-            raise UserError(f'{word!r} is not a word such as "seed=1"; pass a list as *words.')
-        if word.startswith("-") and not word.startswith(CONFIG_DIR):
-            raise UserError(f"{word!r} is a flag of the command line; leave it out.")
-    return list(words)
-
-
-def as_words(values: dict[str, Any]) -> list[str]:
-    """Return keyword arguments as the command line's words; None leaves one out."""
-    return [f"{name}={as_word(value)}" for name, value in values.items() if value is not None]
-
-
-def as_word(value: Any) -> str:
-    """Return a value in the grammar of Hydra's overrides; a text in quotes if it needs them."""
-    if isinstance(value, bool | int | float):
-        return str(value).lower()
-    if isinstance(value, dict):
-        return f"{{{','.join(f'{name}:{as_word(item)}' for name, item in value.items())}}}"
-    if isinstance(value, list | tuple):
-        return f"[{','.join(map(as_word, value))}]"
-    text = str(value)
-    if NAME.fullmatch(text):
-        return text
-    # A backslash counts only before a quote.
-    escaped = re.sub(r"(\\*)('|\Z)", lambda end: 2 * end[1] + (end[2] and "\\'"), text)
-    return f"'{escaped}'"
-
-
-def as_frames(comparison: "Ranked") -> "tuple[DataFrame, DataFrame]":
-    """Return the runs of a comparison, and its pairs, as tables."""
-    from pandas import DataFrame
-
-    rankings = [*comparison.rankings, *comparison.bytewise]
-    runs = [
-        {
-            "run": run.folder.name,
-            "split": comparison.split,
-            **{name: run.knobs.get(name) for name in ranking.knobs},
-            **{
-                name: run.result.get(name)
-                for name in ("loss", "loss_low", "loss_high", "perplexity", "bits_per_byte")
-            },
-            "targets": run.result["targets"],
-        }
-        for ranking in comparison.rankings
-        for run in ranking.runs
-    ]
-    pairs = [
-        {
-            "better": pair.better.folder.name,
-            "worse": pair.worse.folder.name,
-            "difference": pair.difference.mean,
-            "low": pair.difference.interval.low,
-            "high": pair.difference.interval.high,
-            "p": pair.difference.p_value,
-            "unit": pair.measure.unit,
-        }
-        for ranking in rankings
-        for pair in ranking.pairs
-    ]
-    return DataFrame(runs).set_index("run"), DataFrame(pairs)

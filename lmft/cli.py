@@ -6,9 +6,10 @@ import sys
 from importlib import import_module
 from typing import Any
 
-from lmft.commands.arguments import VERBS, Verb, parse_line
+from lmft.commands.arguments import parse_line
 from lmft.commands.console import DONE, exit_code, prepare, report
 from lmft.commands.requeue import describe_stop
+from lmft.commands.verbs import VERBS, Verb
 from lmft.commands.workers import follow, leading
 from lmft.errors import Interrupted
 from lmft.hardware.ranks import is_rank_zero

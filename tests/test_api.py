@@ -29,7 +29,7 @@ from omegaconf.basecontainer import BaseContainer
 from transformers import GPT2LMHeadModel
 
 import lmft
-from lmft.api import as_words
+from lmft.commands.words import as_words
 from lmft.output.sanitize import strip_control
 from lmft.signals import HANDLED
 from tests.helpers.processes import ROOT

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lmft import cli
-from lmft.commands.arguments import VERBS
+from lmft.commands.verbs import VERBS
 from lmft.errors import Interrupted
 from lmft.runs.run import Run
 from tests.helpers.runs import compose

@@ -9,7 +9,7 @@ from rich.text import Text
 from lmft.analysis.compare.ranking import compare_runs
 from lmft.analysis.compare.report import report_files
 from lmft.analysis.compare.show import show
-from lmft.commands.arguments import VERBS
+from lmft.commands.verbs import VERBS
 from lmft.errors import UserError, did_you_mean
 from lmft.output.terminal import Screen
 from lmft.tracker.mlflow_query import ExistingStore, open_existing_store

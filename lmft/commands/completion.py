@@ -16,7 +16,8 @@ from argcomplete.completers import DirectoriesCompleter
 from argcomplete.finders import CompletionFinder
 from argcomplete.lexers import split_line as split_words
 
-from lmft.commands.arguments import ANY, RUN, VERBS, Verb, all_flags, flag, flags_of, split_line
+from lmft.commands.arguments import all_flags, flags_of, split_line
+from lmft.commands.verbs import ANY, RUN, VERBS, Verb, flag
 from lmft.config.groups import known_groups, known_names
 from lmft.config.schema import RunConfig
 from lmft.errors import UserError

@@ -23,7 +23,7 @@ class Console(logging.StreamHandler[TextIO]):
 
 def report(error: Exception) -> int:
     """Print in one sentence what went wrong; return the exit code."""
-    from lmft.config.compose import debug_is_on
+    from lmft.config.guarded_loader import debug_is_on
 
     if debug_is_on():
         print_traceback(error)

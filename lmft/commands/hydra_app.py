@@ -16,8 +16,9 @@ from lmft.commands.console import DONE, FAILED, redacted_output
 from lmft.commands.preload import preload_torch
 from lmft.commands.train import run_job
 from lmft.config import CONF
-from lmft.config.compose import guarded_hydra, register_resolvers
+from lmft.config.compose import register_resolvers
 from lmft.config.error_messages import as_user_error
+from lmft.config.guarded_loader import guarded_hydra
 from lmft.errors import Refused, RunLocked, UserError, unwritable_path_error
 from lmft.output.sanitize import remember_secrets
 from lmft.sweep import callback

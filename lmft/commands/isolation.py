@@ -19,7 +19,16 @@ from lmft.signals import HANDLED
 EXPLAINED = (UserError, Fault, RunLocked, WorkerFailed, FloatingPointError)
 ONE_CALL = threading.RLock()  # what a call sets up belongs to the whole process
 SIGNALS = (*HANDLED, signal.SIGQUIT)  # SIGQUIT: torch's launcher handles it
-CHANGED_LOGGERS = ("", "lmft", "hydra", "mlflow", "mlflow.store.db.utils", "transformers")
+CHANGED_LOGGERS = (
+    "",
+    "lmft",
+    "hydra",
+    "mlflow",
+    "mlflow.store.db.utils",
+    "torch.distributed.elastic",
+    "torch.multiprocessing",
+    "transformers",
+)
 
 
 @contextmanager

@@ -13,12 +13,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lmft.commands.console import (
-    FAILED,
-    describe,
-    prepare,
-    print_traceback,
-)
+from lmft.commands.console import FAILED, describe, prepare, print_traceback
 from lmft.commands.workers import follow, leading
 from lmft.config.error_messages import as_user_error
 from lmft.errors import Fault, Interrupted, RunLocked, UserError, WorkerFailed, as_fault
@@ -27,6 +22,8 @@ from lmft.runs.run import Run
 from lmft.signals import in_slurm, request_checkpoint
 
 if TYPE_CHECKING:
+    from torch.distributed.launcher.api import LaunchConfig
+
     from lmft.sweep.job import JobRecord, SweepJob, SweepPlan
 
 ERROR, PID = "error.json", "pid"  # files of rank 0, for the process that started it
@@ -47,7 +44,7 @@ def launch_processes(train: Train, count: int, run: Run, job: "SweepJob | None")
     """
     from torch.distributed.elastic.multiprocessing.api import SignalException
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
-    from torch.distributed.launcher.api import LaunchConfig, elastic_launch
+    from torch.distributed.launcher.api import elastic_launch
 
     for name in ("torch.distributed.elastic", "torch.multiprocessing"):
         logging.getLogger(name).setLevel(logging.CRITICAL)  # lmft reports it itself
@@ -58,22 +55,12 @@ def launch_processes(train: Train, count: int, run: Run, job: "SweepJob | None")
         "TORCH_DISABLE_SHARE_RDZV_TCP_STORE": "1",
         "TORCHELASTIC_SIGNALS_TO_HANDLE": ",".join(ending_signals()),
     }
-    settings = LaunchConfig(
-        min_nodes=1,
-        max_nodes=1,
-        nproc_per_node=count,
-        run_id=uuid.uuid4().hex,
-        rdzv_backend="c10d",
-        rdzv_endpoint=f"127.0.0.1:{store.port}",
-        rdzv_configs={"is_host": "false"},
-        max_restarts=0,
-    )
     parts = None if job is None else (job.record, job.plan)
     outcome: dict[str, Any]
     with TemporaryDirectory() as folder:
         error_file = Path(folder) / ERROR
         try:
-            launched = elastic_launch(settings, run_process)
+            launched = elastic_launch(launch_config(count, store.port), run_process)
             with checkpoint_requests_forwarded(Path(folder) / PID):
                 outcome = launched(train, run, parts, folder)[0]
         except SignalException as error:
@@ -83,6 +70,22 @@ def launch_processes(train: Train, count: int, run: Run, job: "SweepJob | None")
     if job is not None:
         vars(job.record).update(vars(outcome["record"]))
     return float(outcome["loss"])
+
+
+def launch_config(count: int, port: int) -> "LaunchConfig":
+    """Return how torch's launcher starts `count` processes, which meet at the store on `port`."""
+    from torch.distributed.launcher.api import LaunchConfig
+
+    return LaunchConfig(
+        min_nodes=1,
+        max_nodes=1,
+        nproc_per_node=count,
+        run_id=uuid.uuid4().hex,
+        rdzv_backend="c10d",
+        rdzv_endpoint=f"{LOCALHOST}:{port}",
+        rdzv_configs={"is_host": "false"},
+        max_restarts=0,
+    )
 
 
 def ending_signals() -> list[str]:

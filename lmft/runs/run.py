@@ -114,13 +114,11 @@ class Run:
         """The run's folder, which may not exist yet; found by its key, whatever its name is."""
         if self._folder is not None:
             return self._folder
-        root = root_of(self.typed.run_root)
-        existing = next(root.glob(f"*-{self.key[:10]}"), None)
-        if existing is not None:
+        if (existing := self._find_by_key()) is not None:
             return existing
         config = self.config
         name = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
-        return root / f"{safe_name(redact(name))}-{self.key[:10]}"
+        return root_of(self.typed.run_root) / f"{safe_name(redact(name))}-{self.key[:10]}"
 
     @property
     def checkpoint(self) -> Path:
@@ -135,8 +133,13 @@ class Run:
     @property
     def is_finished(self) -> bool:
         """Whether there is a result that may be shown instead of training again."""
-        finished = root_of(self.typed.run_root).glob(f"*-{self.key[:10]}/{RESULT}")
-        return not self.typed.fresh and next(finished, None) is not None
+        if self.typed.fresh:
+            return False
+        existing = self._find_by_key()
+        return existing is not None and (existing / RESULT).exists()
+
+    def _find_by_key(self) -> Path | None:
+        return next(root_of(self.typed.run_root).glob(f"*-{self.key[:10]}"), None)
 
     def read_json(self, name: str) -> dict[str, Any]:
         """Return the content of the file `name`; empty if there is no such file."""

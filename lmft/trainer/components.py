@@ -74,31 +74,31 @@ def build_components(
         tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
     check_evaluation(config.evaluation, config.dataset.block_size, config.objective)
-    cache_root = Path(config.cache_root).expanduser()
-    batches = {
-        name: Batches(
-            Blocks(
-                open_stream(split, tokenizer, config.dataset.separator, cache_root),
-                config.dataset.block_size,
-            ),
-            config.objective,
-            tokenizer,
-        )
-        for name, split in splits.items()
-    }
-    separator = find_separator(config.dataset.separator, tokenizer)
-    for name, split_batches in batches.items():
-        check_has_text(splits[name], split_batches.blocks.stream, separator)
-        if len(split_batches) == 0:
-            raise UserError(
-                f"dataset.{name} has a single token, so nothing can be predicted; choose more text."
-            )
+    batches = {name: open_batches(config, split, tokenizer) for name, split in splits.items()}
     model = load_model(config.model, config.objective, tokenizer, config.seed)
     check_context(config, context_size(model))
     network = build_network(model, hardware)
     # Only now, so that memory used for loading is returned. FSDP gathers tensors of many sizes.
     keep_freed_memory(large=config.hardware.strategy is not Strategy.fsdp)
     return Components(hardware, tokenizer, batches, network)
+
+
+def open_batches(config: RunConfig, split: Split, tokenizer: PreTrainedTokenizerBase) -> Batches:
+    """Tokenize a split, unless the cache has it, and cut it into blocks.
+
+    Raises:
+        UserError: it has too little text.
+    """
+    dataset, cache_root = config.dataset, Path(config.cache_root).expanduser()
+    stream = open_stream(split, tokenizer, dataset.separator, cache_root)
+    check_has_text(split, stream, find_separator(dataset.separator, tokenizer))
+    batches = Batches(Blocks(stream, dataset.block_size), config.objective, tokenizer)
+    if len(batches) == 0:
+        raise UserError(
+            f"dataset.{split.name} has a single token, so nothing can be predicted; choose more "
+            "text."
+        )
+    return batches
 
 
 def check_context(config: RunConfig, limit: int | None) -> None:

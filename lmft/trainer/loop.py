@@ -4,12 +4,11 @@ With several processes every rank runs this code; only rank 0 prints, logs and w
 """
 
 import logging
-import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from itertools import chain, islice
+from itertools import chain
 from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
@@ -21,6 +20,7 @@ from lmft.model.weights import save_model
 from lmft.output.terminal import AnyBars
 from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
 from lmft.trainer.checkpoint import load_checkpoint
+from lmft.trainer.nonfinite import explain_nonfinite, save_nonfinite_step
 from lmft.trainer.progress import Progress
 from lmft.trainer.session import (
     Session,
@@ -30,14 +30,7 @@ from lmft.trainer.session import (
     show_loss,
     show_samples,
 )
-from lmft.trainer.step import (
-    DropoutSeeds,
-    NotFinite,
-    Step,
-    Training,
-    local_micro_batches,
-    training_steps,
-)
+from lmft.trainer.step import Step, Training, training_steps
 
 logger = logging.getLogger(__name__)
 
@@ -241,49 +234,3 @@ def checkpoint_if_interrupted(session: Session, progress: Progress) -> Iterator[
         except Interrupted:  # in an evaluation
             save(session, progress)
             raise
-
-
-@contextmanager
-def explain_nonfinite(session: Session) -> Iterator[None]:
-    """Keep the batch of a step that is not finite.
-
-    Raises:
-        FloatingPointError: there is one; the message says where its batch is.
-    """
-    try:
-        yield
-    except NotFinite as error:
-        path = save_nonfinite_step(session, error.step)
-        raise FloatingPointError(f"{str(error)[:-1]}; its batch is in {path}.") from error
-
-
-def save_nonfinite_step(session: Session, step: Step) -> Path:
-    """Write nonfinite-<step>.json, the batch of a step, to the run's folder; return its path."""
-    config, hardware = session.run.config, session.components.hardware
-    trainer, seeds = config.trainer, DropoutSeeds(config.seed, step.number)
-    order = trainer.batch_size, config.seed, trainer.shuffle
-    (parts,) = islice(session.training.batches(step.number), 1)
-    count = len(list(local_micro_batches(parts, hardware))) * hardware.process_group.size
-    name = f"nonfinite-{step.number}.json"
-    session.write_json(
-        name,
-        {
-            "step": step.number,
-            "loss": _as_json(step.loss.mean),
-            "learning_rate": step.learning_rate,
-            "grad_norm": _as_json(step.grad_norm),
-            "loss_scale": step.loss_scale,
-            "blocks": session.components.batches["train"].block_numbers(*order, step.number - 1),
-            "inputs": [row for part in parts for row in part.inputs.tolist()],
-            "targets": [row for part in parts for row in part.targets.tolist()],
-            "micro_batch_size": hardware.micro_batch_size,
-            "dropout_seeds": [seeds.of(number) for number in range(count)],
-        },
-    )
-    logger.info("the batch of step %d is in %s", step.number, name)
-    return session.run.folder / name
-
-
-def _as_json(value: float) -> float | str:
-    """Return the number, as a string if it is not finite: strict JSON has no infinity."""
-    return value if math.isfinite(value) else str(value)

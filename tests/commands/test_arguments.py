@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 from hydra._internal.utils import get_args_parser
 
-from lmft.commands.arguments import VERBS, all_flags, parse_line
+from lmft.commands.arguments import all_flags, parse_line
+from lmft.commands.verbs import VERBS
 from lmft.config.compose import recompose
 from lmft.errors import UserError
 

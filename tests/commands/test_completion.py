@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from lmft.commands.arguments import VERBS
 from lmft.commands.completion import TRAINING, complete_word
+from lmft.commands.verbs import VERBS
 
 ROOT = Path(__file__).parents[2]
 

@@ -5,7 +5,7 @@ from hydra._internal import hydra as hydra_entry
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from omegaconf import OmegaConf
 
-from lmft.config.compose import GuardedLoader, guarded_hydra
+from lmft.config.guarded_loader import GuardedLoader, guarded_hydra
 from lmft.config.knob_metadata import Decides
 from lmft.config.schema import decides
 from lmft.errors import UserError

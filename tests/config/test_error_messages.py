@@ -22,9 +22,9 @@ from omegaconf import OmegaConf
 
 from lmft.config import CONF
 from lmft.config.build import check_types
-from lmft.config.compose import check_hydra_numbers
 from lmft.config.error_messages import as_user_error
 from lmft.config.groups import known_names
+from lmft.config.guarded_loader import check_hydra_numbers
 from lmft.config.ranges import RANGES
 from lmft.config.schema import RunConfig, TextErrors
 from lmft.dataset.sources import TextFiles

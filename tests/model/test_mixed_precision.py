@@ -12,7 +12,7 @@ from lmft.config.schema import Precision
 from lmft.model.loss import target_nats
 from lmft.model.mixed_precision import Network, build_network
 from lmft.objective import IGNORED, Batch
-from lmft.trainer.step import DropoutSeeds, LossScale, accumulate_gradients, gradient_norm
+from lmft.trainer.gradients import DropoutSeeds, LossScale, accumulate_gradients, gradient_norm
 from tests.helpers.architectures import build_tiny
 from tests.helpers.training import Counting, hardware, losses, start_training, without_dropout
 

@@ -17,7 +17,7 @@ from lmft.runs.run import Run
 from lmft.runs.run_id import key_inputs
 from lmft.tracker.run_log import read_curve
 from lmft.trainer.checkpoint import Checkpoints
-from lmft.trainer.step import DropoutSeeds, LossScale, compute_gradients
+from lmft.trainer.gradients import DropoutSeeds, LossScale, compute_gradients
 from tests.helpers.processes import start
 from tests.helpers.runs import compose
 

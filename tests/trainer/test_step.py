@@ -18,7 +18,7 @@ from lmft.model.mixed_precision import build_network
 from lmft.objective import CausalLM, MaskedLM
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.step import DropoutSeeds, accumulate_gradients
+from lmft.trainer.gradients import DropoutSeeds, accumulate_gradients
 from tests.helpers.runs import compose
 
 

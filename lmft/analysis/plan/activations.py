@@ -15,7 +15,7 @@ from lmft.model.loss import CHUNK_BYTES
 from lmft.model.mixed_precision import Network
 from lmft.objective import Batch
 from lmft.trainer.components import Components
-from lmft.trainer.step import DropoutSeeds, accumulate_gradients
+from lmft.trainer.gradients import DropoutSeeds, accumulate_gradients
 
 
 @dataclass(frozen=True)

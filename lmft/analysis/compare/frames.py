@@ -1,0 +1,43 @@
+"""A comparison as pandas tables."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+
+    from lmft.analysis.compare.ranking import Comparison as Ranked
+
+
+def as_frames(comparison: "Ranked") -> "tuple[DataFrame, DataFrame]":
+    """Return the runs of a comparison, and its pairs, as tables."""
+    from pandas import DataFrame
+
+    rankings = [*comparison.rankings, *comparison.bytewise]
+    runs = [
+        {
+            "run": run.folder.name,
+            "split": comparison.split,
+            **{name: run.knobs.get(name) for name in ranking.knobs},
+            **{
+                name: run.result.get(name)
+                for name in ("loss", "loss_low", "loss_high", "perplexity", "bits_per_byte")
+            },
+            "targets": run.result["targets"],
+        }
+        for ranking in comparison.rankings
+        for run in ranking.runs
+    ]
+    pairs = [
+        {
+            "better": pair.better.folder.name,
+            "worse": pair.worse.folder.name,
+            "difference": pair.difference.mean,
+            "low": pair.difference.interval.low,
+            "high": pair.difference.interval.high,
+            "p": pair.difference.p_value,
+            "unit": pair.measure.unit,
+        }
+        for ranking in rankings
+        for pair in ranking.pairs
+    ]
+    return DataFrame(runs).set_index("run"), DataFrame(pairs)

@@ -1,0 +1,181 @@
+"""The verbs of the command line, and the knobs that each has alone."""
+
+import argparse
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+Convert = Callable[[str], Any]
+
+DEFAULT = "(default %(default)s)"  # argparse fills it in
+
+
+def number(low: float, high: float, kind: type[int] | type[float] = float) -> Convert:
+    """Return a converter to a number from `low` to `high`."""
+
+    def convert(text: str) -> float:
+        try:
+            if low <= (value := kind(text)) <= high:
+                return value
+        except ValueError:
+            pass
+        raise argparse.ArgumentTypeError(
+            f"must be a number from {low:g} to {high:g}, not {text!r}."
+        )
+
+    return convert
+
+
+def flag(text: str) -> bool:
+    """Convert `true` or `false`."""
+    if text not in ("true", "false"):
+        raise argparse.ArgumentTypeError(f"is {text!r}; it must be true or false.")
+    return text == "true"
+
+
+@dataclass(frozen=True)
+class Knob:
+    """A knob of a verb alone; all others are the config's."""
+
+    name: str
+    help: str
+    metavar: str = "VALUE"
+    default: Any = None
+    convert: Convert = str
+    choices: tuple[str, ...] | None = None
+
+    @property
+    def attribute(self) -> str:
+        """The attribute of the parsed arguments that holds its value."""
+        return self.name.replace(".", "_")
+
+
+RUN = Knob("run", "a run's folder, or the id of its MLflow run", "RUN")
+
+
+ANY = ("",)  # every knob of the config begins with it
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb of the command line."""
+
+    module: str  # of lmft.commands, with a function main(arguments)
+    summary: str
+    usage: str
+    example: str
+    knobs: tuple[Knob, ...] = ()
+    config: tuple[str, ...] = ()  # how the names of those knobs of the config begin that it takes
+    words: tuple[str, ...] = ()  # to choose from, in front of knobs
+    takes_runs: bool = False  # by their folders, as words
+    loads_torch: bool = False  # so its module takes seconds to import
+
+
+VERBS = {
+    "evaluate": Verb(
+        "evaluate",
+        "score the best weights of a run, or any model",
+        "run=RUN | model=... [KNOB=VALUE ...]",
+        "lmft evaluate run=runs/NAME evaluation.stride=64",
+        (RUN,),
+        ANY,
+        loads_torch=True,
+    ),
+    "generate": Verb(
+        "generate",
+        "continue a text, or fill its mask tokens",
+        "run=RUN | model=... prompt=TEXT [KNOB=VALUE ...]",
+        'lmft generate run=runs/NAME prompt="The if statement" tokens=40',
+        (
+            RUN,
+            Knob("prompt", "the text to continue or to fill", "TEXT", ""),
+            Knob("tokens", f"new tokens at most {DEFAULT}", "N", 50, number(1, 1_000_000, int)),
+            Knob("temperature", f"0 takes the likeliest token {DEFAULT}", "X", 0.8, number(0, 100)),
+            Knob("top_p", f"probability mass to sample from {DEFAULT}", "X", 0.95, number(1e-6, 1)),
+            Knob("seed", f"sampling seed {DEFAULT}", "N", 0, number(0, 2**63 - 1, int)),
+        ),
+        ANY,
+        loads_torch=True,
+    ),
+    "compare": Verb(
+        "compare",
+        "say which run is better, and whether that is more than chance",
+        "RUN RUN ... [KNOB=VALUE ...]",
+        "lmft compare runs/ONE runs/OTHER evaluation.split=test",
+        (
+            Knob(
+                "evaluation.split",
+                "test, validation or train (default: the first that all runs have)",
+                "SPLIT",
+                choices=("test", "validation", "train"),
+            ),
+            Knob("tracker.uri", "the MLflow store (default ./mlflow.db)", "STORE"),
+            Knob("tracker.experiment_name", "all finished runs of this experiment", "NAME"),
+            Knob("out", "folder of compare.md and compare.html (default: the first run's)", "PATH"),
+        ),
+        takes_runs=True,
+    ),
+    "verify": Verb(
+        "verify",
+        "check that a resumed run is bit-identical, or that micro-batch sizes agree",
+        "resume|batch [KNOB=VALUE ...]",
+        "lmft verify resume model=gpt2_tiny trainer.max_steps=20",
+        config=ANY,
+        words=("resume", "batch"),
+    ),
+    "plan": Verb(
+        "plan",
+        "estimate memory, disk and time of a run",
+        "[KNOB=VALUE ...]",
+        "lmft plan model=gpt2 trainer.batch_size=32",
+        config=ANY,
+        loads_torch=True,
+    ),
+    "profile": Verb(
+        "profiling",
+        "profile a training step",
+        "[steps=5] [KNOB=VALUE ...]",
+        "lmft profile model=gpt2 steps=10",
+        (Knob("steps", f"steps to measure {DEFAULT}", "N", 5, number(1, 1000, int)),),
+        ANY,
+        loads_torch=True,
+    ),
+    "runs": Verb(
+        "runs",
+        "list runs: state, size, perplexity, what differs",
+        "[run_root=PATH]",
+        "lmft runs run_root=/scratch/runs",
+        config=("run_root",),
+    ),
+    "ui": Verb(
+        "ui",
+        "open the MLflow page on the store that runs go to",
+        "[tracker.uri=STORE] [port=5000]",
+        "lmft ui port=5001",
+        (
+            Knob("tracker.uri", "the MLflow store (default: where runs go)", "STORE"),
+            Knob("tracker.experiment_name", "the experiment to show (default lmft)", "NAME"),
+            Knob("port", f"on 127.0.0.1 {DEFAULT}", "N", 5000, number(1, 65535, int)),
+        ),
+    ),
+    "clean": Verb(
+        "clean",
+        "delete runs (default: unfinished ones) after confirmation",
+        "[RUN ...] [cache=true] [yes=true] [KNOB=VALUE ...]",
+        "lmft clean cache=true",
+        (
+            Knob("cache", "true: delete cached tokens and tokenizers, too", "true", False, flag),
+            Knob("yes", "true: do not ask for confirmation", "true", False, flag),
+        ),
+        ("run_root", "cache_root"),
+        takes_runs=True,
+    ),
+    "sync": Verb(
+        "sync",
+        "send MLflow the metrics that it lacks",
+        "[RUN ...] [run_root=PATH] [tracker.KNOB=VALUE ...]",
+        "lmft sync tracker.uri=http://host:5000",
+        config=("run_root", "tracker"),
+        takes_runs=True,
+    ),
+}

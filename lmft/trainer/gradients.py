@@ -1,0 +1,149 @@
+"""The gradients of a batch: micro-batches, dropout seeds, loss scale and norm."""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor
+from torch.distributed.tensor import DTensor
+from torch.linalg import vector_norm
+from torch.nn.utils import get_total_norm
+
+from lmft.hardware.device import Hardware
+from lmft.metrics import TokenLoss
+from lmft.model.loss import mean_nats
+from lmft.model.mixed_precision import Network
+from lmft.objective import Batch
+from lmft.optimizer import slices
+
+
+@dataclass(frozen=True)
+class DropoutSeeds:
+    """The dropout seeds of a step, a function of their numbers: no checkpoint needs them."""
+
+    seed: int  # of the run
+    step: int
+
+    def of(self, micro_batch: int) -> int:
+        """Return the seed of one micro-batch; 0 is the first of the whole batch."""
+        name = f"{self.seed} {self.step} {micro_batch}".encode()
+        return int.from_bytes(hashlib.sha256(name).digest()[:8]) >> 1
+
+
+class LossScale:
+    """Dynamic loss scaling for fp16 (Micikevicius et al. 2018): small gradients do not underflow.
+
+    The scale is halved if a gradient overflows, and the step is repeated with the same dropout
+    masks; it is doubled at regular intervals.
+    """
+
+    FIRST = 2.0**16
+    DOUBLED_EVERY = 1000  # steps
+
+    def __init__(self, value: float | None):
+        self.value = value or self.FIRST
+
+    def update(self, step: int, finite: bool) -> bool:
+        """Set the scale of the next try or step; return whether the gradients can be used."""
+        if not finite and self.value > 1:
+            self.value /= 2
+            return False
+        if step % self.DOUBLED_EVERY == 0:
+            self.value *= 2
+        return True
+
+
+def compute_gradients(
+    network: Network,
+    parts: list[Batch],
+    hardware: Hardware,
+    seeds: DropoutSeeds,
+    scale: LossScale | None,
+) -> tuple[TokenLoss, float]:
+    """Compute the gradients of a batch; in fp16, with a loss scale at which none overflows.
+
+    If there is no such scale, the scale is left unchanged.
+
+    Returns:
+        The batch's loss, and the norm of its gradients.
+    """
+    before = None if scale is None else scale.value
+    while True:
+        factor = 1.0 if scale is None else scale.value
+        attempt = partial(accumulate_gradients, network, parts, hardware, seeds, factor)
+        loss = hardware.halve_on_oom(attempt, network.zero_gradients)
+        grad_norm = gradient_norm(network.gradients())
+        if scale is None:
+            return loss, grad_norm
+        # Scales below 1 are not tried, and no scale makes the loss finite.
+        no_retry = scale.value <= 1 or not math.isfinite(loss.nats)
+        if no_retry and not math.isfinite(grad_norm):
+            scale.value = before or scale.value
+            return loss, grad_norm
+        if scale.update(seeds.step, math.isfinite(grad_norm)):
+            return loss, grad_norm
+        network.zero_gradients()
+
+
+def accumulate_gradients(
+    network: Network,
+    parts: list[Batch],
+    hardware: Hardware,
+    seeds: DropoutSeeds,
+    scale: float = 1.0,
+) -> TokenLoss:
+    """Accumulate the gradients of a batch's mean loss, and return that loss.
+
+    All micro-batches divide by the same number of targets, so the split changes nothing. Inside the
+    backward pass, gradients are `scale` times as large.
+    """
+    process_group, targets = hardware.process_group, sum(part.num_targets for part in parts)
+    divisor = max(1, targets) / (scale * process_group.size)  # ranks average their gradients
+    micro_batches = list(local_micro_batches(parts, hardware))
+    nats = torch.zeros((), dtype=torch.float64 if hardware.device.type != "mps" else torch.float32)
+    nats = nats.to(hardware.device)
+    for number, micro_batch in enumerate(micro_batches, start=1):
+        torch.manual_seed(seeds.of((number - 1) * process_group.size + process_group.rank))
+        with network.gradient_accumulation(number, len(micro_batches)):
+            with network.recompute_hooks:
+                mean, micro_nats = mean_nats(
+                    network.wrapped_model, network.head, micro_batch, divisor
+                )
+            mean.backward()
+        nats += micro_nats
+    network.all_reduce_gradients(len(micro_batches))
+    if scale != 1.0:
+        network.gradients_to_fp32()  # in fp16, small gradients would underflow without the scale
+        torch._foreach_div_(network.gradients(), scale)
+    return TokenLoss(float(process_group.sum(nats)), targets)
+
+
+@torch.no_grad()
+def gradient_norm(gradients: list[Tensor]) -> float:
+    """Return the norm of all gradients together, computed in fp32."""
+    if not gradients or gradients[0].dtype is torch.float32:
+        norm = get_total_norm(gradients)
+        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+    if gradients[0].is_cpu:  # there, _foreach_norm would copy whole gradients to fp32
+        parts = (part.float() for gradient in gradients for part in slices(gradient))
+        norms = tuple(vector_norm(part) for part in parts)
+    else:
+        norms = torch._foreach_norm(gradients, dtype=torch.float32)
+    return float(torch.stack(norms).norm())
+
+
+def local_micro_batches(parts: list[Batch], hardware: Hardware) -> Iterator[Batch]:
+    """Yield the micro-batches of this rank.
+
+    Ranks get equal counts, padded with micro-batches without targets.
+    """
+    process_group = hardware.process_group
+    for part in parts:
+        per_rank = -(-len(part.inputs) // process_group.size)
+        micro_batches = list(part.split(min(hardware.micro_batch_size, per_rank)))
+        for first in range(0, len(micro_batches), process_group.size):
+            mine = first + process_group.rank
+            yield micro_batches[mine] if mine < len(micro_batches) else part.blank()
