@@ -177,7 +177,7 @@ class EvaluationConfig:
 class Precision(Enum):
     """The number format that a model computes in; the weights that learn stay in fp32."""
 
-    auto = "auto"  # bf16 where the device computes it natively, else fp32
+    auto = "auto"  # bf16 where it is native, else fp16 on NVIDIA GPUs and fp32 elsewhere
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"  # with loss scaling

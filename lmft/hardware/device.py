@@ -125,7 +125,7 @@ def find_hardware(
         torch.cuda.set_device(device)
     precision = config.precision
     if precision is Precision.auto:
-        precision = Precision(saved_precision or ("bf16" if has_bf16(device) else "fp32"))
+        precision = Precision(saved_precision or fastest_precision(device, config.strategy))
         if precision is Precision.bf16 and not has_bf16(device):
             raise UserError(
                 f"This run was started in bf16, which hardware.device={device} does not support; "
@@ -181,6 +181,15 @@ def find_device(name: str) -> torch.device:
             f"hardware.device is {name!r}, but torch finds {available} here; try hardware=cpu."
         )
     return torch.device(name)
+
+
+def fastest_precision(device: torch.device, strategy: Strategy) -> Precision:
+    """Return what precision=auto means: bf16 where it is native, fp16 on other NVIDIA GPUs."""
+    if has_bf16(device):
+        return Precision.bf16
+    # Tensor cores without bf16, as of a T4 or V100; FSDP has no loss scaling.
+    fp16 = device.type == "cuda" and strategy is not Strategy.fsdp
+    return Precision.fp16 if fp16 else Precision.fp32
 
 
 def has_bf16(device: torch.device) -> bool:
