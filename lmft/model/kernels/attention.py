@@ -15,14 +15,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
-from transformers import AttentionInterface, AttentionMaskInterface
+from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from lmft.model.kernels.dropout import DropoutMask, new_seed
 
 softmax_backward = torch.ops.aten._softmax_backward_data
-ATTENTION = "lmft"  # the name under which it is registered with transformers
+# Names under which transformers knows the two functions.
+ATTENTION = "lmft"
+UNMASKED_ATTENTION = "lmft_unmasked"
 SHORT_BLOCK = 256  # tokens, at most, of a block whose attention weights are saved
 QUERIES_PER_CHUNK = 128  # in longer blocks
 
@@ -31,6 +33,24 @@ def register_attention() -> None:
     """Make `attend` known to transformers as attn_implementation="lmft"."""
     AttentionInterface.register(ATTENTION, attend)
     AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+
+
+def skip_masks(model: PreTrainedModel) -> None:
+    """Let the model build no attention mask, if its blocks, which are unpadded, need none.
+
+    transformers builds a mask where code is compiled, and reads one where a model passes position
+    ids. Without a mask torch chooses its causal flash kernel, and the host does not wait. A mask is
+    needed where attention is limited to a window or chunk.
+    """
+    config = model.config.get_text_config()
+    kinds = set(getattr(config, "layer_types", None) or [])
+    limits = ("sliding_window", "attention_chunk_size", "attention_types")
+    is_limited = any(getattr(config, name, None) for name in limits)
+    if model.config._attn_implementation != "sdpa" or is_limited or kinds - {"full_attention"}:
+        return
+    # Not in AttentionMaskInterface: transformers builds masks for registered names only.
+    AttentionInterface.register(UNMASKED_ATTENTION, sdpa_attention_forward)
+    model.set_attn_implementation(UNMASKED_ATTENTION)
 
 
 @dataclass(frozen=True)
