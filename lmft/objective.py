@@ -38,10 +38,6 @@ class Batch:
         """Return one block of the same length without targets, as padding between ranks."""
         return Batch(self.inputs[:1], torch.full_like(self.targets[:1], IGNORED))
 
-    def to(self, device: torch.device) -> "Batch":
-        """Copy to `device`."""
-        return Batch(self.inputs.to(device), self.targets.to(device))
-
 
 class Objective(Protocol):
     """Interface between an objective and the code that trains and evaluates.

@@ -6,6 +6,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
 from lmft.errors import UserError
@@ -73,7 +74,7 @@ def take_step(optimizer: Optimizer, gradients: list[Tensor], clip_divisor: float
     """
     if clip_divisor == 1.0:
         optimizer.step()
-    elif getattr(optimizer, "_step_supports_amp_scaling", False) and type(gradients[0]) is Tensor:
+    elif can_skip_on_device(optimizer, gradients):
         scaled: Any = optimizer
         scaled.grad_scale = torch.tensor(clip_divisor, device=gradients[0].device)
         optimizer.step()
@@ -81,6 +82,26 @@ def take_step(optimizer: Optimizer, gradients: list[Tensor], clip_divisor: float
     else:
         torch._foreach_div_(gradients, clip_divisor)
         optimizer.step()
+
+
+def can_skip_on_device(optimizer: Optimizer, gradients: list[Tensor]) -> bool:
+    """Check whether `take_step_on_device` supports these gradients: fused, and not sharded."""
+    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+    return fused and not isinstance(gradients[0], DTensor)
+
+
+def take_step_on_device(optimizer: Optimizer, clip_divisor: Tensor, skip: Tensor) -> None:
+    """Apply the optimizer step with divided gradients unless `skip` is 1, without reading either.
+
+    Args:
+        optimizer: one that `can_skip_on_device` accepts.
+        clip_divisor: () fp32, on the device of the gradients.
+        skip: () fp32: 1 leaves weights and optimizer state as they are, 0 takes the step.
+    """
+    scaled: Any = optimizer  # these attributes are the ones that torch's GradScaler sets
+    scaled.grad_scale, scaled.found_inf = clip_divisor, skip
+    optimizer.step()
+    del scaled.grad_scale, scaled.found_inf
 
 
 def can_step_in_slices(optimizer: Optimizer, weights: Iterable[Tensor]) -> bool:

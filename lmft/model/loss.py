@@ -8,6 +8,7 @@ to 4e-7, but with its default chunks it takes 8 times as long on a CPU, it has n
 a logit scale, and it rounds the loss of a bf16 model to bf16 (9.8125 instead of 9.8249).
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -16,18 +17,34 @@ from torch.autograd import Function
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
+from lmft.hardware.transfer import copy_to_device
 from lmft.model.lm_head import Head, capture_hidden_states
 from lmft.objective import IGNORED, Batch
 
-# Bytes of logits in memory at once. In training each chunk costs a pass over the fp32 gradient of
-# the head's weight, so chunks are larger than in evaluation.
-CHUNK_BYTES = 2**27
-EVAL_CHUNK_BYTES = 2**25
 
-# Logits converted to fp32 at once: on a CPU as many as fit into its cache; on a GPU small parts
-# would take longer to launch than to compute.
-FP32_LOGITS = {"cpu": 2**20}
-FP32_LOGITS_ELSEWHERE = 2**25
+@dataclass(frozen=True)
+class Sizes:
+    """The parts in which a device computes the loss."""
+
+    # Bytes of logits in memory at once. In training each chunk costs a pass over the fp32 gradient
+    # of the head's weight, so chunks are larger than in evaluation.
+    chunk_bytes: int
+    eval_chunk_bytes: int
+    fp32_logits: int  # converted to fp32 at once
+    slice: int  # entries of the vocabulary in a product of the backward pass
+    alignment: int  # of the length of a row of logits, in elements
+
+
+# On a CPU fp32 logits stay in the cache, and products of slices are faster than whole ones.
+CPU_SIZES = Sizes(2**27, 2**25, fp32_logits=2**20, slice=2**13, alignment=1)
+# On a GPU small parts would take longer to launch than to compute, and tensor cores read rows of
+# an aligned length only.
+GPU_SIZES = Sizes(2**29, 2**27, fp32_logits=2**25, slice=2**31, alignment=64)
+
+
+def sizes_on(device: torch.device) -> Sizes:
+    """Return the parts in which `device` computes the loss."""
+    return CPU_SIZES if device.type == "cpu" else GPU_SIZES
 
 
 def mean_nats(
@@ -60,7 +77,8 @@ def target_nats(model: PreTrainedModel, head: Head | None, batch: Batch) -> Tens
     hidden, targets, positions = _hidden_states(model, head, batch)
     nats = torch.zeros(batch.targets.numel(), device=hidden.device)
     parts = [nats.new_zeros(0)]
-    for rows, row_targets in _chunks(hidden, targets, head.linear.weight, EVAL_CHUNK_BYTES):
+    size = sizes_on(hidden.device).eval_chunk_bytes
+    for rows, row_targets in _chunks(hidden, targets, head.linear.weight, size):
         parts += _nats(head.linear(rows), row_targets, head)
     nats[positions] = torch.cat(parts)
     return nats.view(batch.targets.shape)
@@ -82,12 +100,12 @@ class LinearCrossEntropy(Function):
         """Return nats over `divisor`, and nats; save the gradients of the first."""
         nats = torch.zeros((), device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
-        chunks = _chunks(hidden, targets, weight, CHUNK_BYTES)
+        chunks = _chunks(hidden, targets, weight, sizes_on(hidden.device).chunk_bytes)
         grad_weight = WeightGradient(weight, chunks=len(chunks))
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         start = 0
         for rows, row_targets in chunks:
-            logits = F.linear(rows, weight, bias)  # (n, V); overwritten by their gradient
+            logits = _logits(rows, weight, bias)  # (n, V); overwritten by their gradient
             for part, part_targets in _parts(logits, row_targets):
                 part_nats, gradient = _nats_and_gradient(part, part_targets, head)
                 nats += part_nats
@@ -115,11 +133,11 @@ class LinearCrossEntropy(Function):
 
 def _nats_of_all_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
     """Return the nats of each target (B, T), from whole logits."""
-    batch = batch.to(model.device)
-    logits = model(input_ids=batch.inputs, use_cache=False).logits  # (B, T, V)
+    inputs, targets = (copy_to_device(part, model.device) for part in (batch.inputs, batch.targets))
+    logits = model(input_ids=inputs, use_cache=False).logits  # (B, T, V)
     nats = F.cross_entropy(
         logits.float().flatten(0, 1),
-        batch.targets.flatten(),
+        targets.flatten(),
         ignore_index=IGNORED,
         reduction="none",
     )
@@ -132,11 +150,24 @@ def _hidden_states(
     """Return the hidden states (N, H), targets (N,) and flat positions (N,) of all targets."""
     # Found on the CPU: nonzero() on a GPU would wait for the work before it.
     positions = (batch.targets.flatten() != IGNORED).nonzero().squeeze(1)
-    targets = batch.targets.flatten()[positions].to(model.device)
-    positions = positions.to(model.device)
+    targets = copy_to_device(batch.targets.flatten()[positions], model.device)
+    positions = copy_to_device(positions, model.device)
+    inputs = copy_to_device(batch.inputs, model.device)
     with capture_hidden_states(head.linear) as captured:
-        model(input_ids=batch.inputs.to(model.device), use_cache=False)
+        model(input_ids=inputs, use_cache=False)
     return captured[0].flatten(0, 1)[positions], targets, positions
+
+
+def _logits(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+    """Return rows @ weight.T + bias (n, V), in rows of an aligned length."""
+    alignment = sizes_on(rows.device).alignment
+    if len(weight) % alignment == 0:
+        return F.linear(rows, weight, bias)
+    padded = rows.new_empty(len(rows), -(-len(weight) // alignment) * alignment)
+    logits = padded[:, : len(weight)]
+    if bias is None:
+        return torch.mm(rows, weight.T, out=logits)
+    return torch.addmm(bias, rows, weight.T, out=logits)
 
 
 def _nats(logits: Tensor, targets: Tensor, head: Head) -> list[Tensor]:
@@ -174,17 +205,14 @@ def _chunks(
 
 def _parts(logits: Tensor, targets: Tensor) -> Any:
     """Split logits and targets into the few rows that are converted to fp32 at once."""
-    count = FP32_LOGITS.get(logits.device.type, FP32_LOGITS_ELSEWHERE)
-    rows = max(1, count // logits.shape[1])
+    rows = max(1, sizes_on(logits.device).fp32_logits // logits.shape[1])
     return zip(logits.split(rows), targets.split(rows), strict=True)
-
-
-SLICE = 2**13  # entries of the vocabulary
 
 
 def _times_weight(gradient: Tensor, weight: Tensor) -> Tensor:
     """Return gradient @ weight in fp32, in slices of the vocabulary: 7 % faster on a CPU."""
-    slices = zip(gradient.split(SLICE, dim=1), weight.split(SLICE), strict=True)
+    size = sizes_on(weight.device).slice
+    slices = zip(gradient.split(size, dim=1), weight.split(size), strict=True)
     products = (columns @ rows for columns, rows in slices)
     total: Tensor = next(products).float()
     for product in products:
@@ -200,14 +228,15 @@ class WeightGradient:
 
     def __init__(self, weight: Tensor, chunks: int):
         self._weight = weight
+        self._slice = sizes_on(weight.device).slice
         self._of_only_chunk = torch.empty_like(weight) if chunks == 1 else None
         self._slices: list[Tensor] = []  # sums over several chunks, in fp32
 
     def add(self, gradient: Tensor, rows: Tensor) -> None:
         """Add gradient.T @ rows."""
-        columns = [part.T for part in gradient.split(SLICE, dim=1)]
+        columns = [part.T for part in gradient.split(self._slice, dim=1)]
         if self._of_only_chunk is not None:
-            for out, part in zip(self._of_only_chunk.split(SLICE), columns, strict=True):
+            for out, part in zip(self._of_only_chunk.split(self._slice), columns, strict=True):
                 torch.mm(part, rows, out=out)
         elif not self._slices:
             self._slices = [(part @ rows).float() for part in columns]

@@ -8,7 +8,7 @@ import copy
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,20 @@ from lmft.config.schema import Strategy
 from lmft.errors import UserError
 from lmft.hardware.device import Hardware
 from lmft.hardware.fsdp import shard
+from lmft.hardware.transfer import queues_work
+from lmft.model.kernels.attention import skip_masks
 from lmft.model.kernels.recompute import RecomputeHooks
 from lmft.model.kernels.replace import replace_layers
 from lmft.model.lm_head import Head, find_head
 from lmft.model.state_dict import read_tensors
 from lmft.model.weights import load_weights
-from lmft.optimizer import can_step_in_slices, take_step, take_step_in_slices
+from lmft.optimizer import (
+    can_skip_on_device,
+    can_step_in_slices,
+    take_step,
+    take_step_in_slices,
+    take_step_on_device,
+)
 
 
 @dataclass(frozen=True)
@@ -56,7 +64,7 @@ class Network:
         """The model to call in training: compute_model, in its DDP wrapper if there is one."""
         return self.ddp or self.compute_model
 
-    @property
+    @cached_property
     def low_precision_weights(self) -> dict[Tensor, Tensor]:
         """The low-precision copy of each fp32 weight; empty if there is no copy."""
         if self.compute_model is self.model:
@@ -82,7 +90,7 @@ class Network:
                 number < micro_batches or self._reduces_in_fp32(micro_batches)
             ):
                 stack.enter_context(self.ddp.no_sync())
-            elif self.ddp is None and micro_batches > 1:
+            elif self.ddp is None and micro_batches > 1 and not queues_work(self.model.device):
                 # Each gradient as soon as it is complete, so that few are in memory twice.
                 for weight, low_precision in self.low_precision_weights.items():
                     hook = partial(_gradient_to_fp32, weight)
@@ -96,10 +104,24 @@ class Network:
         has_copy = self.compute_model is not self.model
         return self.ddp is not None and has_copy and micro_batches > 1
 
+    @torch.no_grad()
     def gradients_to_fp32(self) -> None:
         """Add the low-precision gradients to the fp32 ones, and clear them."""
-        for weight, low_precision in self.low_precision_weights.items():
-            _gradient_to_fp32(weight, low_precision)
+        if not queues_work(self.model.device):
+            for weight, low_precision in self.low_precision_weights.items():
+                _gradient_to_fp32(weight, low_precision)
+            return
+        # On a GPU all at once, in few launches.
+        pairs = [(w, low) for w, low in self.low_precision_weights.items() if low.grad is not None]
+        if not pairs:
+            return
+        gradients = [torch.empty_like(weight) for weight, _ in pairs]
+        torch._foreach_copy_(gradients, [low.grad for _, low in pairs if low.grad is not None])
+        sums = [weight.grad for weight, _ in pairs if weight.grad is not None]
+        if sums:  # of earlier micro-batches
+            torch._foreach_add_(gradients, sums)
+        for (weight, low), gradient in zip(pairs, gradients, strict=True):
+            weight.grad, low.grad = gradient, None
 
     def all_reduce_gradients(self, micro_batches: int) -> None:
         """Average a step's gradients over processes, unless DDP did so."""
@@ -117,6 +139,24 @@ class Network:
         """
         every = (weight.grad for model in self.models for weight in model.parameters())
         return [gradient for gradient in every if gradient is not None]
+
+    def can_skip_on_device(self, optimizer: Optimizer) -> bool:
+        """Return whether `optimizer_step_on_device` supports the optimizer and this device."""
+        gradients = self.gradients()
+        return (
+            bool(gradients)
+            and queues_work(gradients[0].device)
+            and can_skip_on_device(optimizer, gradients)
+        )
+
+    def optimizer_step_on_device(
+        self, optimizer: Optimizer, clip_divisor: Tensor, skip: Tensor
+    ) -> None:
+        """Apply the optimizer step unless `skip` () is 1; the host waits for neither tensor."""
+        with record_function("Optimizer.step"):  # the name that torch gives to its own part
+            self.gradients_to_fp32()
+            take_step_on_device(optimizer, clip_divisor, skip)
+            self.update_low_precision()
 
     def optimizer_step(self, optimizer: Optimizer, clip_divisor: float) -> None:
         """Apply the optimizer step, then copy the weights to the low-precision model.
@@ -182,15 +222,18 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
             head = replace(head, linear=compute_model.get_output_embeddings())
     if hardware.checkpoint_activations:
         checkpoint_activations(compute_model)
+    if queues_work(hardware.device):
+        skip_masks(compute_model)
     if hardware.compile:
         (compute_model if head is None else compute_model.base_model).compile()
     else:
         replace_layers(compute_model)
     recompute_hooks: AbstractContextManager[None] = nullcontext()
     # Compiled code and checkpointed layers decide themselves what to save; under FSDP the weights
-    # to recompute with are resharded by then.
+    # to recompute with are resharded by then. On a GPU the hooks take longer than the kernels.
     has_own_policy = hardware.compile or hardware.checkpoint_activations
-    if not has_own_policy and hardware.strategy is not Strategy.fsdp:
+    is_sharded = hardware.strategy is Strategy.fsdp
+    if not has_own_policy and not is_sharded and not queues_work(hardware.device):
         recompute_hooks = RecomputeHooks(compute_model)
     ddp = None
     if hardware.strategy is Strategy.ddp:

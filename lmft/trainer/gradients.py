@@ -13,7 +13,6 @@ from torch.linalg import vector_norm
 from torch.nn.utils import get_total_norm
 
 from lmft.hardware.device import Hardware
-from lmft.metrics import TokenLoss
 from lmft.model.loss import mean_nats
 from lmft.model.mixed_precision import Network
 from lmft.objective import Batch
@@ -62,29 +61,30 @@ def compute_gradients(
     hardware: Hardware,
     seeds: DropoutSeeds,
     scale: LossScale | None,
-) -> tuple[TokenLoss, float]:
+) -> tuple[Tensor, Tensor]:
     """Compute the gradients of a batch; in fp16, with a loss scale at which none overflows.
 
     If there is no such scale, the scale is left unchanged.
 
     Returns:
-        The batch's loss, and the norm of its gradients.
+        The batch's nats () and the norm of its gradients (), on the device. Only fp16 reads them
+        here, since a step whose gradients overflow is repeated.
     """
     before = None if scale is None else scale.value
     while True:
         factor = 1.0 if scale is None else scale.value
         attempt = partial(accumulate_gradients, network, parts, hardware, seeds, factor)
-        loss = hardware.halve_on_oom(attempt, network.zero_gradients)
+        nats = hardware.halve_on_oom(attempt, network.zero_gradients)
         grad_norm = gradient_norm(network.gradients())
         if scale is None:
-            return loss, grad_norm
+            return nats, grad_norm
         # Scales below 1 are not tried, and no scale makes the loss finite.
-        no_retry = scale.value <= 1 or not math.isfinite(loss.nats)
+        no_retry = scale.value <= 1 or not math.isfinite(nats)
         if no_retry and not math.isfinite(grad_norm):
             scale.value = before or scale.value
-            return loss, grad_norm
+            return nats, grad_norm
         if scale.update(seeds.step, math.isfinite(grad_norm)):
-            return loss, grad_norm
+            return nats, grad_norm
         network.zero_gradients()
 
 
@@ -94,17 +94,17 @@ def accumulate_gradients(
     hardware: Hardware,
     seeds: DropoutSeeds,
     scale: float = 1.0,
-) -> TokenLoss:
-    """Accumulate the gradients of a batch's mean loss, and return that loss.
+) -> Tensor:
+    """Accumulate the gradients of a batch's mean loss, and return its nats (), on the device.
 
     All micro-batches divide by the same number of targets, so the split changes nothing. Inside the
     backward pass, gradients are `scale` times as large.
     """
-    process_group, targets = hardware.process_group, sum(part.num_targets for part in parts)
+    process_group, targets = hardware.process_group, count_targets(parts)
     divisor = max(1, targets) / (scale * process_group.size)  # ranks average their gradients
     micro_batches = list(local_micro_batches(parts, hardware))
-    nats = torch.zeros((), dtype=torch.float64 if hardware.device.type != "mps" else torch.float32)
-    nats = nats.to(hardware.device)
+    dtype = torch.float64 if hardware.device.type != "mps" else torch.float32
+    nats = torch.zeros((), dtype=dtype, device=hardware.device)
     for number, micro_batch in enumerate(micro_batches, start=1):
         torch.manual_seed(seeds.of((number - 1) * process_group.size + process_group.rank))
         with network.gradient_accumulation(number, len(micro_batches)):
@@ -118,21 +118,27 @@ def accumulate_gradients(
     if scale != 1.0:
         network.gradients_to_fp32()  # in fp16, small gradients would underflow without the scale
         torch._foreach_div_(network.gradients(), scale)
-    return TokenLoss(float(process_group.sum(nats)), targets)
+    return process_group.sum(nats)
+
+
+def count_targets(parts: list[Batch]) -> int:
+    """Return the number of targets of a whole batch."""
+    return sum(part.num_targets for part in parts)
 
 
 @torch.no_grad()
-def gradient_norm(gradients: list[Tensor]) -> float:
-    """Return the norm of all gradients together, computed in fp32."""
+def gradient_norm(gradients: list[Tensor]) -> Tensor:
+    """Return the norm () of all gradients together, computed in fp32, on their device."""
     if not gradients or gradients[0].dtype is torch.float32:
         norm = get_total_norm(gradients)
-        return float(norm.full_tensor() if isinstance(norm, DTensor) else norm)
+        return norm.full_tensor() if isinstance(norm, DTensor) else norm
     if gradients[0].is_cpu:  # there, _foreach_norm would copy whole gradients to fp32
         parts = (part.float() for gradient in gradients for part in slices(gradient))
         norms = tuple(vector_norm(part) for part in parts)
     else:
         norms = torch._foreach_norm(gradients, dtype=torch.float32)
-    return float(torch.stack(norms).norm())
+    total: Tensor = vector_norm(torch.stack(norms))
+    return total
 
 
 def local_micro_batches(parts: list[Batch], hardware: Hardware) -> Iterator[Batch]:

@@ -15,6 +15,7 @@ from safetensors.numpy import load_file, save_file
 
 from lmft.errors import Interrupted
 from lmft.evaluation.scoring import Scores
+from lmft.hardware.transfer import queues_work
 from lmft.metrics import LEARNING_RATE, SKIPPED_STEPS, TOKENS_PER_SECOND
 from lmft.model.weights import save_model
 from lmft.output.terminal import AnyBars
@@ -30,7 +31,7 @@ from lmft.trainer.session import (
     show_loss,
     show_samples,
 )
-from lmft.trainer.step import Step, Training, training_steps
+from lmft.trainer.step import Step, TakenStep, Training, take_steps
 
 logger = logging.getLogger(__name__)
 
@@ -53,18 +54,22 @@ def fine_tune(session: Session) -> tuple[Progress, bool]:
     """
     training, progress = session.training, resume(session)
     plan, clock = Plan.of(training), Clock.of(training, progress.step)
-    steps = training_steps(training, progress.step + 1, plan.steps, progress.loss_scale)
+    steps = take_steps(training, progress.step + 1, plan.steps, progress.loss_scale)
     with (
         session.terminal.progress(plan.steps) as bars,
         explain_nonfinite(session),
         checkpoint_if_interrupted(session, progress),
     ):
+        recorder = StepRecorder(session, progress, bars)
         for step in chain([None], steps):  # None: the state in which the run starts or resumes
             if step is not None:
-                record_step(step, session, progress, bars)
+                recorder.add(step)
             if plan.evaluates(progress):
+                recorder.record_all()
                 validate(session, progress, bars)
             stop, prune, checkpoint = decide(session, progress, clock)
+            if stop or prune or checkpoint:
+                recorder.record_all()
             if stop or prune:
                 save(session, progress)
                 return progress, False
@@ -152,15 +157,43 @@ def resume(session: Session) -> Progress:
     return progress
 
 
+class StepRecorder:
+    """Records steps; on a GPU one step late, so that the host does not wait for the device."""
+
+    def __init__(self, session: Session, progress: Progress, bars: AnyBars):
+        self._session, self._progress, self._bars = session, progress, bars
+        self._unread: TakenStep | None = None
+        self._is_late = queues_work(session.components.hardware.device)
+
+    def add(self, step: TakenStep) -> None:
+        """Count a step and, where steps are recorded late, record the one before it.
+
+        Raises:
+            NotFinite: the loss or gradients of the recorded step are not finite.
+            FloatingPointError: too many steps in a row were skipped.
+        """
+        save_micro_batch_size(self._session, step.number)
+        restore_micro_batch_size(self._session, step.number + 1)
+        self._progress.step, self._progress.loss_scale = step.number, step.loss_scale
+        if self._is_late:
+            self.record_all()
+        self._unread = step
+        if not self._is_late:
+            self.record_all()
+
+    def record_all(self) -> None:
+        """Record the step that is left, if any; call it before anything reads the progress."""
+        if self._unread is not None:
+            step, self._unread = self._unread.read(self._session.training), None
+            record_step(step, self._session, self._progress, self._bars)
+
+
 def record_step(step: Step, session: Session, progress: Progress, bars: AnyBars) -> None:
-    """Log and show a step, and count it.
+    """Log and show a step, and count it if it was skipped.
 
     Raises:
         FloatingPointError: too many steps in a row were skipped.
     """
-    save_micro_batch_size(session, step.number)
-    restore_micro_batch_size(session, step.number + 1)
-    progress.step, progress.loss_scale = step.number, step.loss_scale
     progress.count_step(step.skipped)
     metrics = step.as_metrics()
     if not step.skipped:

@@ -1,16 +1,18 @@
 """Optimizer steps: micro-batches, gradients, clipping, learning rate."""
 
 import math
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import torch
+from torch import Tensor
 from torch.optim import Optimizer
 from torch.profiler import record_function
 
 from lmft.config.schema import OnNonfinite, Precision, RunConfig
 from lmft.hardware.allocator import release_freed_memory
 from lmft.hardware.mfu import FlopsEstimate, estimate_flops
+from lmft.hardware.transfer import LateNumbers, Moment, mark_time, seconds_between
 from lmft.metrics import (
     GRAD_NORM,
     LEARNING_RATE,
@@ -23,7 +25,7 @@ from lmft.metrics import (
 from lmft.objective import Batch
 from lmft.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
 from lmft.trainer.components import Components
-from lmft.trainer.gradients import DropoutSeeds, LossScale, compute_gradients
+from lmft.trainer.gradients import DropoutSeeds, LossScale, compute_gradients, count_targets
 
 BATCH = "lmft batch"  # the name of making a batch in torch's profiler
 
@@ -52,6 +54,42 @@ class Step:
             TOKENS_PER_SECOND: self.tokens / self.seconds,
             MFU: self.share_of_limit,
         }
+
+
+@dataclass(frozen=True)
+class TakenStep:
+    """A step whose numbers may still be on their way from the device."""
+
+    number: int
+    parts: list[Batch]
+    learning_rate: float
+    loss_scale: float | None
+    numbers: LateNumbers  # nats, and the norm of the gradients
+    started: Moment
+    ended: Moment
+
+    def read(self, training: "Training") -> Step:
+        """Return the step's measurements, once the device has finished it.
+
+        Raises:
+            NotFinite: its loss or gradients are not finite, and such steps are not skipped.
+        """
+        nats, grad_norm = self.numbers.read()
+        seconds = seconds_between(self.started, self.ended)
+        step = Step(
+            number=self.number,
+            loss=TokenLoss(nats, count_targets(self.parts)),
+            learning_rate=self.learning_rate,
+            grad_norm=grad_norm,
+            tokens=sum(part.inputs.numel() for part in self.parts),
+            seconds=seconds,
+            share_of_limit=training.flops.mfu(self.parts, seconds),
+            loss_scale=self.loss_scale,
+            skipped=not (math.isfinite(nats) and math.isfinite(grad_norm)),
+        )
+        if step.skipped and training.config.trainer.on_nonfinite is OnNonfinite.stop:
+            raise NotFinite(step)
+        return step
 
 
 class NotFinite(FloatingPointError):
@@ -110,44 +148,46 @@ def start_training(config: RunConfig, components: Components) -> Training:
 def training_steps(
     training: Training, first: int = 1, last: int | None = None, loss_scale: float | None = None
 ) -> Iterator[Step]:
-    """Take optimizer steps, yielding after each one.
+    """Take optimizer steps, yielding the measurements of each one: `take_steps`, read at once.
+
+    Raises:
+        NotFinite: a loss or gradient is not finite, and such steps are not skipped.
+    """
+    return (step.read(training) for step in take_steps(training, first, last, loss_scale))
+
+
+def take_steps(
+    training: Training, first: int = 1, last: int | None = None, loss_scale: float | None = None
+) -> Iterator[TakenStep]:
+    """Take optimizer steps, yielding after each one; a GPU may not have finished it by then.
 
     Args:
         training: the model, its optimizer and its batches.
         first: number of the first step; 1 starts a run.
         last: number of the last one, at which the schedule ends; None: that of the whole run.
         loss_scale: for fp16, the one after the step before the first.
-
-    Raises:
-        NotFinite: a loss or gradient is not finite, and such steps are not skipped.
     """
     last = training.steps if last is None else last
-    fp16 = training.components.hardware.precision is Precision.fp16
-    scale = LossScale(loss_scale) if fp16 else None
+    hardware = training.components.hardware
+    scale = LossScale(loss_scale) if hardware.precision is Precision.fp16 else None
     batches = training.batches(first)
     for number in range(first, last + 1):
-        started = time.perf_counter()
+        started = mark_time(hardware.device)
         with record_function(BATCH):
             parts = next(batches)
         learning_rate = schedule_step(training, number, last)
-        loss, grad_norm = update_weights(training, parts, number, scale)
+        nats, grad_norm = update_weights(training, parts, number, scale)
         if number == first:
             release_freed_memory()  # which is fragmented by the optimizer's new state
-        seconds = time.perf_counter() - started
-        step = Step(
+        yield TakenStep(
             number=number,
-            loss=loss,
+            parts=parts,
             learning_rate=learning_rate,
-            grad_norm=grad_norm,
-            tokens=sum(part.inputs.numel() for part in parts),
-            seconds=seconds,
-            share_of_limit=training.flops.mfu(parts, seconds),
             loss_scale=None if scale is None else scale.value,
-            skipped=not is_finite(loss, grad_norm),
+            numbers=LateNumbers(nats, grad_norm),
+            started=started,
+            ended=mark_time(hardware.device),
         )
-        if step.skipped and training.config.trainer.on_nonfinite is OnNonfinite.stop:
-            raise NotFinite(step)
-        yield step
 
 
 def schedule_step(training: Training, number: int, last: int) -> float:
@@ -158,24 +198,23 @@ def schedule_step(training: Training, number: int, last: int) -> float:
 
 
 def update_weights(
-    training: Training, parts: list[Batch], number: int, scale: "LossScale | None"
-) -> tuple[TokenLoss, float]:
+    training: Training, parts: list[Batch], number: int, scale: LossScale | None
+) -> tuple[Tensor, Tensor]:
     """Update the weights by one batch, unless a number is not finite.
 
     Returns:
-        The batch's loss before the update, and the norm of its gradients before clipping.
+        The batch's nats () before the update, and the norm () of its gradients before clipping.
     """
     network, max_norm = training.components.network, training.config.trainer.max_grad_norm
     network.compute_model.train()
     seeds = DropoutSeeds(training.config.seed, number)
-    loss, grad_norm = compute_gradients(network, parts, training.components.hardware, seeds, scale)
-    if is_finite(loss, grad_norm):
-        clip_divisor = grad_norm / max_norm if max_norm else 1.0
+    nats, grad_norm = compute_gradients(network, parts, training.components.hardware, seeds, scale)
+    if network.can_skip_on_device(training.optimizer):
+        skip = ~(torch.isfinite(nats) & torch.isfinite(grad_norm))
+        divisor = (grad_norm.double() / (max_norm or math.inf)).clamp(min=1.0)
+        network.optimizer_step_on_device(training.optimizer, divisor.float(), skip.float())
+    elif math.isfinite(nats) and math.isfinite(grad_norm):
+        clip_divisor = float(grad_norm) / max_norm if max_norm else 1.0
         network.optimizer_step(training.optimizer, max(1.0, clip_divisor))
     network.zero_gradients()
-    return loss, grad_norm
-
-
-def is_finite(loss: TokenLoss, grad_norm: float) -> bool:
-    """Return whether the weights may be updated by these gradients."""
-    return math.isfinite(loss.nats) and math.isfinite(grad_norm)
+    return nats, grad_norm

@@ -6,8 +6,7 @@ import torch
 from lmft.config.schema import Precision
 from lmft.hardware.device import Hardware
 from lmft.model import loss
-from lmft.model import loss as products
-from lmft.model.loss import mean_nats, target_nats
+from lmft.model.loss import Sizes, mean_nats, target_nats
 from lmft.model.mixed_precision import build_network
 from lmft.objective import IGNORED, Batch
 from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
@@ -26,11 +25,10 @@ def measure(network, head, batch):
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])
 @pytest.mark.parametrize("kind", [*CAUSAL, *MASKED])
 def test_chunks_give_the_loss_and_the_gradients_of_whole_logits(kind, precision, monkeypatch):
-    size = 4 if precision is Precision.fp32 else 2
-    monkeypatch.setattr(loss, "CHUNK_BYTES", 97 * size * 7)  # seven rows, three of them at once
-    monkeypatch.setattr(products, "SLICE", 40)
-    monkeypatch.setattr(loss, "EVAL_CHUNK_BYTES", 97 * size * 5)
-    monkeypatch.setitem(loss.FP32_LOGITS, "cpu", 97 * 3)
+    row = 97 * (4 if precision is Precision.fp32 else 2)  # bytes of its logits
+    # Chunks of seven rows, three of them in fp32 at once; as on a GPU, rows are padded.
+    sizes = Sizes(7 * row, 5 * row, fp32_logits=3 * 97, slice=40, alignment=64)
+    monkeypatch.setattr(loss, "CPU_SIZES", sizes)
     hardware = Hardware(torch.device("cpu"), precision, 4, False, False)
     network = build_network(build_tiny(kind), hardware)
     assert network.head is not None

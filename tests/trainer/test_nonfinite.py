@@ -6,7 +6,6 @@ import math
 import pytest
 import torch
 from safetensors.torch import load_file
-from transformers import GPT2Config, GPT2LMHeadModel
 
 from lmft.config.schema import Precision
 from lmft.dataset.tokenizer import train_tokenizer
@@ -18,39 +17,9 @@ from lmft.runs.run_id import key_inputs
 from lmft.tracker.run_log import read_curve
 from lmft.trainer.checkpoint import Checkpoints
 from lmft.trainer.gradients import DropoutSeeds, LossScale, compute_gradients
+from tests.helpers.nonfinite import RARE, RUN, saved, small_gpt2
 from tests.helpers.processes import start
 from tests.helpers.runs import compose
-
-RUN = [
-    "dataset.block_size=16", "trainer.batch_size=2", "trainer.epochs=1", "optimizer.lr=1e-3",
-    "trainer.checkpoint_every=1", "hardware.precision=fp32", "trainer.evaluate_every=5",
-]  # fmt: skip
-RARE = "Z"
-
-
-@pytest.fixture
-def ill(corpus, tmp_path):
-    """A corpus with a rare letter for which the model's loss is not finite."""
-    lines = (tmp_path / "train.txt").read_text().splitlines(keepends=True)
-    (tmp_path / "train.txt").write_text("".join([*lines[:20], f"the {RARE}\n", *lines[20:]]))
-    tokenizer = train_tokenizer(iter(["the cat sat on a mat"]), 300)
-    model = small_gpt2(tokenizer)
-    with torch.no_grad():
-        model.transformer.wte.weight[tokenizer(RARE)["input_ids"][1]] = 1e38
-    return [*corpus, *saved(model, tokenizer, tmp_path / "ill")], tokenizer
-
-
-def small_gpt2(tokenizer):
-    torch.manual_seed(0)
-    config = GPT2Config(vocab_size=len(tokenizer), n_embd=32, n_layer=1, n_head=2, n_positions=64,
-                        tie_word_embeddings=False)  # fmt: skip
-    return GPT2LMHeadModel(config)
-
-
-def saved(model, tokenizer, folder):
-    model.save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return ["model=pretrained", f"model.name={folder}"]
 
 
 def bad_steps(folder):
