@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from functools import cache
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
@@ -19,6 +19,7 @@ from lmft.objective import Batch
 MIN_SIZE, MAX_SIZE = 512, 8192  # rows and columns of the matrices that are multiplied
 MIN_SECONDS = 0.005  # of a product, so that the time to launch it does not matter
 REPETITIONS = 3
+HELD_SECONDS = 1.0  # on a GPU
 
 
 @dataclass(frozen=True)
@@ -90,9 +91,11 @@ def attention_flops_per_pair(model: PreTrainedModel) -> float:
 def measure_peak_throughput(device: torch.device, dtype: torch.dtype) -> float:
     """Measure the FLOP/s of a product of square matrices, once per process.
 
-    The matrices grow until a product takes `MIN_SECONDS`. It takes about 0.05 s on two cores and
-    draws no random numbers.
+    On a CPU, the matrices grow until a product takes `MIN_SECONDS`: about 0.05 s on two cores. On a
+    GPU, products are repeated for `HELD_SECONDS`. No random numbers are drawn.
     """
+    if device.type == "cuda":
+        return 2 * MAX_SIZE**3 / hold_matrix_product(MAX_SIZE, device, dtype)
     size, peak = MIN_SIZE, 0.0
     while True:
         seconds = time_matrix_product(size, device, dtype)
@@ -103,10 +106,27 @@ def measure_peak_throughput(device: torch.device, dtype: torch.dtype) -> float:
 
 
 @torch.no_grad()
+def hold_matrix_product(size: int, device: torch.device, dtype: torch.dtype) -> float:
+    """Return the mean time, in seconds, of products that keep a GPU busy for `HELD_SECONDS`.
+
+    A cool GPU is faster in the first milliseconds than it can be for long.
+    """
+    matrix = make_matrix(size, device, dtype)
+    torch.mm(matrix, matrix)  # warm-up
+    synchronize(device)
+    started, products = time.perf_counter(), 0
+    while time.perf_counter() - started < HELD_SECONDS:
+        for _ in range(10):
+            torch.mm(matrix, matrix)
+        synchronize(device)
+        products += 10
+    return (time.perf_counter() - started) / products
+
+
+@torch.no_grad()
 def time_matrix_product(size: int, device: torch.device, dtype: torch.dtype) -> float:
     """Return the shortest time, in seconds, of a few products of two (size, size) matrices."""
-    # Different values: a GPU multiplies constant matrices faster than real ones.
-    matrix = torch.linspace(-1, 1, size**2, device=device).view(size, size).to(dtype)
+    matrix = make_matrix(size, device, dtype)
     best = float("inf")
     for _ in range(REPETITIONS):
         synchronize(device)
@@ -115,6 +135,11 @@ def time_matrix_product(size: int, device: torch.device, dtype: torch.dtype) -> 
         synchronize(device)
         best = min(best, time.perf_counter() - started)
     return best
+
+
+def make_matrix(size: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a matrix (size, size) of different values: equal ones are multiplied faster."""
+    return torch.linspace(-1, 1, size**2, device=device).view(size, size).to(dtype)
 
 
 def synchronize(device: torch.device) -> None:

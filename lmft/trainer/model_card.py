@@ -171,11 +171,16 @@ def describe_environment(origin: Origin, hardware: Hardware, timing: dict[str, f
     commit = tags.get("mlflow.source.git.commit", "not in a git repository")
     dirty = ", with uncommitted changes" if tags.get("git.dirty") == "true" else ""
     versions = {name.removeprefix("version."): tags[name] for name in tags if "version." in name}
+    device_bytes = timing.get("peak_device_memory_bytes")  # on a GPU
+    device_memory = (
+        [("peak memory of the GPU", f"{device_bytes / 1e6:,.0f} MB")] if device_bytes else []
+    )
     rows = [
         ("hardware", hardware.describe()),
         ("time", f"{timing['seconds']:,.0f} s"),
         ("training speed", f"{timing['tokens_per_second']:,.0f} tokens/s"),
         ("peak memory of the process", f"{timing['peak_memory_bytes'] / 1e6:,.0f} MB"),
+        *device_memory,
         ("commit", commit + dirty),
         ("directory", tags["directory"]),
         ("python", tags["python"]),

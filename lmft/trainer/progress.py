@@ -5,8 +5,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from lmft.evaluation.result import Assessment
 from lmft.hardware.allocator import peak_memory
+from lmft.hardware.memory import used_memory
 from lmft.metrics import TOKENS_PER_SECOND, TokenLoss
 from lmft.tracker.run_log import read_values
 
@@ -62,12 +65,19 @@ class Outcome:
     progress: Progress
     assessed: dict[str, Assessment] = field(default_factory=dict)  # of the best weights, by split
 
-    def as_dict(self, folder: Path, seconds: float) -> dict[str, Any]:
+    def as_dict(self, folder: Path, seconds: float, device: torch.device) -> dict[str, Any]:
         """Return the content of result.json; all that differs between repeats is in `timing`."""
         assessed = {split: found.result.as_dict() for split, found in self.assessed.items()}
         progress = self.progress
         assert progress.baseline is not None and progress.final is not None
         speeds = [value for _, value in read_values(folder, TOKENS_PER_SECOND)]
+        timing = {
+            "seconds": seconds,
+            "tokens_per_second": statistics.median(speeds),
+            "peak_memory_bytes": peak_memory(),  # of this process, on the host
+        }
+        if device.type == "cuda":
+            timing["peak_device_memory_bytes"] = used_memory(device)
         return {
             "baseline": progress.baseline.as_dict(),
             "validation": assessed["validation"],
@@ -76,9 +86,5 @@ class Outcome:
             "final": progress.final.as_dict(),
             "steps": progress.step,
             "skipped_steps": progress.skipped_steps,
-            "timing": {
-                "seconds": seconds,
-                "tokens_per_second": statistics.median(speeds),
-                "peak_memory_bytes": peak_memory(),
-            },
+            "timing": timing,
         }

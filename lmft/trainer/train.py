@@ -178,9 +178,10 @@ def conclude(session: Session, progress: Progress) -> None:
     if not session.is_rank_zero:
         return
     outcome = assess_best(session, progress, scores)
+    device = session.components.hardware.device
     with new_folder(run.checkpoint) as temporary:
         copy_model(best, temporary)
-    result = outcome.as_dict(run.folder, session.seconds(progress))
+    result = outcome.as_dict(run.folder, session.seconds(progress), device)
     write_card(CardFacts(run, session.components, result, read_samples(run)), session.log)
     run.write_json(RESULT, result)  # its existence marks the run as finished
     checkpoints.delete_all()

@@ -7,6 +7,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from lmft.config.schema import Precision
+from lmft.hardware import mfu
 from lmft.hardware.device import Hardware
 from lmft.hardware.mfu import estimate_flops, measure_peak_throughput
 from lmft.model.lm_head import find_head
@@ -54,3 +55,11 @@ def test_measuring_the_rate_leaves_the_random_generator_alone():
     before = torch.get_rng_state()
     assert measure_peak_throughput.__wrapped__(HARDWARE.device, torch.float32) > 0
     assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_held_product_takes_the_time_that_its_size_asks_for(monkeypatch):
+    monkeypatch.setattr(mfu, "HELD_SECONDS", 0.02)
+    small, large = (
+        mfu.hold_matrix_product(size, torch.device("cpu"), torch.float32) for size in (64, 512)
+    )
+    assert 0 < 10 * small < large < 1  # 512 times the operations
