@@ -12,6 +12,7 @@ from lmft.config.compose import compose
 from lmft.config.knobs import flatten
 from lmft.dataset.splits import Split
 from lmft.errors import UserError
+from lmft.evaluation.memory import windows_at_once
 from lmft.evaluation.result import Assessment, write_sums
 from lmft.evaluation.scoring import Scores, score, windows_of
 from lmft.metrics import of_split
@@ -49,7 +50,8 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
     """Score one split, keep the result beside the run and in MLflow, and return it.
 
     A stored result of the same weights under the same conditions is only printed. Without a
-    precision among the words, fp32 is used.
+    precision among the words, fp32 is used; without a micro-batch size, as many windows at once as
+    fit into a fixed budget.
 
     Args:
         name: the folder or MLflow id of the run whose best weights are scored; None: the model
@@ -77,6 +79,8 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
             terminal.show_evaluation(result, is_known=True)
             return dict(result)
     components = build_components(run.config, {split.name: split}, tokenizer=tokenizer)
+    if not any(word.startswith("hardware.micro_batch_size=") for word in words):
+        components = with_windows_that_fit(run, components)
     run.tracker.check()
     assessed, spread = score_draws(run, split, components, terminal)
     result = assessed.result.as_dict() | spread
@@ -86,6 +90,19 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
     track(run, split, assessed, spread)
     terminal.show_evaluation(result)
     return result
+
+
+def with_windows_that_fit(run: Run, components: Components) -> Components:
+    """Return the components with a micro-batch size for scoring: the one for training is smaller.
+
+    A single process halves it if memory runs out.
+    """
+    context = run.config.evaluation.context or run.config.dataset.block_size
+    hardware = components.hardware
+    size = max(hardware.micro_batch_size, windows_at_once(components.network, context))
+    halve = hardware.process_group.size == 1
+    hardware = replace(hardware, micro_batch_size=size, auto_micro_batch_size=halve)
+    return replace(components, hardware=hardware)
 
 
 def choose_split(run: Run) -> Split:
