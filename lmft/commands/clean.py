@@ -12,7 +12,7 @@ from lmft.output.terminal import readable_size
 from lmft.runs.listing import State, is_run, list_runs, size_of
 from lmft.storage.lock import is_locked
 
-CACHES = ("tokens", "tokenizers")  # in cache_root
+CACHES = ("tokens", "tokenizers", "baselines")  # in cache_root
 CACHED = re.compile(r"\.?[0-9a-f]{32}\b.*")  # what lmft puts there, and its locks
 
 
@@ -26,16 +26,15 @@ def main(arguments: Namespace) -> None:
     runs = list(dict.fromkeys(find(n, run_root) for n in names)) if names else unfinished(run_root)
     cached = find_cached(cache_root) if arguments.cache else []
     if not runs and not cached:
-        hint = "" if arguments.cache else "; cache=true would remove cached tokens"
+        hint = "" if arguments.cache else "; cache=true would remove the cache"
         print(strip_control(f"Nothing to remove: {run_root} has no unfinished run{hint}."))
         return
     for run in runs:
         print(strip_control(f"{readable_size(size_of(run)):>12}  {run}", lines=False))
     if cached:
         size = sum(map(size_of, cached))
-        print(
-            f"{readable_size(size):>12}  {cache_root}: tokens and tokenizers, rebuilt when needed"
-        )
+        what = "tokens, tokenizers and losses before training, rebuilt when needed"
+        print(f"{readable_size(size):>12}  {cache_root}: {what}")
     if not (arguments.yes or agreed()):
         print("Nothing was removed.")
         return

@@ -164,7 +164,13 @@ VERBS = {
         "[RUN ...] [cache=true] [yes=true] [KNOB=VALUE ...]",
         "lmft clean cache=true",
         (
-            Knob("cache", "true: delete cached tokens and tokenizers, too", "true", False, flag),
+            Knob(
+                "cache",
+                "true: delete the cache of tokens, tokenizers and losses, too",
+                "true",
+                False,
+                flag,
+            ),
             Knob("yes", "true: do not ask for confirmation", "true", False, flag),
         ),
         ("run_root", "cache_root"),

@@ -20,6 +20,7 @@ from lmft.metrics import LEARNING_RATE, SKIPPED_STEPS, TOKENS_PER_SECOND
 from lmft.model.weights import save_model
 from lmft.output.terminal import AnyBars
 from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
+from lmft.trainer.baseline import find_baseline
 from lmft.trainer.checkpoint import load_checkpoint
 from lmft.trainer.nonfinite import explain_nonfinite, save_nonfinite_step
 from lmft.trainer.progress import Progress
@@ -218,14 +219,18 @@ def _describe_step(step: Step) -> str:
 
 def validate(session: Session, progress: Progress, bars: AnyBars) -> None:
     """Score the validation split, and save the weights if they are the best so far."""
-    scores = score_split("validation", session, bars)
+    if progress.step == 0:
+        loss = find_baseline(session, bars)
+    else:
+        scores = score_split("validation", session, bars)
+        loss = scores.loss
     save_micro_batch_size(session, progress.step + 1)
-    show_loss("validation", progress.step, scores.loss, session)
+    show_loss("validation", progress.step, loss, session)
     if progress.step == 0:
         show_samples("before", session)
-    elif progress.best is None or scores.loss.mean < progress.best.mean:
+    elif progress.best is None or loss.mean < progress.best.mean:
         save_best(session, progress.step, scores)
-    progress.add_validation(scores.loss)
+    progress.add_validation(loss)
 
 
 def save(session: Session, progress: Progress) -> None:

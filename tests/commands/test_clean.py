@@ -73,7 +73,7 @@ def test_a_root_that_is_a_link_is_still_the_root(tmp_path):
 def test_cleaning_the_cache_removes_only_what_lmft_wrote(tmp_path, command):
     cache = tmp_path / "cache"
     key = "0123456789abcdef" * 2
-    for name in (f"tokens/{key}", f"tokenizers/{key}", "tokens/mine", "mine"):
+    for name in (f"tokens/{key}", f"tokenizers/{key}", f"baselines/{key}", "tokens/mine", "mine"):
         (cache / name).mkdir(parents=True)
         (cache / name / "file").write_text("x")
     (cache / "tokens" / f"{key}.lock").touch()

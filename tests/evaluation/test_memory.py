@@ -9,8 +9,8 @@ from lmft.analysis.plan.activations import MemoryCounter
 from lmft.commands.evaluate import with_windows_that_fit
 from lmft.evaluation.memory import BUDGET, windows_at_once
 from lmft.evaluation.scoring import score, windows_of
-from lmft.model.loss import EVAL_CHUNK_BYTES
 from lmft.model.lm_head import find_head
+from lmft.model.loss import EVAL_CHUNK_BYTES
 from lmft.model.mixed_precision import Network
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
