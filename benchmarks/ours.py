@@ -64,7 +64,8 @@ def train(turns: Turns) -> None:
 def evaluate(turns: Turns) -> None:
     """Evaluate randomly initialized weights; a turn is a batch of windows."""
     from lmft.config.compose import compose
-    from lmft.evaluation.scoring import score, windows_of
+    from lmft.evaluation.scoring import score
+    from lmft.evaluation.windows import windows_of
     from lmft.runs.run import Run
     from lmft.trainer.components import build_components
 

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lmft.config import CONF
 from lmft.config.allowlist import check_config
 from lmft.config.guarded_loader import guarded_hydra
+from lmft.config.schema import FORMERLY
 from lmft.errors import UserError
 from lmft.output.sanitize import remove_hidden_userinfo
 
@@ -77,6 +78,8 @@ def describe_composed(composed: DictConfig, settings: Any) -> dict[str, str]:
 def load_composed(path: Path) -> DictConfig:
     """Return the config that a run folder keeps; anyone may have made the folder.
 
+    Knobs that are younger than the run get the value for what it did.
+
     Raises:
         UserError: it contains what no config may.
     """
@@ -88,6 +91,10 @@ def load_composed(path: Path) -> DictConfig:
     uri = saved.tracker.get("uri") if isinstance(saved.get("tracker"), DictConfig) else None
     if isinstance(uri, str):  # credentials come from the environment, or the command line
         saved.tracker.uri = remove_hidden_userinfo(uri)
+    for name, value in FORMERLY.items():
+        group, _, knob = name.rpartition(".")
+        if isinstance(saved.get(group), DictConfig) and knob not in saved[group]:
+            saved[group][knob] = value
     return saved
 
 

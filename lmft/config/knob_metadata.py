@@ -65,6 +65,7 @@ def knob(
     allowed: Range | None = None,
     decides: Decides = Decides.numbers,
     may_be_empty: bool = False,
+    formerly: Any = None,
 ) -> dict[str, Any]:
     """Return the metadata of a knob's field; its default is in `conf/`.
 
@@ -72,5 +73,8 @@ def knob(
         allowed: the numbers that it may be; None for what is not a number.
         decides: what follows from it; a group's holds for knobs that the schema does not list.
         may_be_empty: whether an empty text is a value.
+        formerly: what runs did before the knob existed, if it is younger than they are; with this
+            value the knob is in no key, so that they are found again.
     """
-    return {"allowed": allowed, "decides": decides, "may_be_empty": may_be_empty}
+    declared = {"allowed": allowed, "decides": decides, "may_be_empty": may_be_empty}
+    return declared if formerly is None else declared | {"formerly": formerly}

@@ -151,6 +151,18 @@ class TrainerConfig:
         return by_epochs if self.max_steps is None else min(by_epochs, self.max_steps)
 
 
+class WindowRule(Enum):
+    """How windows are cut from a token stream."""
+
+    strided = "strided"  # a stride apart, each with the prefix in front; the last is shorter
+    rolling = "rolling"  # as lm-evaluation-harness: the last one is full too, and begins earlier
+
+
+PREFIXES = ("none", "bos")  # values of evaluation.prefix that are no text
+# What people write for one of them -> the one that they may mean.
+PREFIX_LIKE = {"none": "none", "null": "none", "bos": "bos", "eos": "bos", "model": "bos"}
+
+
 @dataclass
 class EvaluationConfig:
     """The `evaluation` group."""
@@ -161,6 +173,9 @@ class EvaluationConfig:
     context: int | None = field(metadata=knob(count(2, None)))
     # tokens from one window to the next; null: the context
     stride: int | None = field(metadata=knob(count(1, None)))
+    # in front of each window, read but not scored (clm): none, bos, or a text
+    prefix: str = field(metadata=knob(formerly="none"))
+    windows: WindowRule = field(metadata=knob(formerly="strided"))
     # only the first so many windows; null: all
     max_blocks: int | None = field(metadata=knob(count(1, None)))
     # frozen draws of masks (mlm) that `lmft evaluate` scores
@@ -171,6 +186,12 @@ class EvaluationConfig:
         if self.split not in (None, "train", "validation", "test"):
             raise UserError(
                 f"evaluation.split is {self.split!r}; choose train, validation or test."
+            )
+        meant = PREFIX_LIKE.get(self.prefix.lower())
+        if meant is not None and self.prefix not in PREFIXES:
+            raise UserError(
+                f"evaluation.prefix is {self.prefix!r}, which would be read as a text; did you "
+                f"mean {meant}?"
             )
 
 
@@ -267,4 +288,13 @@ def decides(name: str) -> Decides:
     return Decides.numbers
 
 
+def is_as_before(name: str, value: Any) -> bool:
+    """Return whether this value of a knob is what runs did before the knob existed."""
+    return name in FORMERLY and bool(FORMERLY[name] == value)
+
+
 _DECLARED = dict(knobs())
+# Knobs that are younger than some runs -> what those runs did.
+FORMERLY = {
+    name: declared["formerly"] for name, declared in _DECLARED.items() if "formerly" in declared
+}

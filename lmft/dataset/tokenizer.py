@@ -139,8 +139,12 @@ def find_separator(knob: str, tokenizer: PreTrainedTokenizerBase) -> Separator:
         )
         start = next(i for i in range(len(wrapped)) if wrapped[i : i + len(bare)] == bare)
         return Separator(before=tuple(wrapped[:start]), after=tuple(wrapped[start + len(bare) :]))
-    # Shells pass \n as two characters, a backslash and an n.
-    return Separator(text=knob.replace("\\n", "\n").replace("\\t", "\t"))
+    return Separator(text=unescape(knob))
+
+
+def unescape(text: str) -> str:
+    """Return the text that a knob means; shells pass a line end as a backslash and an n."""
+    return text.replace("\\n", "\n").replace("\\t", "\t")
 
 
 def open_trained_tokenizer(

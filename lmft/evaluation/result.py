@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from lmft.config.schema import is_as_before
 from lmft.evaluation.bootstrap import Interval, bootstrap_interval
 from lmft.metrics import TokenLoss
 from lmft.storage.atomic import new_file
@@ -34,11 +35,21 @@ class Conditions:
     objective: dict[str, Any]
     masks: int | str  # number of fixed draws, or EACH_ALONE (mlm); 0: nothing is hidden (clm)
     max_blocks: int | None
+    prefix: str
+    windows: str
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return all conditions but those that are as in results from before they existed."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if not is_as_before(f"evaluation.{name}", value)
+        }
 
     @property
     def fingerprint(self) -> str:
         """A hash of all conditions."""
-        return digest(vars(self))
+        return digest(self.as_dict())
 
 
 @dataclass(frozen=True)
@@ -78,6 +89,8 @@ class Result:
         separator = {"none": "no separator", "eos": "eos between documents"}.get(
             conditions.separator, f"separator {conditions.separator!r}"
         )
+        prefix = "BOS" if conditions.prefix == "bos" else repr(conditions.prefix)
+        prefixed = [] if conditions.prefix == "none" else [f"after {prefix}"]
         each_alone = conditions.masks == EACH_ALONE
         return " · ".join(
             [
@@ -86,6 +99,8 @@ class Result:
                 f"{self.corpus} {conditions.split}",
                 f"context {conditions.context}",
                 f"stride {conditions.stride}",
+                *(["rolling windows"] if conditions.windows == "rolling" else []),
+                *prefixed,
                 separator,
                 self.precision,
                 f"{self.loss.targets:,} targets",
@@ -118,7 +133,7 @@ class Result:
             "interval_by": self.unit,
             "units": self.units,
             "fingerprint": self.conditions.fingerprint,
-            "conditions": vars(self.conditions),
+            "conditions": self.conditions.as_dict(),
             "precision": self.precision,
         }
 

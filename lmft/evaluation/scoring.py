@@ -10,85 +10,17 @@ from functools import partial
 import numpy as np
 import torch
 
-from lmft.config.schema import EvaluationConfig, Strategy
+from lmft.config.schema import Strategy
 from lmft.dataset.batches import Batches, block_rng
-from lmft.dataset.token_stream import read_windows
 from lmft.errors import UserError
+from lmft.evaluation.windows import Windows
 from lmft.hardware.device import Hardware
 from lmft.metrics import TokenLoss
 from lmft.model.loss import target_nats
 from lmft.model.mixed_precision import Network
-from lmft.objective import IGNORED, Objective
+from lmft.objective import IGNORED, Batch
 
 MASK_SEED = 0  # the same masks in every evaluation of every run; training's epochs count from 1
-
-
-@dataclass(frozen=True)
-class Windows:
-    """The windows of a token stream: i is from starts[i] to ends[i], scored from scored[i] on."""
-
-    starts: np.ndarray  # (W,) int64, in tokens
-    ends: np.ndarray  # (W,) int64
-    scored: np.ndarray  # (W,) int64
-    draw: int = 0  # the number of the fixed draw of masks (mlm)
-    pseudo: bool = False  # hide every token once, alone, instead (mlm)
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-
-def windows_of(batches: Batches, config: EvaluationConfig) -> Windows:
-    """Return the windows in which a split is scored."""
-    tokens = len(batches.blocks.stream.ids)
-    return cut_windows(tokens, config, batches.blocks.size, batches.objective)
-
-
-def cut_windows(
-    tokens: int, config: EvaluationConfig, block_size: int, objective: Objective
-) -> Windows:
-    """Cut a stream of `tokens` into windows of `context`, `stride` apart; each scores new tokens.
-
-    With stride = context the windows are blocks, and the first token of each is not scored (clm).
-    With a smaller stride, only the first token of the stream is not scored, and every token after
-    the first window has at least context - stride tokens before it.
-    """
-    context = config.context or block_size
-    stride = config.stride or context
-    count = 1 + max(0, -(-(tokens - context) // stride))
-    starts = np.arange(count) * stride
-    ends = np.minimum(starts + context, tokens)
-    scored = np.concatenate([[0], ends[:-1]])
-    # A last window of one token has no target (clm).
-    has_targets = ends > np.maximum(scored, starts + objective.target_shift)
-    first = slice(None, config.max_blocks)
-    return Windows(
-        starts[has_targets][first],
-        ends[has_targets][first],
-        scored[has_targets][first],
-        pseudo=config.pseudo,
-    )
-
-
-def check_evaluation(config: EvaluationConfig, block_size: int, objective: Objective) -> None:
-    """Check that the objective can be scored in the configured windows.
-
-    Raises:
-        UserError: the stride is longer than the context; for masked models, also if it is shorter.
-    """
-    context = config.context or block_size
-    stride = config.stride or context
-    if stride > context:
-        raise UserError(
-            f"evaluation.stride is {stride}, but windows are only {context} tokens long; lower it, "
-            "or raise evaluation.context."
-        )
-    if config.pseudo and objective.is_causal:
-        raise UserError("evaluation.pseudo is for objective=mlm; leave it out for objective=clm.")
-    if stride < context and not objective.is_causal:
-        raise UserError(
-            f"evaluation.stride is {stride} and evaluation.context {context}, but the windows of "
-            "objective=mlm can't overlap; leave evaluation.stride out."
-        )
 
 
 @dataclass(frozen=True)
@@ -152,18 +84,21 @@ def _score_group(
     network: Network, batches: Batches, hardware: Hardware, windows: Windows, group: np.ndarray
 ) -> tuple[np.ndarray, ...]:
     """Return positions, windows and nats of the targets of a group of windows of equal length."""
-    starts, size = windows.starts[group], int((windows.ends - windows.starts)[group[0]])
-    blocks = read_windows(batches.blocks.stream, starts, size)
+    starts = windows.starts[group] - windows.before[group]
+    blocks = windows.read(batches.blocks.stream, group)
     if windows.pseudo:
         batch = batches.objective.one_by_one(blocks[0], batches.tokenizer)
         group, starts = group.repeat(len(batch.inputs)), starts.repeat(len(batch.inputs))
     else:
         generators = [block_rng(MASK_SEED + windows.draw, 0, int(number)) for number in group]
         batch = batches.objective.batch(blocks, batches.tokenizer, generators)
+    if not windows.reads_last:
+        batch = Batch(batch.inputs[:, :-1], batch.targets[:, :-1])
     micro_batches = batch.split(hardware.micro_batch_size)
     nats = torch.cat(
         [target_nats(network.compute_model, network.head, part).cpu() for part in micro_batches]
     )
+    size = batch.inputs.shape[1]
     positions = starts[:, None] + np.arange(size) + batches.objective.target_shift  # (B, T)
     scored = (batch.targets != IGNORED).numpy() & (positions >= windows.scored[group][:, None])
     numbers = np.broadcast_to(group[:, None], positions.shape)
@@ -172,7 +107,7 @@ def _score_group(
 
 def _by_length(windows: Windows, size: int) -> Iterator[np.ndarray]:
     """Yield the numbers of up to `size` windows of equal length; only the last may be shorter."""
-    lengths = windows.ends - windows.starts
+    lengths = windows.lengths
     full = int((lengths == lengths[0]).sum())
     for first in range(0, full, size):
         yield np.arange(first, min(first + size, full))

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft.config.knob_metadata import Decides
-from lmft.config.schema import CORPUS, ModelConfig, decides
+from lmft.config.schema import CORPUS, ModelConfig, decides, is_as_before
 from lmft.dataset.splits import Split
 from lmft.storage.hub import content_digest
 
@@ -58,6 +58,7 @@ def key_inputs(
             knob: value
             for knob, value in values["evaluation"].items()
             if decides(f"evaluation.{knob}") is Decides.numbers
+            and not is_as_before(f"evaluation.{knob}", value)
         },
         "seed": values["seed"],
         "precision": values["hardware"]["precision"],

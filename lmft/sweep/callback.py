@@ -12,7 +12,7 @@ from omegaconf import DictConfig, OmegaConf
 from lmft.config.build import build
 from lmft.config.knob_metadata import Decides
 from lmft.config.knobs import flatten
-from lmft.config.schema import decides
+from lmft.config.schema import decides, is_as_before
 from lmft.errors import Refused
 from lmft.output.terminal import Terminal
 from lmft.runs.provenance import describe_source
@@ -123,4 +123,5 @@ def common_knobs(tree: dict[str, Any], names: list[str]) -> dict[str, Any]:
         if name not in names
         and not name.startswith((*swept, "hardware."))
         and decides(name) is not Decides.location
+        and not is_as_before(name, value)
     }

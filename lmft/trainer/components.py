@@ -12,7 +12,7 @@ from lmft.dataset.splits import Split
 from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
 from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_tokenizer
 from lmft.errors import UserError
-from lmft.evaluation.scoring import check_evaluation
+from lmft.evaluation.windows import check_evaluation
 from lmft.hardware.allocator import keep_freed_memory
 from lmft.hardware.device import Hardware, find_hardware
 from lmft.model.load import context_size, load_model, silence_transformers
@@ -73,7 +73,7 @@ def build_components(
     if tokenizer is None:
         tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
-    check_evaluation(config.evaluation, config.dataset.block_size, config.objective)
+    check_evaluation(config.evaluation, config.dataset.block_size, config.objective, tokenizer)
     batches = {name: open_batches(config, split, tokenizer) for name, split in splits.items()}
     model = load_model(config.model, config.objective, tokenizer, config.seed)
     check_context(config, context_size(model))

@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmft.dataset.splits import Split
-from lmft.dataset.tokenizer import tokenizer_digest
+from lmft.dataset.tokenizer import tokenizer_digest, unescape
 from lmft.evaluation.result import (
     EACH_ALONE,
     FEW_DOCUMENTS,
@@ -18,6 +18,7 @@ from lmft.evaluation.result import (
 )
 from lmft.evaluation.scoring import Scores
 from lmft.evaluation.token_bytes import lost_characters, measure_spans
+from lmft.evaluation.windows import find_prefix, window_sizes
 from lmft.runs.run import Run
 from lmft.trainer.components import Components
 
@@ -27,7 +28,8 @@ logger = logging.getLogger(__name__)
 def find_conditions(run: Run, split: Split, tokenizer: PreTrainedTokenizerBase) -> Conditions:
     """Return the conditions of an evaluation of this split, from digests only."""
     config = run.config
-    context = config.evaluation.context or config.dataset.block_size
+    prefix = find_prefix(config.evaluation.prefix, tokenizer)
+    context, stride = window_sizes(config.evaluation, config.dataset.block_size, prefix)
     masks: int | str = 0 if config.objective.is_causal else config.evaluation.mask_draws
     if config.evaluation.pseudo:
         masks = EACH_ALONE
@@ -36,11 +38,13 @@ def find_conditions(run: Run, split: Split, tokenizer: PreTrainedTokenizerBase) 
         split=split.name,
         tokenizer=tokenizer_digest(tokenizer),
         context=context,
-        stride=config.evaluation.stride or context,
+        stride=stride,
         separator=config.dataset.separator,
         objective=run.values["objective"],
         masks=masks,
         max_blocks=config.evaluation.max_blocks,
+        prefix=unescape(config.evaluation.prefix),
+        windows=config.evaluation.windows.value,
     )
 
 

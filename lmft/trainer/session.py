@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from lmft.evaluation.generation import Sample, draw_samples
-from lmft.evaluation.scoring import Scores, score, windows_of
+from lmft.evaluation.scoring import Scores, score
+from lmft.evaluation.windows import windows_of
 from lmft.hardware.process_group import ProcessGroup
 from lmft.metrics import TokenLoss, of_split
 from lmft.output.sanitize import strip_control

@@ -157,6 +157,17 @@ def test_bits_per_byte_stand_in_where_every_byte_was_scored(fit, corpus):
     assert "bits per byte" in " ".join(ranking_sentences(ranking))
 
 
+def test_a_prefix_is_a_condition_and_bos_none_for_bits_per_byte(fit, corpus):
+    common = [*corpus, *TINY, "trainer.max_steps=2"]
+    knobs = ["evaluation.stride=8", "evaluation.prefix=bos", "evaluation.windows=rolling"]
+    text = fit(*common, "evaluation.prefix=the")
+    found = compare_runs([*(fit(*common, knob) for knob in knobs), text], None)
+    assert len(found.rankings) == 4
+    (ranking,) = found.bytewise
+    assert len(ranking.runs) == 3 and text not in [run.folder for run in ranking.runs]
+    assert "prefix is '" in words_of(found) and "windows is '" in words_of(found)
+
+
 def test_a_sweep_and_an_experiment_name_their_finished_runs(fit, store, corpus, tmp_path, capsys):
     common = [*corpus, *TINY, *store.overrides, "trainer.max_steps=2"]
     common.append("tracker.experiment_name=sweep")

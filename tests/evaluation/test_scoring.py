@@ -1,4 +1,4 @@
-"""Scoring: which tokens, with which context, and the same nats in every batch size."""
+"""Scoring: the same nats as a reference, in every batch size."""
 
 import hashlib
 from dataclasses import replace
@@ -6,14 +6,9 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from lmft.config.schema import EvaluationConfig
-from lmft.errors import UserError
-from lmft.evaluation.scoring import check_evaluation, cut_windows, windows_of
-from lmft.objective import CausalLM, MaskedLM
+from lmft.evaluation.windows import windows_of
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from lmft.trainer.evaluate import assess
@@ -24,37 +19,6 @@ from tests.helpers.training import score_split
 def open_evaluation(*overrides):
     run = Run(compose("hardware=cpu", "hardware.precision=fp32", *overrides))
     return run, build_components(run.config, {"test": run.splits["test"]})
-
-
-@given(
-    tokens=st.integers(2, 300), context=st.integers(2, 50), stride=st.integers(1, 50),
-    masked=st.booleans(),
-)  # fmt: skip
-def test_windows_score_each_token_once_with_enough_before_it(tokens, context, stride, masked):
-    stride = context if masked else min(stride, context)
-    objective = MaskedLM(0.15) if masked else CausalLM()
-    config = EvaluationConfig(None, context, stride, None, 1, False)
-    windows = cut_windows(tokens, config, 99, objective)
-    found = []
-    for start, end, scored in zip(windows.starts, windows.ends, windows.scored, strict=True):
-        assert end - start <= context
-        positions = range(max(scored, start + objective.target_shift), end)
-        found += positions
-        if start and stride < context:
-            assert min(positions) - start >= context - stride
-    unscored = set(range(tokens)) - set(found)
-    assert len(found) == len(set(found))
-    if masked:
-        assert not unscored
-    else:
-        assert unscored == ({0} if stride < context else set(range(0, tokens, context)))
-
-
-def test_overlap_is_refused_where_it_means_nothing():
-    with pytest.raises(UserError, match="evaluation.stride"):
-        check_evaluation(EvaluationConfig(None, 8, 9, None, 1, False), 8, CausalLM())
-    with pytest.raises(UserError, match="objective=mlm"):
-        check_evaluation(EvaluationConfig(None, 8, 4, None, 1, False), 8, MaskedLM(0.15))
 
 
 def test_nats_are_those_of_a_float64_reference(scored, stories):

@@ -6,7 +6,8 @@ from itertools import islice
 import torch
 
 from lmft.config.schema import OnNonfinite, Precision, RunConfig, Schedule, TrainerConfig
-from lmft.evaluation.scoring import score, windows_of
+from lmft.evaluation.scoring import score
+from lmft.evaluation.windows import windows_of
 from lmft.hardware.device import Hardware
 from lmft.hardware.mfu import FlopsEstimate
 from lmft.objective import Batch

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
 
+from lmft.config.compose import load_composed
+from lmft.config.schema import FORMERLY
 from lmft.runs.run import Run
 from lmft.runs.run_id import LONGEST_NAME, safe_name
 from tests.helpers.runs import compose
@@ -94,3 +96,17 @@ KEYS_OF_8DCC21F = {  # command -> folder name; a run that was made then must be 
 def test_runs_keep_the_keys_that_8dcc21f_gave_them(words, corpus):
     run = Run(compose(*corpus, *shlex.split(words)))
     assert run.folder.name == KEYS_OF_8DCC21F[words]
+
+
+def test_knobs_younger_than_a_run_count_only_where_they_differ_from_what_it_did(corpus, tmp_path):
+    keys = {Run(compose(*corpus)).key}
+    for word in ("evaluation.prefix=bos", "evaluation.prefix=x", "evaluation.windows=rolling"):
+        keys.add(Run(compose(*corpus, word)).key)
+    assert len(keys) == 4
+    keys = {Run(compose(*corpus)).key}
+    older = OmegaConf.to_container(compose(*corpus))
+    for name in FORMERLY:
+        group, _, knob = name.rpartition(".")
+        del older[group][knob]
+    (tmp_path / "config.yaml").write_text(OmegaConf.to_yaml(older))
+    assert Run(load_composed(tmp_path / "config.yaml")).key in keys

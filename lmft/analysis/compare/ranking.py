@@ -13,10 +13,12 @@ from typing import Any
 
 from lmft.analysis.compare.paired import BITS, LOSS, Measure, Pair, SeedGroup, group_by_seed, pair
 from lmft.analysis.compare.run_results import TRAINING, ScoredRun, differing_knobs, load_runs
+from lmft.config.schema import PREFIXES, WindowRule
 from lmft.errors import UserError
 
 FEW_RUNS = 5  # up to which all pairs are tested; beyond, each run is only paired with the best
-BYTEWISE = {"tokenizer", "context", "stride"}  # conditions that bits per byte do not depend on
+# Conditions that bits per byte do not depend on.
+BYTEWISE = {"tokenizer", "context", "stride", "windows"}
 
 
 @dataclass(frozen=True)
@@ -85,6 +87,8 @@ def merge_bytewise(groups: list[list[ScoredRun]]) -> list[list[ScoredRun]]:
         conditions = group[0].conditions
         if scores_all_bytes(conditions) and all(BITS.name in run.result for run in group):
             rest = {name: v for name, v in conditions.items() if name not in BYTEWISE}
+            if rest["prefix"] in PREFIXES:  # a token without content, and not a text
+                del rest["prefix"]
             merged.setdefault(repr(sorted(rest.items())), []).append(group)
     return [
         [run for group in parts for run in group] for parts in merged.values() if len(parts) > 1
@@ -94,7 +98,8 @@ def merge_bytewise(groups: list[list[ScoredRun]]) -> list[list[ScoredRun]]:
 def scores_all_bytes(conditions: dict[str, Any]) -> bool:
     """Return whether all tokens but the first of the corpus were scored."""
     whole = conditions["max_blocks"] is None
-    return whole and bool(conditions["stride"] < conditions["context"])
+    rolling = conditions["windows"] == WindowRule.rolling.value
+    return whole and bool(rolling or conditions["stride"] < conditions["context"])
 
 
 def rank(runs: list[ScoredRun], measure: Measure, fallback_knobs: list[str]) -> Ranking:

@@ -41,7 +41,9 @@ def separation_sentences(comparison: Comparison) -> list[str]:
             "To compare them by bits per byte, score all bytes: lmft evaluate run=... "
             "evaluation.stride=N with N below the context."
         )
-    elif set(differing) <= {"context", "stride", "max_blocks", "masks", "split"}:
+    elif set(differing) <= {
+        "context", "stride", "prefix", "windows", "max_blocks", "masks", "split"
+    }:  # fmt: skip
         sentences.append(
             "To compare them, score each with the same evaluation.* knobs: lmft evaluate run=..."
         )

@@ -5,7 +5,8 @@ import time
 from dataclasses import dataclass, replace
 
 from lmft.config.schema import RunConfig
-from lmft.evaluation.scoring import score, windows_of
+from lmft.evaluation.scoring import score
+from lmft.evaluation.windows import windows_of
 from lmft.hardware.memory import reset_used_memory, used_memory
 from lmft.trainer.components import Components
 from lmft.trainer.step import start_training, training_steps

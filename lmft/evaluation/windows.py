@@ -1,0 +1,203 @@
+"""Cut a token stream into the windows in which it is scored."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from lmft.config.schema import EvaluationConfig, WindowRule
+from lmft.dataset.batches import Batches
+from lmft.dataset.token_stream import TokenStream
+from lmft.dataset.tokenizer import unescape
+from lmft.errors import UserError
+from lmft.objective import Objective
+
+
+@dataclass(frozen=True)
+class Windows:
+    """The windows of a token stream: i is from starts[i] to ends[i], scored from scored[i] on.
+
+    The last `before[i]` tokens of the prefix stand in front of window i; none of them is scored.
+    """
+
+    starts: np.ndarray  # (W,) int64, in tokens
+    ends: np.ndarray  # (W,) int64
+    scored: np.ndarray  # (W,) int64
+    before: np.ndarray  # (W,) int64
+    prefix: np.ndarray  # (P,) int64, token ids
+    reads_last: bool = True  # whether the model also reads the last token of a window
+    draw: int = 0  # the number of the fixed draw of masks (mlm)
+    pseudo: bool = False  # hide every token once, alone, instead (mlm)
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """The tokens of each window, with its prefix; (W,) int64."""
+        return np.asarray(self.before + self.ends - self.starts)
+
+    def read(self, stream: TokenStream, numbers: np.ndarray) -> Tensor:
+        """Return the tokens of windows of equal length T: (len(numbers), T)."""
+        rows = [
+            np.concatenate(
+                [
+                    self.prefix[len(self.prefix) - self.before[number] :],
+                    stream.ids[self.starts[number] : self.ends[number]],
+                ]
+            )
+            for number in numbers
+        ]
+        return torch.from_numpy(np.stack(rows).astype(np.int64))
+
+
+def windows_of(batches: Batches, config: EvaluationConfig) -> Windows:
+    """Return the windows in which a split is scored."""
+    tokens = len(batches.blocks.stream.ids)
+    prefix = find_prefix(config.prefix, batches.tokenizer)
+    return cut_windows(tokens, config, batches.blocks.size, batches.objective, prefix)
+
+
+def find_prefix(knob: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """Return the token ids that the value `knob` of evaluation.prefix means for this tokenizer.
+
+    Raises:
+        UserError: the tokenizer has no bos token, or the text has no token.
+    """
+    if knob == "none":
+        return []
+    if knob == "bos":
+        if tokenizer.bos_token_id is None:
+            raise UserError(
+                "evaluation.prefix is 'bos', but the tokenizer has no bos token; set "
+                "evaluation.prefix to none or to a text."
+            )
+        return [int(tokenizer.bos_token_id)]
+    ids: list[int] = tokenizer(unescape(knob), add_special_tokens=False)["input_ids"]
+    if not ids:
+        raise UserError(
+            f"evaluation.prefix is {knob!r}, which the tokenizer turns into no token; set "
+            "evaluation.prefix to none or to another text."
+        )
+    return ids
+
+
+def window_sizes(config: EvaluationConfig, block_size: int, prefix: list[int]) -> tuple[int, int]:
+    """Return context and stride: the most tokens read at once, and those from window to window."""
+    context = config.context or block_size
+    rolling = config.windows is WindowRule.rolling
+    return context, config.stride or (context if rolling else context - len(prefix))
+
+
+def cut_windows(
+    tokens: int,
+    config: EvaluationConfig,
+    block_size: int,
+    objective: Objective,
+    prefix: list[int],
+) -> Windows:
+    """Cut a stream of `tokens` into windows as evaluation.windows says.
+
+    A window without a target is left out.
+    """
+    context, stride = window_sizes(config, block_size, prefix)
+    rolling = config.windows is WindowRule.rolling
+    cut = _cut_rolling if rolling else _cut_strided
+    starts, ends, before = cut(tokens, context, stride, len(prefix))
+    scored = np.concatenate([[0], ends[:-1]])
+    # The first token of a window is a target only if something is before it (clm).
+    has_targets = ends > np.maximum(scored, starts + np.maximum(0, objective.target_shift - before))
+    starts, ends, scored, before = (
+        array[has_targets][: config.max_blocks] for array in (starts, ends, scored, before)
+    )
+    ids = np.array(prefix, dtype=np.int64)
+    return Windows(starts, ends, scored, before, ids, not rolling, pseudo=config.pseudo)
+
+
+def _cut_strided(tokens: int, context: int, stride: int, prefix: int) -> tuple[np.ndarray, ...]:
+    """Return windows of `context` tokens, `stride` apart, with the prefix in front of each.
+
+    The last window is shorter, so that no token is lost.
+    Without a prefix and with stride = context the windows are blocks, and the first token of each
+    is not scored (clm). With a smaller stride, only the first token of the stream is not scored,
+    and every token after the first window has at least context - stride tokens before it. With a
+    prefix every token is scored.
+    """
+    room = context - prefix
+    count = 1 + max(0, -(-(tokens - room) // stride))
+    starts = np.arange(count) * stride
+    return starts, np.minimum(starts + room, tokens), np.full(count, prefix)
+
+
+def _cut_rolling(tokens: int, context: int, stride: int, prefix: int) -> tuple[np.ndarray, ...]:
+    """Return windows as `get_rolling_token_windows` of lm-evaluation-harness 0.4 cuts them.
+
+    The prefix stands in front of the stream. A window has context + 1 tokens, since the model does
+    not read its last one, and each but the first scores `stride` new ones; the last window begins
+    earlier, so that it has as much context. The harness has stride = context.
+    """
+    total, length = prefix + tokens, context + 1
+    count = 1 + max(0, -(-(total - length) // stride))
+    ends = np.minimum(length + np.arange(count) * stride, total)
+    starts = np.maximum(ends - length, 0)  # counted with the prefix
+    return np.maximum(starts - prefix, 0), ends - prefix, np.maximum(prefix - starts, 0)
+
+
+def check_evaluation(
+    config: EvaluationConfig,
+    block_size: int,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Check that the objective can be scored in the configured windows.
+
+    Raises:
+        UserError: prefix, stride and context do not fit each other, or the objective is masked and
+            the windows overlap or have a prefix.
+    """
+    if not objective.is_causal:
+        _check_masked(config, block_size)
+        return
+    if config.pseudo:
+        raise UserError("evaluation.pseudo is for objective=mlm; leave it out for objective=clm.")
+    prefix = find_prefix(config.prefix, tokenizer)
+    context, stride = window_sizes(config, block_size, prefix)
+    if len(prefix) >= context:
+        raise UserError(
+            f"evaluation.prefix is {config.prefix!r} ({len(prefix)} tokens), but windows are only "
+            f"{context} tokens long; shorten it, or raise evaluation.context."
+        )
+    room = context if config.windows is WindowRule.rolling else context - len(prefix)
+    if stride > room:
+        after = f" after evaluation.prefix ({len(prefix)})" if room < context else ""
+        raise UserError(
+            f"evaluation.stride is {stride}, but windows are only {room} tokens long{after}; lower "
+            "it, or raise evaluation.context."
+        )
+
+
+def _check_masked(config: EvaluationConfig, block_size: int) -> None:
+    """Check that the windows of a masked model are blocks, each token with both its sides."""
+    context, stride = window_sizes(config, block_size, [])
+    if config.prefix != "none":
+        raise UserError(
+            f"evaluation.prefix is {config.prefix!r}, which is for objective=clm; leave it out, "
+            "and set dataset.separator=model for the special tokens around each document."
+        )
+    if config.windows is WindowRule.rolling:
+        raise UserError(
+            "evaluation.windows is rolling, which is for objective=clm; leave it out for "
+            "objective=mlm."
+        )
+    if stride > context:
+        raise UserError(
+            f"evaluation.stride is {stride}, but windows are only {context} tokens long; lower it, "
+            "or raise evaluation.context."
+        )
+    if stride < context:
+        raise UserError(
+            f"evaluation.stride is {stride} and evaluation.context {context}, but the windows of "
+            "objective=mlm can't overlap; leave evaluation.stride out."
+        )
