@@ -13,6 +13,7 @@ from lmft.dataset.chunked_tokenize import encode_long
 from lmft.dataset.splits import Split
 from lmft.dataset.token_stream import TokenStream
 from lmft.dataset.tokenizer import find_separator, text_backend
+from lmft.evaluation.byte_shares import Vocabulary, read_vocabulary, share_bytes, whole_characters
 
 WORD_START = re.compile(r"(?<!\S)\S")
 PART = 1 << 18  # characters or tokens processed at once
@@ -32,24 +33,24 @@ def measure_spans(
     """Return the spans of all tokens; None if the tokenizer does not report token offsets.
 
     A byte-level token has as many bytes as its vocabulary entry has characters. A token of another
-    tokenizer covers the text from the end of the previous token to its own end.
+    tokenizer covers the text from the end of the previous token to its own end; tokens that are
+    bytes of one character have one each.
     """
     backend = text_backend(tokenizer)
     if backend is None:
         return None
     spans = Spans(*(np.zeros(len(stream.ids), dtype=np.int32) for _ in range(2)))
     added = find_separator(separator, tokenizer)
-    texts = _documents(split)
+    texts, vocabulary = _documents(split), read_vocabulary(backend)
     if added.text:
-        _measure_joined(list(texts), added.text, backend, spans)
+        _measure_joined(list(texts), added.text, vocabulary, backend, spans)
         return spans
-    lengths = _byte_lengths(backend)
     first = 0
     for number, (text, end) in enumerate(zip(texts, stream.ends, strict=True)):
         last = int(end) - len(added.after)
         last -= len(added.between) if number < len(stream.ends) - 1 else 0
         part = slice(first + len(added.before), last)
-        _measure_bytes(spans.bytes[part], text, stream.ids[part], lengths, backend)
+        _measure_bytes(spans.bytes[part], text, stream.ids[part], vocabulary, backend)
         _count_words(spans, part, text)
         first = int(end)
     return spans
@@ -86,33 +87,23 @@ def _documents(split: Split) -> Iterator[str]:
             yield parts.pop()
 
 
-def _byte_lengths(backend: Any) -> np.ndarray | None:
-    """Return the bytes of each entry of a byte-level vocabulary; None for other tokenizers."""
-    if "ByteLevel" not in str(backend.pre_tokenizer) or backend.normalizer is not None:
-        return None
-    vocabulary = backend.get_vocab(with_added_tokens=True)
-    lengths = np.zeros(max(vocabulary.values()) + 1, dtype=np.int32)
-    for name, number in vocabulary.items():
-        lengths[number] = len(name)
-    for number, token in backend.get_added_tokens_decoder().items():
-        lengths[number] = len(token.content.encode())
-    return lengths
-
-
 def _measure_bytes(
-    sizes: np.ndarray, text: str, ids: np.ndarray, lengths: np.ndarray | None, backend: Any
+    sizes: np.ndarray, text: str, ids: np.ndarray, vocabulary: Vocabulary, backend: Any
 ) -> None:
     """Fill `sizes` (n,) with the bytes of `text` that each of its tokens covers."""
-    if lengths is not None:
-        np.take(lengths, ids, out=sizes, mode="clip")  # all are in range; mode="raise" would copy
+    if vocabulary.is_exact:
+        # All ids are in range; mode="raise" would copy.
+        np.take(vocabulary.lengths, ids, out=sizes, mode="clip")
         if int(sizes.sum(dtype=np.int64)) == len(text.encode()):
             return
     tokens = characters = 0  # measured so far
-    for part in encode_long(iter([text]), backend):
-        ends = np.maximum.accumulate(np.concatenate([[characters], part.ends]))
-        offsets = _byte_offsets(text[characters : ends[-1]])
-        sizes[tokens : tokens + len(part.ids)] = np.diff(offsets[ends - characters])
-        tokens, characters = tokens + len(part.ids), int(ends[-1])
+    for part in whole_characters(encode_long(iter([text]), backend)):
+        last = max(characters, int(part.ends.max(initial=0)))
+        offsets = _byte_offsets(text[characters:last])
+        sizes[tokens : tokens + len(part.ids)] = share_bytes(
+            part.ids, part.starts - characters, part.ends - characters, offsets, vocabulary
+        )
+        tokens, characters = tokens + len(part.ids), last
     sizes[-1:] += len(text[characters:].encode())  # dropped by the tokenizer at the end
 
 
@@ -150,10 +141,16 @@ def _count_words(spans: Spans, part: slice, text: str) -> None:
                 first, before = window.stop, int(ends[-1])
 
 
-def _measure_joined(texts: list[str], separator: str, backend: Any, spans: Spans) -> None:
+def _measure_joined(
+    texts: list[str], separator: str, vocabulary: Vocabulary, backend: Any, spans: Spans
+) -> None:
     """Measure documents that were joined by `separator` before they were tokenized."""
     joined = separator.join(texts)
-    ends = np.concatenate([part.ends for part in encode_long(iter([joined]), backend)])
+    parts = list(encode_long(iter([joined]), backend))
+    ids, starts, ends = (
+        np.concatenate([getattr(part, name) for part in parts])
+        for name in ("ids", "starts", "ends")
+    )
     counted = np.ones(len(joined), dtype=np.int64)  # 0 for characters of separators
     position = 0
     for text in texts[:-1]:
@@ -162,12 +159,11 @@ def _measure_joined(texts: list[str], separator: str, backend: Any, spans: Spans
         position += len(separator)
     sizes = np.diff(_byte_offsets(joined)) * counted
     offsets = np.concatenate([[0], np.cumsum(sizes)])
-    covered = np.maximum.accumulate(offsets[ends])
-    covered[-1:] = offsets[-1]
     words = (match.start() for match in WORD_START.finditer(joined))
-    starts = [start for start in words if counted[start]]
+    word_starts = [start for start in words if counted[start]]
     token_ends = np.maximum.accumulate(ends)
     token_ends[-1:] = len(joined)
-    tokens = np.searchsorted(token_ends, starts, side="right")
-    spans.bytes[:] = np.diff(covered, prepend=0)
+    tokens = np.searchsorted(token_ends, word_starts, side="right")
+    spans.bytes[:] = share_bytes(ids, starts, ends, offsets, vocabulary)
+    spans.bytes[-1:] += offsets[-1] - offsets[ends.max(initial=0)]  # dropped at the end
     spans.words[:] = np.bincount(tokens, minlength=len(ends))[: len(ends)]
