@@ -136,7 +136,7 @@ class MaskedLM:
     @property
     def unit_label(self) -> str:
         """The loss counts only hidden tokens, so their share must be known to compare it."""
-        return f"per hidden token, {self.mask_fraction:.0%} hidden"
+        return f"per hidden token, {100 * self.mask_fraction:.6g}% hidden"
 
     def batch(
         self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]

@@ -4,6 +4,7 @@ from argparse import Namespace
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -69,7 +70,8 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
     if run.config.model.from_scratch:
         raise UserError("lmft evaluate needs trained weights; add run=FOLDER, or model=gpt2.")
     split, tokenizer = choose_split(run), find_tokenizer(run.config, {})
-    fingerprint = find_conditions(run, split, tokenizer).fingerprint
+    draws = run.config.evaluation.mask_draws
+    fingerprint = find_conditions(run, split, tokenizer, draws).fingerprint
     weights = content_digest(str(run.config.model.name), run.config.model.revision)
     wanted = (fingerprint, str(run.values["hardware"]["precision"]))
     key = digest([weights, *wanted])[:16]
@@ -83,7 +85,8 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
     if not any(word.startswith("hardware.micro_batch_size=") for word in words):
         components = with_windows_that_fit(run, components)
     run.tracker.check()
-    assessed, spread = score_draws(run, split, components, terminal)
+    changes = describe_changes(split, run, usual_dataset(name, run, words))
+    assessed, spread = score_draws(run, split, components, terminal, changes)
     result = assessed.result.as_dict() | spread
     run.create_folder()
     write_sums(run.folder, assessed)
@@ -122,8 +125,37 @@ def choose_split(run: Run) -> Split:
     return run.splits[name]
 
 
+# Knobs of `dataset` that change the text, or where documents end, in the order of the label.
+TEXT_KNOBS = ("text_column", "document", "errors")
+
+
+def usual_dataset(name: str | None, run: Run, words: list[str]) -> dict[str, Any]:
+    """Return the knobs of the text that the dataset's name stands for.
+
+    They are those that the run was trained with; for a model without a run, or where the words
+    choose another dataset, those of the dataset as it is chosen.
+    """
+    if name is not None and not any(word.startswith("dataset=") for word in words):
+        return dict(Run(folder=run.folder).values["dataset"])
+    chosen = [word for word in words if not word.startswith("dataset.")]
+    return dict(Run(compose(chosen)).values["dataset"])
+
+
+def describe_changes(split: Split, run: Run, usual: dict[str, Any]) -> tuple[str, ...]:
+    """Return in words how the text of a split differs from the `usual` one: file, column and so on.
+
+    Without this, one label would stand for two texts.
+    """
+    dataset: dict[str, Any] = run.values["dataset"]
+    place = split.name if split.held_out is None else "train"
+    changes = [Path(split.where).name or split.where] if dataset[place] != usual[place] else []
+    knobs = [*TEXT_KNOBS, *(["validation_fraction"] if split.held_out is not None else [])]
+    changes += [f"{knob} {dataset[knob]}" for knob in knobs if dataset[knob] != usual[knob]]
+    return tuple(changes)
+
+
 def score_draws(
-    run: Run, split: Split, components: Components, terminal: Terminal
+    run: Run, split: Split, components: Components, terminal: Terminal, changes: tuple[str, ...]
 ) -> tuple[Assessment, dict[str, float]]:
     """Return the assessment over all draws of masks, and how much the loss differs between them."""
     config, batches = run.config, components.batches[split.name]
@@ -147,7 +179,7 @@ def score_draws(
     all_draws = Scores(
         *(np.concatenate([getattr(s, name) for s in scores]) for name in vars(scores[0]))
     )
-    assessed = assess(run, components, split, all_draws)
+    assessed = assess(run, components, split, all_draws, draws, changes)
     if draws == 1:
         return assessed, {}
     losses = [draw.loss.mean for draw in scores]

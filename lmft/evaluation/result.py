@@ -65,6 +65,7 @@ class Result:
     units: int  # how many of them
     conditions: Conditions
     corpus: str  # the dataset's name
+    changes: tuple[str, ...]  # to the text that this name stands for, in words
     precision: str
     lost: float  # share of the text's characters that the tokenizer loses
 
@@ -86,22 +87,18 @@ class Result:
         if self.interval is not None:
             low, high = (_exp(bound) for bound in (self.interval.low, self.interval.high))
             interval = f" [{low:,.2f}, {high:,.2f} by {self.unit}]"
-        separator = {"none": "no separator", "eos": "eos between documents"}.get(
-            conditions.separator, f"separator {conditions.separator!r}"
-        )
-        prefix = "BOS" if conditions.prefix == "bos" else repr(conditions.prefix)
-        prefixed = [] if conditions.prefix == "none" else [f"after {prefix}"]
-        each_alone = conditions.masks == EACH_ALONE
+        unit = self.unit_label
+        if conditions.masks == EACH_ALONE:
+            unit = "pseudo, per token hidden alone"
+        elif conditions.masks not in (0, 1):
+            unit += f", {conditions.masks} draws"
+        changes = f" ({', '.join(self.changes)})" if self.changes else ""
         return " · ".join(
             [
                 f"perplexity {self.loss.perplexity:,.2f}{interval}",
-                "pseudo, per token hidden alone" if each_alone else self.unit_label,
-                f"{self.corpus} {conditions.split}",
-                f"context {conditions.context}",
-                f"stride {conditions.stride}",
-                *(["rolling windows"] if conditions.windows == "rolling" else []),
-                *prefixed,
-                separator,
+                unit,
+                f"{self.corpus} {conditions.split}{changes}",
+                *_describe_windows(conditions),
                 self.precision,
                 f"{self.loss.targets:,} targets",
                 *([f"tokenizer loses {self.lost:.1%} of characters"] if self.lost else []),
@@ -213,3 +210,20 @@ def read_sums(folder: Path, result: dict[str, Any], unit: str) -> Sums:
 
 def _exp(nats: float) -> float:
     return math.exp(nats) if nats < 700 else math.inf
+
+
+def _describe_windows(conditions: Conditions) -> list[str]:
+    """Return in words what the model reads: which windows, and what is between documents."""
+    windows = [f"context {conditions.context}", f"stride {conditions.stride}"]
+    if conditions.max_blocks is not None:
+        plural = "" if conditions.max_blocks == 1 else "s"
+        windows.insert(0, f"first {conditions.max_blocks:,} block{plural}")
+    if conditions.windows != "strided":
+        windows.append(f"{conditions.windows} windows")
+    if conditions.prefix != "none":
+        prefix = "BOS" if conditions.prefix == "bos" else repr(conditions.prefix)
+        windows.append(f"after {prefix}")
+    separator = {"none": "no separator", "eos": "eos between documents"}.get(
+        conditions.separator, f"separator {conditions.separator!r}"
+    )
+    return [*windows, separator]

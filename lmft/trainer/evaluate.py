@@ -25,12 +25,21 @@ from lmft.trainer.components import Components
 logger = logging.getLogger(__name__)
 
 
-def find_conditions(run: Run, split: Split, tokenizer: PreTrainedTokenizerBase) -> Conditions:
-    """Return the conditions of an evaluation of this split, from digests only."""
+def find_conditions(
+    run: Run, split: Split, tokenizer: PreTrainedTokenizerBase, mask_draws: int = 1
+) -> Conditions:
+    """Return the conditions of an evaluation of this split, from digests only.
+
+    Args:
+        run: the run whose config is used.
+        split: the split that is scored.
+        tokenizer: the model's.
+        mask_draws: number of fixed draws of masks that are scored (mlm).
+    """
     config = run.config
     prefix = find_prefix(config.evaluation.prefix, tokenizer)
     context, stride = window_sizes(config.evaluation, config.dataset.block_size, prefix)
-    masks: int | str = 0 if config.objective.is_causal else config.evaluation.mask_draws
+    masks: int | str = 0 if config.objective.is_causal else mask_draws
     if config.evaluation.pseudo:
         masks = EACH_ALONE
     return Conditions(
@@ -48,8 +57,32 @@ def find_conditions(run: Run, split: Split, tokenizer: PreTrainedTokenizerBase) 
     )
 
 
-def assess(run: Run, components: Components, split: Split, scores: Scores) -> Assessment:
-    """Return the result of scoring a split: loss, interval, bits per byte, and so on."""
+def describe_part(split: Split) -> tuple[str, ...]:
+    """Return in words which part of the text is scored, if it is not all."""
+    if split.max_documents is None:
+        return ()
+    plural = "" if split.max_documents == 1 else "s"
+    return (f"first {split.max_documents:,} document{plural}",)
+
+
+def assess(
+    run: Run,
+    components: Components,
+    split: Split,
+    scores: Scores,
+    mask_draws: int = 1,
+    changes: tuple[str, ...] = (),
+) -> Assessment:
+    """Return the result of scoring a split: loss, interval, bits per byte, and so on.
+
+    Args:
+        run: the run whose config is used.
+        components: its components.
+        split: the split that was scored.
+        scores: of its targets.
+        mask_draws: number of fixed draws of masks in `scores` (mlm).
+        changes: to the text that the dataset's name stands for, in words.
+    """
     config, tokenizer = run.config, components.tokenizer
     stream = components.batches[split.name].blocks.stream
     spans = measure_spans(split, tokenizer, config.dataset.separator, stream)
@@ -76,8 +109,9 @@ def assess(run: Run, components: Components, split: Split, scores: Scores) -> As
         unit_label=config.objective.unit_label,
         unit=unit,
         units=int((sums[unit].targets > 0).sum()),
-        conditions=find_conditions(run, split, tokenizer),
+        conditions=find_conditions(run, split, tokenizer, mask_draws),
         corpus=config.dataset.name,
+        changes=changes + describe_part(split),
         precision=components.hardware.precision.value,
         lost=lost_characters(split, tokenizer),
     )

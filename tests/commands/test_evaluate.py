@@ -69,6 +69,33 @@ def test_several_draws_of_masks_give_mean_and_spread(masked, command):
     assert drawn["targets"] == 3 * once["targets"] and drawn["nats"] != 3 * once["nats"]
 
 
+def test_the_label_names_the_text_where_it_is_not_the_run_s_own(masked, command, tmp_path):
+    (tmp_path / "other.csv").write_text("body\nthe dog sat on a mat\nand saw one cat\n")
+    other = f"dataset.test={tmp_path / 'other.csv'} dataset.text_column=body"
+    drawn = "evaluation.mask_draws=3"
+    labels = {}
+    for words in ("", drawn, other, f"{other} dataset.max_documents=1 {drawn}"):
+        code, printed, complaint = command(f"evaluate run={masked} tracker=none {words}")
+        assert code == 0, complaint
+        labels[words] = " ".join(printed.split())
+    trained = json.loads((masked / "result.json").read_text())["test"]
+    assert trained["label"] in labels[""] and trained["conditions"]["masks"] == 1
+    assert "hidden, 3 draws · text_files test · context" in labels[drawn]
+    assert "hidden · text_files test (other.csv, text_column body) · context" in labels[other]
+    (both,) = [label for words, label in labels.items() if "max_documents" in words]
+    assert "hidden, 3 draws · text_files test (other.csv, text_column body, first 1 doc" in both
+
+
+def test_masks_of_training_are_one_draw_whatever_evaluate_draws(fit, corpus, command):
+    mlm = [*corpus, "model=bert_tiny", "objective=mlm", "trainer.max_steps=1"]
+    folder = fit(*mlm, "evaluation.mask_draws=2", "tracker=none")
+    trained = json.loads((folder / "result.json").read_text())["test"]
+    assert trained["conditions"]["masks"] == 1
+    precision = f"hardware.precision={trained['precision']}"
+    code, printed, _ = command(f"evaluate run={folder} tracker=none {precision}")
+    assert code == 0 and "known already" not in printed and "2 draws" in printed
+
+
 def test_pseudo_perplexity_hides_each_token_once_alone(masked, corpus, command, tmp_path):
     code, printed, _ = command(f"evaluate run={masked} tracker=none evaluation.pseudo=true")
     assert code == 0 and "hidden alone" in printed
