@@ -222,8 +222,8 @@ class HardwareConfig:
     # on this machine; null: one for each GPU, or as torchrun started them
     processes: int | None = field(metadata=knob(count(1, None, most=1024), Decides.speed))
     precision: Precision
-    # blocks in memory at once; auto: halved until they fit
-    micro_batch_size: int | str = field(metadata=knob(count(1, AUTO), Decides.speed))
+    # blocks in memory at once; auto: halved until they fit; null: auto on a GPU, else 8
+    micro_batch_size: int | str | None = field(metadata=knob(count(1, AUTO, None), Decides.speed))
     # with torch.compile: a slower start, faster steps
     compile: bool = field(metadata=knob(decides=Decides.speed))
     # recomputed in the backward pass

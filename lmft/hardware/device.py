@@ -13,6 +13,7 @@ from lmft.config.schema import AUTO, HardwareConfig, Precision, Strategy
 from lmft.errors import LESS_MEMORY, Fault, UserError, is_out_of_memory
 from lmft.hardware.process_group import ProcessGroup, join_process_group
 from lmft.hardware.ranks import is_distributed
+from lmft.hardware.transfer import queues_work
 
 logger = logging.getLogger(__name__)
 
@@ -22,6 +23,7 @@ DTYPES = {
     Precision.bf16: torch.bfloat16,
     Precision.fp16: torch.float16,
 }
+MICRO_BATCH_SIZE = 8  # blocks
 T = TypeVar("T")
 
 
@@ -131,16 +133,28 @@ def find_hardware(
                 f"This run was started in bf16, which hardware.device={device} does not support; "
                 "resume it on a device that does, or start it over with fresh=true."
             )
+    micro_batch_size = choose_micro_batch_size(config, device)
     return Hardware(
         device,
         precision,
-        batch_size if isinstance(config.micro_batch_size, str) else config.micro_batch_size,
+        batch_size if isinstance(micro_batch_size, str) else micro_batch_size,
         config.compile,
         config.checkpoint_activations,
         config.strategy if process_group.size > 1 else Strategy.none,
         process_group,
-        auto_micro_batch_size=config.micro_batch_size == AUTO,
+        auto_micro_batch_size=micro_batch_size == AUTO,
     )
+
+
+def choose_micro_batch_size(config: HardwareConfig, device: torch.device) -> int | str:
+    """Return hardware.micro_batch_size; where it is null, what suits the device.
+
+    A GPU takes as many blocks as fit into its memory; a CPU is no faster with more than a few.
+    """
+    if config.micro_batch_size is not None:
+        return config.micro_batch_size
+    alone = config.strategy is Strategy.none
+    return AUTO if alone and queues_work(device) else MICRO_BATCH_SIZE
 
 
 def find_process_group(config: HardwareConfig) -> ProcessGroup:

@@ -8,9 +8,10 @@ from transformers import LlamaForCausalLM
 from lmft.analysis.plan.activations import MemoryCounter
 from lmft.commands.evaluate import with_windows_that_fit
 from lmft.evaluation.memory import BUDGET, windows_at_once
-from lmft.evaluation.scoring import score, windows_of
+from lmft.evaluation.scoring import score
+from lmft.evaluation.windows import windows_of
 from lmft.model.lm_head import find_head
-from lmft.model.loss import EVAL_CHUNK_BYTES
+from lmft.model.loss import CPU_SIZES
 from lmft.model.mixed_precision import Network
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
@@ -32,7 +33,7 @@ def test_the_windows_scored_at_once_fit_the_budget(scored):
     with MemoryCounter(lambda: []) as counter:
         score(components.network, batches, fitting, windows)
     share = min(1, len(windows) / fitting.micro_batch_size)
-    assert 0 < counter.peak < share * (BUDGET["cpu"] + EVAL_CHUNK_BYTES)
+    assert 0 < counter.peak < share * (BUDGET["cpu"] + CPU_SIZES.eval_chunk_bytes)
 
 
 def test_wide_models_and_long_contexts_score_fewer_windows_and_never_less_than_training(scored):

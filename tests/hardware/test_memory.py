@@ -16,7 +16,7 @@ import torch
 from lmft.config.schema import Precision
 from lmft.errors import Fault, UserError
 from lmft.hardware.allocator import peak_memory
-from lmft.hardware.device import Hardware
+from lmft.hardware.device import Hardware, choose_micro_batch_size
 from lmft.runs.run import Run
 from lmft.tracker.run_log import read_curve
 from tests.helpers.processes import fork, run_command, start, warm_up
@@ -151,5 +151,21 @@ def test_several_processes_refuse_micro_batch_size_auto():
     for strategy in ("ddp", "fsdp"):
         with pytest.raises(UserError, match=f"set it to a number with hardware={strategy}"):
             _ = Run(compose(f"hardware={strategy}", "hardware.micro_batch_size=auto")).config
-    with pytest.raises(UserError, match="number from 1 to .*, or auto, not 'many'"):
+    with pytest.raises(UserError, match="number from 1 to .*, or auto, or null, not 'many'"):
         _ = Run(compose("hardware=cpu", "hardware.micro_batch_size=many")).config
+
+
+@pytest.mark.parametrize(
+    ("device", "words", "size"),
+    [
+        ("cpu", (), 8),
+        ("mps", (), 8),
+        ("cuda", (), "auto"),
+        ("cuda", ("hardware=ddp",), 8),
+        ("cuda", ("hardware.micro_batch_size=3",), 3),
+        ("cpu", ("hardware.micro_batch_size=auto",), "auto"),
+    ],
+)
+def test_a_gpu_takes_as_many_blocks_as_fit_and_a_cpu_eight(device, words, size):
+    config = Run(compose(*words)).config.hardware
+    assert choose_micro_batch_size(config, torch.device(device)) == size
