@@ -171,7 +171,7 @@ class Comparison:
 
 @dataclass(frozen=True, repr=False)
 class Sweep:
-    """The runs of a sweep, in the order of its jobs."""
+    """The runs of a sweep over all launches, in the order of its jobs."""
 
     folder: Path  # of leaderboard, plots and comparison
     runs: list[Run]  # of the jobs that have not failed
@@ -272,7 +272,7 @@ def load(run: str | Path, tracker_uri: str | None = None) -> Run:
     """Return a run by its folder or the id of its MLflow run.
 
     Args:
-        run: the folder or id.
+        run: the folder or id; of a sweep, it means the best run.
         tracker_uri: the MLflow store of the id; None: mlflow.db in the working directory.
 
     Raises:
@@ -288,7 +288,7 @@ def compare(
     """Say which run is better, and whether that is more than chance.
 
     Args:
-        runs: two or more, or their folders or MLflow ids; or a sweep, or its MLflow id.
+        runs: two or more, or their folders or MLflow ids; or a sweep, its folder or MLflow id.
         split: test, validation or train; None: the first that all runs have.
         tracker_uri: the MLflow store of the ids; None: mlflow.db in the working directory.
 

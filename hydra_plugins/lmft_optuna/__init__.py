@@ -108,7 +108,7 @@ class OptunaSweeper(Sweeper):
     def _run_trials(
         self, study: "Study", space: Space, shared: list[str], launch_folder: Path
     ) -> None:
-        from lmft.sweep.job import JobRecord, read_job_records
+        from lmft.sweep.records import JobRecord, read_records
 
         assert self.launcher is not None
         while not self._has_too_many_failures(study):
@@ -117,7 +117,7 @@ class OptunaSweeper(Sweeper):
                 return
             jobs = [[*shared, *as_overrides(values)] for values in trials.values()]
             results = self.launcher.launch(jobs, initial_job_idx=min(trials))
-            records = {record.number: record for record in read_job_records(launch_folder)}
+            records = {record.number: record for record in read_records(launch_folder)}
             for number in trials:
                 record = records.get(number, JobRecord(number, {}))  # none: it did not start
                 study.tell(number, record.state, record.loss)

@@ -12,6 +12,7 @@ from lmft.analysis.compare.show import show
 from lmft.commands.verbs import VERBS
 from lmft.errors import UserError, did_you_mean
 from lmft.output.terminal import Screen
+from lmft.sweep.records import read_jobs
 from lmft.tracker.mlflow_query import ExistingStore, open_existing_store
 from lmft.tracker.mlflow_store import find_folder_of_run, store_uri
 
@@ -99,7 +100,7 @@ def find_runs(words: list[str], uri: str | None, store: ExistingStore | None) ->
     for word in words:
         path = Path(word).expanduser().absolute()
         if path.is_dir():
-            selection.folders.append(path)
+            add_folder(selection, path)
             continue
         sweep = store.find_sweep_runs(word) if store is not None else None
         if sweep is not None and (sweep.folders or sweep.unfinished):
@@ -114,6 +115,16 @@ def find_runs(words: list[str], uri: str | None, store: ExistingStore | None) ->
             )
         selection.folders.append(Path(folder))
     return selection
+
+
+def add_folder(selection: Selection, folder: Path) -> None:
+    """Add a run; in place of a sweep, add the runs of its jobs."""
+    jobs = read_jobs(folder)
+    finished = [job.folder for job in jobs if job.state == "finished"]
+    if jobs:
+        add_runs(selection, list(dict.fromkeys(finished)), len(jobs) - len(finished))
+    else:
+        selection.folders.append(folder)
 
 
 def add_runs(selection: Selection, folders: list[str], unfinished: int) -> None:

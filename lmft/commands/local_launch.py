@@ -24,7 +24,8 @@ from lmft.signals import in_slurm, request_checkpoint
 if TYPE_CHECKING:
     from torch.distributed.launcher.api import LaunchConfig
 
-    from lmft.sweep.job import JobRecord, SweepJob, SweepPlan
+    from lmft.sweep.job import SweepJob, SweepPlan
+    from lmft.sweep.records import JobRecord
 
 ERROR, PID = "error.json", "pid"  # files of rank 0, for the process that started it
 # The errors that pass from one process to another.

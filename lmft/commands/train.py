@@ -41,7 +41,7 @@ def run_job(composed: "DictConfig") -> float:
         return train(run)
     from lmft.config.compose import register_resolvers
     from lmft.hardware.ranks import share_cores
-    from lmft.sweep.job import open_job
+    from lmft.sweep.job import describe_start, open_job
 
     prepare()  # a launcher may have started this process, in another folder
     os.chdir(settings.runtime.cwd)
@@ -50,7 +50,7 @@ def run_job(composed: "DictConfig") -> float:
 
     launch, words = Path(settings.sweep.dir), list(settings.overrides.task)
     with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
-        print(strip_control(f"\nJob {job.record.number}: {job.record.name}"), flush=True)
+        print(strip_control(f"\n{describe_start(job, settings.job.num)}"), flush=True)
         try:
             return train(Run(composed, files), job)
         except Exception as error:

@@ -20,7 +20,7 @@ from lmft.storage.hashing import digest
 from lmft.tracker.mlflow_store import find_folder_of_run, store_uri
 
 CONFIG, RESULT = "config.yaml", "result.json"
-BEST = "best.json"  # in the folder of a sweep: its best run
+BEST, JOBS = "best.json", "jobs"  # in the folder of a sweep: its best run, its jobs
 
 
 class Run:
@@ -163,7 +163,7 @@ def find_folder(name: str, tracker_uri: str | None) -> Path:
     """Return the folder of the run `name`: its path or MLflow id; of a sweep, the best run's.
 
     Raises:
-        UserError: there is no such run.
+        UserError: there is no such run, or no finished one in the sweep.
     """
     path = Path(name).expanduser().absolute()
     if not path.is_dir():
@@ -174,8 +174,13 @@ def find_folder(name: str, tracker_uri: str | None) -> Path:
                 f"{store_uri(tracker_uri)}; choose one that lmft runs lists."
             )
         path = Path(tracked)
-    best = read_json(path / BEST)  # of a sweep
-    return path.parent / best["run"] if best else path
+    if best := read_json(path / BEST):  # of a sweep
+        return path.parent / str(best["run"])
+    if (path / JOBS).is_dir():
+        raise UserError(
+            f"run={name} is a sweep without a best run so far; launch it again to finish it."
+        )
+    return path
 
 
 def check_checkpoint(folder: Path) -> None:

@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.experimental.callback import Callback
 from omegaconf import DictConfig, OmegaConf
@@ -20,7 +22,15 @@ from lmft.runs.run import root_of
 from lmft.runs.run_id import safe_name
 from lmft.storage.hashing import digest
 from lmft.storage.lock import run_lock
-from lmft.sweep.job import JobRecord, SweepPlan, read_job_records, write_plan
+from lmft.sweep.job import SweepPlan, write_plan
+from lmft.sweep.records import (
+    JobRecord,
+    forget_unstarted,
+    number_jobs,
+    read_jobs,
+    read_records,
+)
+from lmft.tracker.mlflow_store import SWEEP_FOLDER_TAG
 from lmft.tracker.protocol import Tracker
 
 GOOD_STATES = ("finished", "pruned")
@@ -43,8 +53,8 @@ class ClosedSweep:
     """How a sweep ended."""
 
     folder: Path  # of its report
-    jobs: list[JobRecord]  # by number
-    succeeded: bool  # whether all jobs were started, and none failed
+    jobs: list[JobRecord]  # of all launches, by number
+    succeeded: bool  # whether all jobs of this launch were started, and none failed
 
 
 class Sweep:
@@ -61,24 +71,42 @@ class Sweep:
         self.launch_folder = Path(config.hydra.sweep.dir).expanduser().absolute()
         self.folder = root_of(config.run_root) / self.name
         self.tracker: Tracker = build(config.tracker)
-        tags = describe_source("lmft -m " + " ".join(config.hydra.overrides.task))
+        words = list(config.hydra.overrides.task)
+        grid = [] if "n_trials" in hydra["sweeper"] else expand_grid(words, hydra["sweeper"])
+        tags = describe_source("lmft -m " + " ".join(words)) | {SWEEP_FOLDER_TAG: str(self.folder)}
         with run_lock(self.folder, wait=True):  # two launches at once must open the same sweep
             self.sweep_id = self.tracker.open_sweep(self.key, self.name, tags)
-        write_plan(self.launch_folder, SweepPlan(self.key, self.names, self.sweep_id, None))
+            self.numbers = number_jobs(self.folder, grid, self.names)
+        total = len(grid) or hydra["sweeper"]["n_trials"]
+        self.plan = SweepPlan(
+            self.key, self.names, str(self.folder), self.sweep_id, total, self.numbers
+        )
+        write_plan(self.launch_folder, self.plan)
 
     def close(self, complete: bool) -> ClosedSweep:
-        """Report the jobs and end the sweep in the tracker."""
+        """Report the jobs of all launches and end the sweep in the tracker.
+
+        Args:
+            complete: whether every job of this launch was started.
+        """
         from lmft.sweep.report import report_jobs  # loads scipy; single runs import this module
 
-        records = read_job_records(self.launch_folder)
+        records = read_records(self.launch_folder)
         succeeded = complete and all(record.state in GOOD_STATES for record in records)
-        best = report_jobs(records, self.folder, Terminal())
-        if self.sweep_id is not None and not records and not complete:  # no job started
-            self.tracker.discard_sweep(self.sweep_id)
+        jobs: list[JobRecord] = []
+        if records or complete:
+            jobs = read_jobs(self.folder)
+            best = report_jobs(jobs, self.folder, Terminal())
+            if not complete and not self.numbers:  # of a search
+                unstarted = max(0, self.plan.total - len(jobs))
+                Terminal().print(f"{unstarted} of {self.plan.total} trials were not started.")
+            if self.sweep_id is not None:
+                self.tracker.close_sweep(self.sweep_id, succeeded, self.folder, *best)
         elif self.sweep_id is not None:
-            self.tracker.close_sweep(self.sweep_id, succeeded, self.folder, best)
+            self.tracker.discard_sweep(self.sweep_id)
+        forget_unstarted(self.folder, self.numbers)
         self.remove_launch_folder()
-        return ClosedSweep(self.folder, records, succeeded)
+        return ClosedSweep(self.folder, jobs, succeeded)
 
     def remove_launch_folder(self) -> None:
         """Remove the files by which the jobs of this launch communicate."""
@@ -112,6 +140,14 @@ def swept_names(words: list[str], sweeper: dict[str, Any]) -> list[str]:
     overrides = OverridesParser.create().parse_overrides(words)
     swept = [o.get_key_element().lstrip("+") for o in overrides if o.is_sweep_override()]
     return list(dict.fromkeys([*swept, *(sweeper.get("params") or {})]))
+
+
+def expand_grid(words: list[str], sweeper: dict[str, Any]) -> list[list[str]]:
+    """Return the overrides of each job of a grid, in the order in which Hydra runs them."""
+    loader = GlobalHydra.instance().config_loader()  # provides the choices of glob(*)
+    params = [f"{knob}={values}" for knob, values in (sweeper.get("params") or {}).items()]
+    overrides = OverridesParser.create(config_loader=loader).parse_overrides([*params, *words])
+    return BasicSweeper.split_arguments(overrides, None)[0]
 
 
 def common_knobs(tree: dict[str, Any], names: list[str]) -> dict[str, Any]:

@@ -1,55 +1,35 @@
-"""One job of a sweep: its plan and its record are files in the sweep's launch folder.
-
-By them, jobs in other processes know their sweep, and the sweep learns how its jobs ended.
-"""
+"""One job of a sweep, in whatever process: its plan, what it reports, and how it ends."""
 
 import json
-import math
-import re
-from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from lmft.errors import Interrupted
 from lmft.metrics import VALIDATION_LOSS
-from lmft.output.sanitize import redact
 from lmft.runs.finished import Job
-from lmft.runs.run import RESULT
+from lmft.runs.run import JOBS, RESULT
 from lmft.storage.atomic import read_json, write_json
 from lmft.sweep.optuna_study import Trial, open_trial
+from lmft.sweep.records import JobRecord, new_record, record_path, write_record
 from lmft.tracker.run_log import read_facts, read_points
 
-PLAN, JOBS = "sweep.json", "jobs"
+PLAN = "sweep.json"
 
 
 @dataclass(frozen=True)
 class SweepPlan:
-    """What every job must know of its sweep."""
+    """What every job must know of its sweep and of the launch that it is part of."""
 
     key: str  # a hash of all that the jobs have in common
     names: list[str]  # the knobs that vary
+    folder: str  # of the sweep
     sweep_id: str | None  # in the tracker; None: it has no sweeps
-    study: dict[str, Any] | None  # name, storage and pruner of an Optuna study
-
-
-@dataclass
-class JobRecord:
-    """The state and result of a job."""
-
-    number: int
-    knobs: dict[str, str]  # those that vary, by short name
-    state: str = "running"  # finished, pruned, failed or stopped; running: its process was killed
-    reason: str = ""
-    folder: str = ""  # of its run
-    loss: float = math.inf  # validation, nats per target
-
-    @property
-    def name(self) -> str:
-        """The name in MLflow, as in lr=3e-5 seed=1."""
-        return " ".join(f"{knob}={value}" for knob, value in self.knobs.items())
+    total: int  # jobs of this launch; of a search, trials of the study
+    numbers: list[int] = field(default_factory=list)  # of a grid's jobs in the sweep, in order
+    study: dict[str, Any] | None = None  # name, storage and pruner of an Optuna study
 
 
 class SweepJob:
@@ -85,7 +65,7 @@ class SweepJob:
 
     def fail(self, reason: str) -> None:
         """Record why there is no result."""
-        self.record.state, self.record.reason = "failed", reason
+        self.record.state, self.record.reason, self.record.folder = "failed", reason, ""
 
 
 @contextmanager
@@ -93,41 +73,40 @@ def open_job(launch_folder: Path, number: int, overrides: list[str]) -> Iterator
     """Yield a job of a sweep, in whatever process; its record is written at start and end.
 
     Args:
-        launch_folder: of the sweep.
-        number: of the job.
+        launch_folder: of the launch that the job is part of.
+        number: of the job in this launch.
         overrides: all words that its config was composed from.
     """
     plan = read_plan(launch_folder)
-    record = JobRecord(number, pick_knobs(overrides, plan.names))
+    sweep_folder = Path(plan.folder)
+    record = new_record(plan.numbers[number] if plan.numbers else number, overrides, plan.names)
+    # Another launch may be at the same job, and end before this one has read its result.
+    record.folder = read_json(record_path(sweep_folder, record.number)).get("folder", "")
     job = SweepJob(record, plan)
-    path = launch_folder / JOBS / f"{number}.json"
-    write_json(path, asdict(record))
+
+    def save() -> None:
+        write_record(launch_folder, number, record)
+        write_record(sweep_folder, record.number, record)
+
+    save()
     try:
         yield job
     except Interrupted:
         record.state = "stopped"
         raise
     finally:
-        write_json(path, asdict(record))
+        save()
 
 
-def pick_knobs(overrides: list[str], names: list[str]) -> dict[str, str]:
-    """Return the values of the knobs `names` in overrides, by their shortest unambiguous names."""
-    values = dict(word.lstrip("+").split("=", 1) for word in overrides if "=" in word)
-    shorts = {name: name.rpartition(".")[2] for name in names}
-    count = Counter(shorts.values())
-    return {
-        shorts[name] if count[shorts[name]] == 1 else name: shorten_number(redact(values[name]))
-        for name in names
-        if name in values
-    }
+def describe_start(job: SweepJob, number: int) -> str:
+    """Return the line that a job starts with.
 
-
-def shorten_number(value: str) -> str:
-    """Return 3e-5 for 3e-05, 1e30 for 1e+30, and a long number with four digits."""
-    if re.fullmatch(r"-?\d*\.?\d+(e[+-]?\d+)?", value) and len(value) > 8:
-        value = f"{float(value):.4g}"
-    return re.sub(r"(?<=\d)e([+-])0*(\d+)$", lambda e: f"e{e[1].strip('+')}{e[2]}", value)
+    Args:
+        job: that starts.
+        number: of the job in this launch.
+    """
+    total = max(job.plan.total, number + 1)
+    return f"Job {job.record.number} ({number + 1} of {total}): {job.record.name}"
 
 
 def write_plan(launch_folder: Path, plan: SweepPlan) -> None:
@@ -139,10 +118,3 @@ def write_plan(launch_folder: Path, plan: SweepPlan) -> None:
 def read_plan(launch_folder: Path) -> SweepPlan:
     """Return the plan that `write_plan` wrote."""
     return SweepPlan(**json.loads((launch_folder / PLAN).read_text()))
-
-
-def read_job_records(launch_folder: Path) -> list[JobRecord]:
-    """Return the records of all jobs that were started, by number."""
-    paths = (launch_folder / JOBS).glob("*.json")
-    records = [JobRecord(**json.loads(path.read_text())) for path in paths]
-    return sorted(records, key=lambda record: record.number)

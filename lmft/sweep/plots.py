@@ -10,7 +10,7 @@ import numpy as np
 from lmft.metrics import TokenLoss
 from lmft.output.plots import COLORS, as_svg, new_figure
 from lmft.output.terminal import repr_text
-from lmft.sweep.job import JobRecord
+from lmft.sweep.records import JobRecord
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -2,16 +2,17 @@
 
 import shlex
 from pathlib import Path
+from typing import Any
 
 from lmft.analysis.compare.ranking import compare_runs
 from lmft.analysis.compare.report import report_files
-from lmft.metrics import TokenLoss
+from lmft.metrics import TokenLoss, of_split
 from lmft.output.markdown import table
 from lmft.output.terminal import Terminal
-from lmft.runs.run import BEST
+from lmft.runs.run import BEST, RESULT
 from lmft.storage.atomic import read_json, write_json
-from lmft.sweep.job import JobRecord
 from lmft.sweep.plots import draw_knobs
+from lmft.sweep.records import JobRecord
 
 FILES = ("leaderboard.md", "knobs.svg", "compare.md", "compare.html")  # the most detailed last
 DIFFERENT_CONDITIONS = (
@@ -19,14 +20,22 @@ DIFFERENT_CONDITIONS = (
 )
 
 
-def report_jobs(jobs: list[JobRecord], folder: Path, terminal: Terminal) -> str:
+def report_jobs(
+    jobs: list[JobRecord], folder: Path, terminal: Terminal
+) -> tuple[str, dict[str, float]]:
     """Print each job's state and the best job; write the report into the sweep's folder.
 
+    Args:
+        jobs: of all launches.
+        folder: of the sweep.
+        terminal: to print to.
+
     Returns:
-        The best job of each group of comparable jobs, for the tracker.
+        For the tracker, the best job of each group of comparable jobs, and the numbers of the best
+        one if all jobs are comparable.
     """
-    if not jobs:  # the study was complete already
-        return ""
+    if not jobs:
+        return "", {}
     terminal.show_jobs([(job.number, job.name, job.state, job.loss, job.reason) for job in jobs])
     groups = group_by_conditions(jobs)
     if len(groups) > 1:
@@ -38,15 +47,27 @@ def report_jobs(jobs: list[JobRecord], folder: Path, terminal: Terminal) -> str:
     terminal.print(f"Look    {write_report(jobs, groups, folder, terminal)}")
     if groups:
         show_next(keep_best(groups[0][0], folder), terminal)
-    return "; ".join(best)
+    return "; ".join(best), result_metrics(groups[0][0]) if len(groups) == 1 else {}
+
+
+def result_metrics(job: JobRecord) -> dict[str, float]:
+    """Return the numbers of a job's best weights, by the names that its run logs."""
+    result: dict[str, Any] = read_json(Path(job.folder) / RESULT)
+    return {
+        name: value
+        for split in ("validation", "test")
+        for name, value in of_split(split, result[split] or {}).items()
+        if isinstance(value, int | float)
+    }
 
 
 def keep_best(job: JobRecord, folder: Path) -> Path:
-    """Write the best run into the sweep's folder, and return it; an earlier launch may have it.
+    """Write the best run into the sweep's folder, and return it.
 
     Args:
-        job: the best one of this launch, by validation.
-        folder: of the sweep, where `run=` finds the best run.
+        job: the best one, by validation.
+        folder: of the sweep, where `run=` finds the best run; an older lmft kept no other jobs of
+            an earlier launch there.
     """
     run, conditions = Path(job.folder), evaluation_fingerprint(job)
     earlier = read_json(folder / BEST)
@@ -81,7 +102,7 @@ def group_by_conditions(jobs: list[JobRecord]) -> list[list[JobRecord]]:
 
 def evaluation_fingerprint(job: JobRecord) -> str:
     """Return the fingerprint of the conditions of a job's validation loss; empty if it is lost."""
-    result = read_json(Path(job.folder) / "result.json")
+    result = read_json(Path(job.folder) / RESULT)
     return str(result["validation"]["fingerprint"]) if result else ""
 
 

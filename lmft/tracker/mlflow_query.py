@@ -5,13 +5,14 @@ from typing import Any
 
 from lmft.errors import UserError
 from lmft.tracker.mlflow_store import (
+    LINK_TAG,
     find_run_of_folder,
     open_client,
     sqlite_path,
     store_uri,
     tag_filter,
 )
-from lmft.tracker.mlflow_sweep import LINK_TAG, PARENT_TAG
+from lmft.tracker.mlflow_sweep import PARENT_TAG
 
 FOLDER_TAG = "lmft.folder"
 

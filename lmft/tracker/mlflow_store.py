@@ -20,6 +20,8 @@ from lmft.tracker.mlflow_schema import check_schema
 from lmft.tracker.run_log import ID_TAG, read_facts
 
 NO_RESPONSE = r"API request to .* failed with ((timeout )?exception|error code 5)"  # of MLflow
+LINK_TAG = "lmft.link"  # of a linked copy: the run itself
+SWEEP_FOLDER_TAG = "lmft.sweep_folder"  # of a sweep's parent run
 SENT_TAG = "lmft.sent"  # how much of metrics.jsonl the store has, in bytes
 
 
@@ -30,17 +32,20 @@ def tag_filter(tag: str, value: str) -> str:
 
 
 def find_folder_of_run(run_id: str, uri: str | None) -> str | None:
-    """Return the folder of an MLflow run; None if the store has no such run."""
+    """Return the folder of an MLflow run or of a sweep; None if the store has no such run."""
     from mlflow.exceptions import MlflowException
 
     path = sqlite_path(store_uri(uri))
     if path is not None and not path.exists():
         return None
+    client = open_client(uri)
     try:
-        tags: dict[str, str] = open_client(uri).get_run(run_id).data.tags
+        tags: dict[str, str] = client.get_run(run_id).data.tags
+        if LINK_TAG in tags:
+            tags = client.get_run(tags[LINK_TAG]).data.tags
     except MlflowException:
         return None
-    return tags.get("lmft.folder")
+    return tags.get("lmft.folder") or tags.get(SWEEP_FOLDER_TAG)
 
 
 def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:

@@ -1,15 +1,16 @@
 """Show a sweep in MLflow: a parent run with a child for each job."""
 
 import socket
+import time
 from pathlib import Path
 from typing import Any
 
 import psutil
 
 from lmft.storage.lock import is_locked
-from lmft.tracker.mlflow_store import find_run_of_folder, tag_filter
+from lmft.tracker.mlflow_store import LINK_TAG, find_run_of_folder, tag_filter
 
-PARENT_TAG, SWEEP_TAG, LINK_TAG = "mlflow.parentRunId", "lmft.sweep", "lmft.link"
+PARENT_TAG, SWEEP_TAG = "mlflow.parentRunId", "lmft.sweep"
 FIRST_SWEEP_TAG = "lmft.parent"  # the sweep that a run was first started in, kept in its folder
 
 
@@ -33,6 +34,14 @@ def discard_sweep_run(client: Any, run_id: str) -> None:
     experiment = client.get_run(run_id).info.experiment_id
     if not client.search_runs([experiment], tag_filter(PARENT_TAG, run_id), max_results=1):
         client.delete_run(run_id)
+
+
+def log_numbers(client: Any, run_id: str, metrics: dict[str, float]) -> None:
+    """Log numbers of a sweep as its latest: MLflow shows those of the last step and time."""
+    from mlflow.entities import Metric
+
+    now = time.time_ns() // 1_000_000
+    client.log_batch(run_id, [Metric(name, value, now, 0) for name, value in metrics.items()])
 
 
 def set_tag(client: Any, run_id: str, tag: str, value: str) -> None:

@@ -29,6 +29,7 @@ from lmft.tracker.mlflow_sweep import (
     add_to_sweep,
     discard_sweep_run,
     end_dead_runs,
+    log_numbers,
     open_sweep_run,
     set_tag,
 )
@@ -168,13 +169,16 @@ class MlflowTracker:
             client = open_client(self.uri)
             return open_sweep_run(client, self._experiment(client), key, name, tags)
 
-    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: str) -> None:
-        """Log the texts and the best job to the parent run, and set it to FINISHED or FAILED."""
+    def close_sweep(
+        self, sweep_id: str, succeeded: bool, texts: Path, best: str, metrics: dict[str, float]
+    ) -> None:
+        """Log files, best job and metrics to the parent run, and set it to FINISHED or FAILED."""
         with self._warn_if_unavailable("the sweep is still shown as running"):
             client = open_client(self.uri)
             set_tag(client, sweep_id, "best", redact(best))
-            if texts.is_dir():
-                client.log_artifacts(sweep_id, str(texts))
+            log_numbers(client, sweep_id, metrics)
+            for file in texts.glob("*.*"):
+                client.log_artifact(sweep_id, str(file))
             client.set_terminated(sweep_id, "FINISHED" if succeeded else "FAILED")
 
     def discard_sweep(self, sweep_id: str) -> None:

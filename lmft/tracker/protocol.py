@@ -115,14 +115,18 @@ class Tracker(Protocol):
             StoreUnavailable: the store does not answer now, but may do so later.
         """
 
-    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: str) -> None:
+    def close_sweep(
+        self, sweep_id: str, succeeded: bool, texts: Path, best: str, metrics: dict[str, float]
+    ) -> None:
         """End a sweep.
 
         Args:
             sweep_id: as `open_sweep` returned it.
             succeeded: whether no job failed.
-            texts: a folder whose files are kept as artifacts; it may be missing.
+            texts: a folder whose files, without its subfolders, are kept as artifacts; it may be
+                missing.
             best: a sentence on the best job.
+            metrics: losses and perplexities of the best job, by the names that its run logs.
         """
 
     def discard_sweep(self, sweep_id: str) -> None:
@@ -166,7 +170,9 @@ class NoTracker:
         """Return None: there are no sweeps."""
         return None
 
-    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: str) -> None:
+    def close_sweep(
+        self, sweep_id: str, succeeded: bool, texts: Path, best: str, metrics: dict[str, float]
+    ) -> None:
         """Do nothing."""
 
     def discard_sweep(self, sweep_id: str) -> None:

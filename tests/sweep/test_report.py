@@ -13,8 +13,8 @@ from rich.console import Console
 
 from lmft.output.terminal import Terminal
 from lmft.runs.run import find_folder
-from lmft.sweep.job import JobRecord
 from lmft.sweep.plots import draw_knobs, place_values
+from lmft.sweep.records import JobRecord
 from lmft.sweep.report import group_by_conditions, report_jobs
 
 TINY = ["dataset.block_size=16", "trainer.max_steps=2", "model.dropout=0"]

@@ -66,6 +66,8 @@ def test_too_many_failures_end_the_search_until_more_are_allowed(corpus, command
         assert len(list(tmp_path.glob("runs/*-*/run.json"))) == 2
     assert command(f"{line}null")[0] == 1
     assert len(list(tmp_path.glob("runs/*-*/run.json"))) == 3
+    code, printed, _ = command(f"{line}null")  # the study is complete
+    assert code == 0 and printed.count("  failed  ") == 3
     code, _, complaint = command(f"{line}3 seed=0,1")
     assert code == 2 and "hydra.sweeper.study_name=" in complaint
 

@@ -1,5 +1,6 @@
 """Sweeps: each job runs once, whatever happens; there is one parent; nothing is left running."""
 
+import json
 import os
 import subprocess
 import time
@@ -9,9 +10,17 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lmft.runs.run import Run
+from lmft.runs.run import Run, find_folder
 from lmft.sweep.callback import common_knobs, swept_names
-from lmft.sweep.job import pick_knobs
+from lmft.sweep.records import (
+    JobRecord,
+    forget_unstarted,
+    number_jobs,
+    pick_values,
+    read_jobs,
+    shorten_knobs,
+    write_record,
+)
 from lmft.tracker.run_log import read_points
 from tests.helpers.mlflow import Store
 from tests.helpers.processes import kill, spawn, start, wait_for, warm_up
@@ -54,12 +63,49 @@ def test_a_finished_sweep_runs_only_new_values_under_the_same_parent(
     assert command(line)[0] == 0
     results = {path: path.read_bytes() for path in tmp_path.glob("runs/*/result.json")}
     assert len(results) == 2
-    code, printed, _ = command(f"{line},2")
-    assert code == 0 and printed.count("has finished already") == 2
+    code, printed, _ = command(line.replace("seed=0,1", "seed=2,1"))
+    assert code == 0 and printed.count("has finished already") == 1
+    assert "Job 2 (1 of 2): seed=2" in printed and "Job 1 (2 of 2): seed=1" in printed
     assert {path: path.read_bytes() for path in results} == results
     (parent,), children = Store(tmp_path).sweeps()
     assert parent.info.status == "FINISHED"
     assert sorted(child.info.run_name for child in children) == ["seed=0", "seed=1", "seed=2"]
+    check_report_on_all(tmp_path, parent, printed)
+    assert "3 runs compared" in command(f"compare {next(tmp_path.glob('runs/sweep-*'))}")[1]
+
+
+def check_report_on_all(root, parent, printed):
+    """Check that table, report, best run and MLflow's parent are of three jobs of two launches."""
+    rows = [row.split()[:2] for row in printed.splitlines() if "  finished  " in row]
+    assert rows == [["0", "seed=0"], ["1", "seed=1"], ["2", "seed=2"]]
+    losses = {
+        path.parent: json.loads(path.read_text())["validation"]
+        for path in root.glob("runs/*/result.json")
+    }
+    run = min(losses, key=lambda run: losses[run]["loss"])
+    (folder,) = root.glob("runs/sweep-*")
+    assert (folder / "leaderboard.md").read_text().count("| finished |") == 3
+    assert "3 runs compared" in (folder / "compare.html").read_text()
+    assert find_folder(parent.info.run_id, Store(root).uri) == find_folder(str(folder), None) == run
+    assert f"validation perplexity {losses[run]['perplexity']:,.2f}" in parent.data.tags["best"]
+    for name in ("loss", "perplexity"):
+        assert parent.data.metrics[f"validation/{name}"] == losses[run][name]
+
+
+def test_a_deleted_run_leaves_the_table_and_a_stopped_sweep_lists_what_it_did_not_start(tmp_path):
+    grid = [[f"optimizer.lr={lr}", "trainer.epochs=1"] for lr in ("1e-3", "1e-2", "1e-3")]
+    folder, names = tmp_path / "sweep", ["optimizer.lr"]
+    assert number_jobs(folder, grid, names) == [0, 1, 0]
+    assert [(job.name, job.state) for job in read_jobs(folder)] == [
+        ("lr=1e-3", "not started"), ("lr=1e-2", "not started"),
+    ]  # fmt: skip
+    write_record(folder, 1, JobRecord(1, {"lr": "1e-2"}, "finished", "", "/gone/run", 1.0))
+    assert [job.number for job in read_jobs(folder)] == [0]
+    (tmp_path / "run").mkdir()  # the root of all runs was moved
+    (tmp_path / "run" / "result.json").write_text('{"validation": {"loss": 2.0}}')
+    assert [(job.loss, job.folder) for job in read_jobs(folder)[1:]] == [(2.0, f"{tmp_path}/run")]
+    forget_unstarted(folder, [0])
+    assert [job.number for job in read_jobs(folder)] == [1]
 
 
 def test_a_sweep_that_does_not_compose_starts_no_job(command, corpus, tmp_path, store_at_hand):
@@ -141,7 +187,7 @@ def test_the_swept_knobs_get_short_names():
     ]  # fmt: skip
     words = ["optimizer.lr=3e-05", "seed=1", "b.size=1e+30", "c.size=4", "trainer.epochs=2"]
     names = ["optimizer.lr", "seed", "b.size", "c.size"]
-    assert pick_knobs(words, names) == {
+    assert shorten_knobs(pick_values(words, names), names) == {
         "lr": "3e-5", "seed": "1", "b.size": "1e30", "c.size": "4",
     }  # fmt: skip
 
