@@ -3,9 +3,11 @@
 Hydra imports this at every start, so whatever takes time is imported inside functions.
 """
 
+import logging
 import re
 import shlex
 from dataclasses import dataclass, replace
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,15 +16,20 @@ from hydra.plugins.sweeper import Sweeper
 from hydra.types import HydraContext, TaskFunction
 from omegaconf import DictConfig
 
-from hydra_plugins.lmft_optuna.space import Space, as_overrides, corner_points, read_space
+from hydra_plugins.lmft_optuna.space import (
+    Space,
+    as_overrides,
+    corner_points,
+    match_grid,
+    read_space,
+)
 from lmft.errors import Refused, UserError
 
 if TYPE_CHECKING:
     from lmft.sweep.optuna_study import Study
 
 
-class TooManyFailures(RuntimeError):
-    """More trials failed than `max_failures` allows."""
+logger = logging.getLogger(__name__)
 
 
 @dataclass
@@ -37,8 +44,8 @@ class OptunaSweeper(Sweeper):
     n_trials: int
     n_jobs: int
     max_failures: int | None
-    sampler: dict[str, Any]
-    pruner: dict[str, Any] | None
+    sampler: Any
+    pruner: Any
     seed: int
     study_name: str | None
     storage: str | None
@@ -48,6 +55,12 @@ class OptunaSweeper(Sweeper):
             raise UserError(
                 f"hydra.sweeper.study_name is {self.study_name!r}; use only letters, digits and "
                 ". _ - in it."
+            )
+
+        if find_spec("hydra_plugins.hydra_optuna_sweeper") is not None:
+            logger.warning(
+                "hydra/sweeper=optuna is lmft's; hydra-optuna-sweeper, which is installed too, is "
+                "not used: pip uninstall it."
             )
 
     def setup(
@@ -94,15 +107,15 @@ class OptunaSweeper(Sweeper):
         with run_lock(root / f"study-{name}"):
             storage = self.storage or study_storage(root, name)
             settings = {"name": name, "storage": storage, "pruner": self.pruner or NEVER}
-            study = Study(settings, self.sampler, self.seed)
+            study = Study(settings, match_grid(self.sampler, space), self.seed)
             study.check(space)
             write_plan(launch_folder, replace(plan, study=settings))
             self._run_trials(study, space, shared, launch_folder)
             print(describe_best(study))
             if self._has_too_many_failures(study):
-                raise TooManyFailures(
+                raise UserError(
                     f"{study.count('FAIL')} trials failed, more than hydra.sweeper.max_failures="
-                    f"{self.max_failures}; set a higher one to resume the study."
+                    f"{self.max_failures}; set a higher one, or null, to resume the study."
                 )
 
     def _run_trials(

@@ -107,6 +107,26 @@ def as_overrides(values: dict[str, Value]) -> list[str]:
     ]
 
 
+def match_grid(sampler: Any, space: Space) -> Any:
+    """Return the settings of a sampler with the values of its grid as the space has them.
+
+    Choices are text there: GridSampler would not find 8 among '8' and '16'.
+    """
+    grid = sampler.get("search_space") if isinstance(sampler, dict) else None
+    if not isinstance(grid, dict):
+        return sampler
+
+    def match(knob: str, value: Any) -> Any:
+        choices = getattr(space.get(knob), "choices", None)
+        return value if choices is None or value in choices else quote_choice(value)
+
+    matched = {
+        knob: [match(knob, value) for value in values] if isinstance(values, list) else values
+        for knob, values in grid.items()
+    }
+    return {**sampler, "search_space": matched}
+
+
 def corner_points(space: Space) -> list[dict[str, Value]]:
     """Return points in which each choice occurs, to check that they compose before a job starts."""
     values = {knob: getattr(drawn, "choices", ()) or (drawn.low,) for knob, drawn in space.items()}

@@ -16,6 +16,14 @@ from lmft.config.groups import choices_of, known_groups, known_names
 from lmft.config.ranges import RANGES, range_error
 from lmft.errors import UserError, did_you_mean
 
+OTHER_PLUGIN = {  # knobs of Hydra's own plug-in for Optuna: what lmft has instead
+    "hydra.sweeper.direction": "a search minimizes the validation loss: leave it out",
+    "hydra.sweeper.custom_search_space": "write each knob's values as a sweep, KNOB=interval(1, 9)",
+    "hydra.sweeper.search_space": "write each knob's values as a sweep, KNOB=interval(1, 9)",
+    "hydra/sweeper/sampler": "set hydra.sweeper.sampler._target_=optuna.samplers.TPESampler",
+    "hydra/sweeper/pruner": "set +hydra.sweeper.pruner._target_=optuna.pruners.MedianPruner",
+}
+
 
 def as_user_error(error: BaseException, composing: bool = False) -> UserError | None:
     """Return `error` as a mistake of the user; None if it is not one.
@@ -145,6 +153,10 @@ def _choose(name: str, wrong: str, choices: list[str]) -> str:
 
 
 def _unknown_knob(knob: str) -> str:
+    if knob in OTHER_PLUGIN:
+        return f"lmft has no {knob}; {OTHER_PLUGIN[knob]}."
+    if re.match(r"hydra\.sweeper\.(sampler|pruner)($|\.(?!_target_$))", knob):
+        return f"{knob} must be added with a +, as in '+{knob}=VALUE'."
     known = known_names()
     if knob in known:
         return f"{knob} can't be set, since its group has none here; leave one of the two out."

@@ -9,6 +9,7 @@ from typing import Any
 import hydra._internal.hydra as hydra_entry
 from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.config_search_path import ConfigSearchPath, SearchPathQuery
+from hydra.core.config_store import ConfigStore
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -39,6 +40,8 @@ class GuardedLoader(ConfigLoaderImpl):
         for name, folder in plugin_conf_folders().items():
             config_search_path.prepend(f"lmft-{name}", f"file://{folder}", SCHEMA)
         super().__init__(config_search_path)
+        # hydra-optuna-sweeper registers a config of the same name, which Hydra would merge.
+        ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
         # What was composed last, by the config's name and the overrides.
         self._last: tuple[tuple[str | None, tuple[str, ...]], DictConfig] | None = None
 

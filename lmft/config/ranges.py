@@ -25,6 +25,9 @@ RANGES = {  # the schema's, and those of groups that it does not list
     "hydra.sweeper.max_failures": count(0, None),
     "hydra.sweeper.seed": count(0, most=2**31 - 1),
 }
+HINTS = {
+    "hydra.sweeper.n_jobs": ": as many trials at once, in processes by hydra/launcher=joblib",
+}
 ANY = Range(-HUGE, HUGE)  # of all other numbers, such as those of a model's own config
 
 
@@ -46,7 +49,7 @@ def check_ranges(values: Mapping[str, Any]) -> None:
 def range_error(name: str, value: Any) -> str:
     """Return the sentence that says what the knob `name` may be instead of `value`."""
     shown = "null" if value is None else repr(value)
-    return f"{name} must be {RANGES.get(name, ANY)}, not {shown}."
+    return f"{name} must be {RANGES.get(name, ANY)}, not {shown}{HINTS.get(name, '')}."
 
 
 def _is_number(value: Any) -> bool:

@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmft.config.allowlist import check_search
-from lmft.config.build import build
 from lmft.errors import UserError
 from lmft.metrics import TokenLoss
+from lmft.sweep.search_parts import (
+    build_pruner,
+    build_sampler,
+    refused_as,
+    try_sampler,
+    wants_to_stop,
+)
 
 if TYPE_CHECKING:
     import optuna
@@ -45,9 +50,9 @@ def open_trial(settings: dict[str, Any] | None, number: int) -> Trial | None:
     if settings is None:
         return None
     optuna = load_optuna()
-    check_search({"pruner": settings["pruner"]})
+    pruner = build_pruner(settings["pruner"])
     study = optuna.load_study(
-        study_name=settings["name"], storage=settings["storage"], pruner=build(settings["pruner"])
+        study_name=settings["name"], storage=settings["storage"], pruner=pruner
     )
     return Trial(optuna.Trial(study, study.trials[number]._trial_id))
 
@@ -72,12 +77,12 @@ class Study:
         from sqlalchemy.exc import ArgumentError, DBAPIError
 
         self._optuna = load_optuna()
-        check_search({"sampler": sampler, "pruner": settings["pruner"]})
+        build_sampler(sampler, seed)  # a mistake in it must leave no study
         try:
             self._study = self._optuna.create_study(
                 study_name=settings["name"],
                 storage=settings["storage"],
-                pruner=build(settings["pruner"]),
+                pruner=build_pruner(settings["pruner"]),
                 load_if_exists=True,
             )
         except (ArgumentError, DBAPIError) as error:
@@ -86,20 +91,23 @@ class Study:
                 f"hydra.sweeper.storage is {settings['storage']!r}, which can't be used "
                 f"({reason}); set it to sqlite:////path/study.db, or leave it out."
             ) from error
-        # With the same seed, a second launch would repeat the points of the first.
         self._space = ""  # of the last trials, as text
-        self._study.sampler = build({**sampler, "seed": seed + len(self._study.trials)})
+        # With the same seed, a second launch would repeat the points of the first.
+        self._sampler, self._seed = sampler, seed + len(self._study.trials)
+        self._study.sampler = build_sampler(sampler, self._seed)
 
     def count(self, state: str) -> int:
         """Return the number of trials in that state, by Optuna's name of it."""
         return sum(trial.state.name == state for trial in self._study.trials)
 
     def check(self, space: dict[str, Any]) -> None:
-        """Check that the search space fits earlier trials; its bounds may be others.
+        """Check that the space fits the sampler and earlier trials; its bounds may be others.
 
         Raises:
-            UserError: a knob has other choices, or values of another kind.
+            UserError: the sampler can't draw from it, or a knob has other choices, or values of
+                another kind.
         """
+        try_sampler(self._sampler, self._seed, space)
         for trial in self._study.trials:
             for knob in trial.distributions.keys() & space.keys():
                 try:
@@ -125,11 +133,23 @@ class Study:
             n_jobs: trials to run at once, at most.
             n_trials: trials of the study, over all launches.
         """
-        trials = [
-            self._optuna.Trial(self._study, trial._trial_id)
-            for trial in self._study.trials
-            if trial.state.name == "RUNNING"
-        ][:n_jobs]
+        running = self._running()
+        try:
+            with refused_as("sampler", self._sampler):
+                return self._draw(space, running[:n_jobs], n_jobs, n_trials)
+        except UserError:  # of a sampler that fails on what earlier trials have left
+            for trial in self._running():
+                if trial.number not in [before.number for before in running]:
+                    self._study.tell(trial.number, state=self._optuna.trial.TrialState.FAIL)
+            raise
+
+    def _running(self) -> list[Any]:
+        return [trial for trial in self._study.trials if trial.state.name == "RUNNING"]
+
+    def _draw(
+        self, space: dict[str, Any], running: list[Any], n_jobs: int, n_trials: int
+    ) -> dict[int, dict[str, Value]]:
+        trials = [self._optuna.Trial(self._study, trial._trial_id) for trial in running]
         left = n_trials + self.count("WAITING") - len(self._study.trials)
         self._space = repr(sorted(space.items()))
         if self._study.user_attrs.get(EXHAUSTED) == self._space:
@@ -149,8 +169,8 @@ class Study:
         ended = {"finished": states.COMPLETE, "pruned": states.PRUNED}.get(state, states.FAIL)
         try:
             self._study.tell(number, loss if ended is states.COMPLETE else None, ended)
-        except RuntimeError as error:  # of a sampler that wants to stop, after the trial has ended
-            if "Study.stop" not in str(error):
+        except RuntimeError as error:
+            if not wants_to_stop(error):
                 raise
             self._study.set_user_attr(EXHAUSTED, self._space)
 

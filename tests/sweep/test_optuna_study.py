@@ -7,7 +7,7 @@ from hydra.core.override_parser.types import Quote, QuotedString
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hydra_plugins.lmft_optuna.space import as_overrides, corner_points, read_space
+from hydra_plugins.lmft_optuna.space import as_overrides, corner_points, match_grid, read_space
 from lmft.errors import UserError
 from lmft.sweep.optuna_study import NEVER, Study, open_trial
 
@@ -142,7 +142,6 @@ GRIDS = [
 ]
 
 
-@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
 @pytest.mark.parametrize("sampler", GRIDS)
 def test_a_grid_that_is_used_up_ends_the_study_also_for_a_later_launch(sampler, tmp_path):
     space, _ = read_space(["a=int(interval(0, 2))"])
@@ -154,3 +153,15 @@ def test_a_grid_that_is_used_up_ends_the_study_also_for_a_later_launch(sampler, 
             study.tell(number, "finished", float(values["a"]))
             drawn.append(values["a"])
     assert sorted(drawn) == [0, 1, 2] and study.count("COMPLETE") == 3
+
+
+def test_a_grid_of_numbers_finds_choices_which_are_text(tmp_path):
+    space, _ = read_space(["a=choice(1, 2)", "b=choice(x, y)", "c=choice(1e-3, true)"])
+    values = {"a": [2], "b": ["x", "y"], "c": [1e-3, True]}
+    grid = match_grid({"_target_": "optuna.samplers.GridSampler", "search_space": values}, space)
+    study = Study(facts_of(tmp_path), grid, seed=0)
+    study.check(space)
+    trials = study.next_trials(space, n_jobs=4, n_trials=4)
+    assert {tuple(values.values()) for values in trials.values()} <= {
+        ("2", b, c) for b in "xy" for c in ("0.001", "True")
+    }

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import optuna
 import pytest
+from hydra.core.config_store import ConfigStore
 from optuna.trial import TrialState
 
+from lmft.config.compose import compose_run
 from lmft.storage.lock import run_lock
 from lmft.tracker.run_log import read_facts
 from tests.helpers.mlflow import Store
@@ -19,12 +21,26 @@ from tests.helpers.processes import kill, start, wait_for, warm_up
 from tests.helpers.runs import read_metrics, train_command
 
 SEARCH = "-m hydra/sweeper=optuna tracker=none"
+SAMPLER = "hydra.sweeper.sampler._target_=optuna.samplers."
 MISTAKES = {
     "seed=3": "nothing to search",
     "seed=0,1 hydra.sweeper.n_trials=0": "hydra.sweeper.n_trials must be a whole number from 1 to",
     "seed=0,1 hydra.sweeper.study_name=a/b": "hydra.sweeper.study_name",
     "seed=0,1 hydra.sweeper.sampler._target_=os.system": "choose optuna.",
     "seed=0,1 hydra.sweeper.pruner={_target_:os.system}": "choose optuna.",
+    "seed=0,1 hydra.sweeper.pruner={_target_:optuna.pruners.PercentilePruner}": "'percentile'; fix",
+    "seed=0,1 hydra.sweeper.pruner={upper:1}": "set hydra.sweeper.pruner._target_=",
+    "seed=0,1 hydra.sweeper.sampler=tpe": "set hydra.sweeper.sampler._target_=",
+    "seed=0,1 hydra.sweeper.sampler={seed:3}": "must be added with a +",
+    "seed=0,1 +hydra.sweeper.sampler={seed:3}": "set hydra.sweeper.seed instead",
+    "seed=0,1 +hydra.sweeper.sampler.n_ei_candidates=0": "must be positive, but got 0; fix",
+    f"'optimizer.lr=interval(0,1)' {SAMPLER}BruteForceSampler": "set optimizer.lr=range(",
+    f"seed=0,1 {SAMPLER}GridSampler": "search_space={KNOB:",
+    f"seed=0,1 {SAMPLER}GridSampler +hydra.sweeper.sampler.search_space={{debug:[1]}}": (
+        "search_space has values of debug; remove them"
+    ),
+    "seed=0,1 hydra.sweeper.direction=maximize": "minimizes the validation loss",
+    "seed=0,1 hydra.sweeper.n_jobs=-1": "hydra/launcher=joblib",
     "seed=0,1 hydra.sweeper.pruner={_target_:optuna.pruners.Median}": "Median",
     "model=gpt2_tiny,gpt3": "choose bert_base",
     "traner.epochs=1,2": "There is no knob 'traner.epochs'",
@@ -48,6 +64,29 @@ def test_without_optuna_the_message_says_how_to_install_it(command, monkeypatch)
     assert code == 2 and "pip install 'lmft[optuna]'" in complaint
 
 
+def test_without_cmaes_no_trial_starts_and_the_message_says_how_to_install_it(
+    command, monkeypatch, tmp_path
+):
+    monkeypatch.setitem(sys.modules, "cmaes", None)
+    for module in [name for name in sys.modules if name.startswith("optuna.samplers._cmaes")]:
+        monkeypatch.delitem(sys.modules, module)
+    code, _, complaint = command(
+        f"{SEARCH} 'optimizer.lr=interval(0,1)' 'optimizer.weight_decay=interval(0,1)' "
+        "hydra.sweeper.sampler._target_=optuna.samplers.CmaEsSampler"
+    )
+    assert code == 2 and "needs the package cmaes" in complaint and "lmft[optuna]" in complaint
+    (storage,) = tmp_path.glob("runs/.studies/*.db")
+    (summary,) = optuna.get_all_study_summaries(f"sqlite:///{storage}")
+    assert summary.n_trials == 0
+
+
+def test_the_other_plug_in_for_optuna_does_not_change_the_config():
+    store = ConfigStore.instance()
+    store.store(group="hydra/sweeper", name="optuna", node={"direction": "minimize"})
+    found = compose_run(["hydra/sweeper=optuna"])
+    assert found and "optuna.yaml" not in store.repo["hydra"]["sweeper"]
+
+
 def test_a_second_process_on_the_same_study_is_refused(command, tmp_path):
     with run_lock(tmp_path / "runs" / "study-mine"):
         code, _, complaint = command(f"{SEARCH} seed=0,1 hydra.sweeper.study_name=mine")
@@ -61,7 +100,7 @@ def test_too_many_failures_end_the_search_until_more_are_allowed(corpus, command
     line += " hydra.sweeper.n_trials=3 hydra.sweeper.max_failures="
     for _ in range(2):
         code, printed, complaint = command(f"{line}1")
-        assert code == 1 and "2 trials failed, more than hydra.sweeper.max_failures=1" in complaint
+        assert code == 2 and "2 trials failed, more than hydra.sweeper.max_failures=1" in complaint
         assert "No trial of the study has finished." in printed
         assert len(list(tmp_path.glob("runs/*-*/run.json"))) == 2
     assert command(f"{line}null")[0] == 1
