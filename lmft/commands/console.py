@@ -17,8 +17,20 @@ from lmft.signals import install_signal_handlers
 DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
 
 
+_prefix = ""  # of lines on stderr, after the name of the program
+
+
 class Console(logging.StreamHandler[TextIO]):
     """Warnings and errors on stderr."""
+
+
+def set_line_prefix(prefix: str) -> None:
+    """Set what warnings and errors start with: the job, where several print to one terminal."""
+    global _prefix
+    _prefix = prefix
+    for handler in logging.getLogger().handlers:
+        if isinstance(handler, Console):
+            handler.setFormatter(RedactingFormatter(f"lmft: {prefix}%(message)s"))
 
 
 def report(error: Exception) -> int:
@@ -27,7 +39,7 @@ def report(error: Exception) -> int:
 
     if debug_is_on():
         print_traceback(error)
-    print(f"lmft: {describe(error)}", file=sys.stderr)
+    print(f"lmft: {_prefix}{describe(error)}", file=sys.stderr)
     return exit_code(error)
 
 

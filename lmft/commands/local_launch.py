@@ -13,7 +13,7 @@ from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import TYPE_CHECKING, Any
 
-from lmft.commands.console import FAILED, describe, prepare, print_traceback
+from lmft.commands.console import FAILED, describe, prepare, print_traceback, set_line_prefix
 from lmft.commands.workers import follow, leading
 from lmft.config.error_messages import as_user_error
 from lmft.errors import Fault, Interrupted, RunLocked, UserError, WorkerFailed, as_fault
@@ -161,6 +161,7 @@ def run_process(
     try:
         with leading():
             job = None if parts is None else open_again(*parts)
+            set_line_prefix(job.prefix if job else "")
             return {"loss": train(run, job), "record": job and job.record}
     except BaseException as error:
         write_error(error, Path(folder) / ERROR, run.typed.debug)

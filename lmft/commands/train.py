@@ -10,7 +10,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from lmft.commands.console import describe, prepare, report
+from lmft.commands.console import describe, prepare, report, set_line_prefix
 from lmft.output.sanitize import strip_control
 
 if TYPE_CHECKING:
@@ -50,7 +50,9 @@ def run_job(composed: "DictConfig") -> float:
 
     launch, words = Path(settings.sweep.dir), list(settings.overrides.task)
     with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
-        print(strip_control(f"\n{describe_start(job, settings.job.num)}"), flush=True)
+        set_line_prefix(job.prefix)
+        start = strip_control(describe_start(job, settings.job.num))
+        print(start if job.prefix else f"\n{start}", flush=True)
         try:
             return train(Run(composed, files), job)
         except Exception as error:
@@ -90,7 +92,8 @@ def train(run: "Run", job: "SweepJob | None" = None) -> float:
     from lmft.output.terminal import Terminal
     from lmft.runs.finished import report_finished
 
-    terminal, entry = Terminal(brief=job is not None), job.entry if job else None
+    terminal = Terminal() if job is None else Terminal(brief=True, prefix=job.prefix)
+    entry = job.entry if job else None
     with terminal.status("reading the corpus, whose content names the run"):
         finished = run.is_finished
     if finished:

@@ -58,17 +58,18 @@ SHOWN_KNOBS = {  # the most informative knobs of each group, in print order
 class Terminal:
     """Terminal output of a run."""
 
-    def __init__(self, console: Console | None = None, brief: bool = False):
+    def __init__(self, console: Console | None = None, brief: bool = False, prefix: str = ""):
         """Choose where and how much to print.
 
         Args:
             console: a rich console; by default one on stdout.
             brief: print only losses and the final lines, as for the jobs of a sweep.
+            prefix: of each line, in place of progress bars: other jobs print there, too.
         """
         self._console = console or Screen()
         # FORCE_COLOR makes rich see a terminal, but nothing can be redrawn in a file.
-        self._redraws = self._console.is_terminal and self._console.file.isatty()
-        self.brief = brief
+        self._redraws = not prefix and self._console.is_terminal and self._console.file.isatty()
+        self.brief, self._prefix = brief, prefix
 
     @staticmethod
     def quiet() -> "Terminal":
@@ -116,7 +117,7 @@ class Terminal:
 
     def print(self, text: str, style: str = "") -> None:
         """Print a line without secrets."""
-        self._console.print(Text(redact(text), style=style), soft_wrap=True)
+        self._console.print(Text(self._prefix + redact(text), style=style), soft_wrap=True)
 
     def show_loss(self, step: int, split: str, loss: TokenLoss) -> None:
         """Print the result of an evaluation on one line."""

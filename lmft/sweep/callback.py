@@ -29,6 +29,7 @@ from lmft.sweep.records import (
     number_jobs,
     read_jobs,
     read_records,
+    write_record,
 )
 from lmft.tracker.mlflow_store import SWEEP_FOLDER_TAG
 from lmft.tracker.protocol import Tracker
@@ -78,8 +79,9 @@ class Sweep:
             self.sweep_id = self.tracker.open_sweep(self.key, self.name, tags)
             self.numbers = number_jobs(self.folder, grid, self.names)
         total = len(grid) or hydra["sweeper"]["n_trials"]
+        parallel = not hydra["launcher"]["_target_"].endswith(".BasicLauncher")
         self.plan = SweepPlan(
-            self.key, self.names, str(self.folder), self.sweep_id, total, self.numbers
+            self.key, self.names, str(self.folder), self.sweep_id, total, self.numbers, parallel
         )
         write_plan(self.launch_folder, self.plan)
 
@@ -93,6 +95,10 @@ class Sweep:
 
         records = read_records(self.launch_folder)
         succeeded = complete and all(record.state in GOOD_STATES for record in records)
+        for record in records:
+            if record.state == "running":  # its process was killed
+                record.state = "stopped"
+                write_record(self.folder, record.number, record)
         jobs: list[JobRecord] = []
         if records or complete:
             jobs = read_jobs(self.folder)

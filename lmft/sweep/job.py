@@ -29,6 +29,7 @@ class SweepPlan:
     sweep_id: str | None  # in the tracker; None: it has no sweeps
     total: int  # jobs of this launch; of a search, trials of the study
     numbers: list[int] = field(default_factory=list)  # of a grid's jobs in the sweep, in order
+    parallel: bool = False  # whether jobs run at the same time
     study: dict[str, Any] | None = None  # name, storage and pruner of an Optuna study
 
 
@@ -40,6 +41,11 @@ class SweepJob:
         self.entry = Job(record.name or f"job {record.number}", plan.sweep_id, self.prune)
         self._trial: Trial | None = open_trial(plan.study, record.number)
         self._read = 0  # bytes of the run's metric points whose losses the study has
+
+    @property
+    def prefix(self) -> str:
+        """What its lines start with, where other jobs print theirs."""
+        return f"job {self.record.number}: " if self.plan.parallel else ""
 
     def prune(self, step: int, folder: Path) -> bool:
         """Report new validation losses to the study; return whether it prunes the run."""

@@ -122,7 +122,8 @@ def test_a_sweep_that_does_not_compose_starts_no_job(command, corpus, tmp_path, 
 
 def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path, store_at_hand):
     line = train_command(corpus, "clm", "trainer.epochs=99") + " -m optimizer.lr=1e30,1e-3 seed=0,1"
-    process = start(line, tmp_path, tmp_path / "log.txt")
+    log = tmp_path / "log.txt"
+    process = start(line, tmp_path, log)
 
     def third_is_at_work():  # those that fail don't come so far
         folders = [path.parent for path in tmp_path.glob("runs/*/metrics.jsonl")]
@@ -132,6 +133,9 @@ def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path, store_at
     os.kill(process.pid, 2)
     process.join(60)
     assert process.exitcode == 130
+    assert "Job 2 (3 of 4): lr=0.001 seed=0" in log.read_text()
+    rows = [row.split() for row in log.read_text().splitlines() if " seed=" in row]
+    assert [row[3] for row in rows[-4:]] == ["failed", "failed", "stopped", "not"], rows
     (parent,), children = Store(tmp_path).sweeps()
     assert parent.info.status == "FAILED"
     assert sorted(child.info.status for child in children) == ["FAILED", "FAILED", "KILLED"]
@@ -205,3 +209,7 @@ def test_jobs_in_processes_of_their_own(launcher, corpus, tmp_path):
     assert parent.info.status == "FAILED"
     assert sorted(c.info.status for c in children) == 2 * ["FAILED"] + 2 * ["FINISHED"]
     assert table.count("finished") == 2 and table.count("failed") >= 2
+    if launcher == "joblib":  # submitit's jobs print to files
+        assert set(map("job {}: ".format, range(4))) == {
+            line[:7] for line in table.splitlines() if "step   " in line
+        }
