@@ -57,7 +57,7 @@ def result_metrics(job: JobRecord) -> dict[str, float]:
         name: value
         for split in ("validation", "test")
         for name, value in of_split(split, result[split] or {}).items()
-        if isinstance(value, int | float)
+        if isinstance(value, int | float) and name != f"{split}/units"  # which is no metric
     }
 
 

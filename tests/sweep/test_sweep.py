@@ -10,6 +10,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from lmft.errors import UserError
 from lmft.runs.run import Run, find_folder
 from lmft.sweep.callback import common_knobs, swept_names
 from lmft.sweep.records import (
@@ -90,6 +91,7 @@ def check_report_on_all(root, parent, printed):
     assert f"validation perplexity {losses[run]['perplexity']:,.2f}" in parent.data.tags["best"]
     for name in ("loss", "perplexity"):
         assert parent.data.metrics[f"validation/{name}"] == losses[run][name]
+    assert parent.data.metrics.keys() <= Store(root).run_of(run).data.metrics.keys()
 
 
 def test_a_deleted_run_leaves_the_table_and_a_stopped_sweep_lists_what_it_did_not_start(tmp_path):
@@ -99,6 +101,8 @@ def test_a_deleted_run_leaves_the_table_and_a_stopped_sweep_lists_what_it_did_no
     assert [(job.name, job.state) for job in read_jobs(folder)] == [
         ("lr=1e-3", "not started"), ("lr=1e-2", "not started"),
     ]  # fmt: skip
+    with pytest.raises(UserError, match="a sweep without a best run so far"):
+        find_folder(str(folder), None)
     write_record(folder, 1, JobRecord(1, {"lr": "1e-2"}, "finished", "", "/gone/run", 1.0))
     assert [job.number for job in read_jobs(folder)] == [0]
     (tmp_path / "run").mkdir()  # the root of all runs was moved
