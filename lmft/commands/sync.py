@@ -76,6 +76,6 @@ def send(path: Path, tracker: Tracker, status: str) -> str:
         try:
             points = tracker.upload(path, status)
         except StoreUnavailable as error:
-            raise StoreUnavailable(error.what, "lmft sync again once it does") from error
+            raise StoreUnavailable(error.what, "lmft sync again once it takes them") from error
     print(f"{path.name}: {points:,} points, {status}")
     return "sent"

@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 
-from lmft.tracker.mlflow_store import short_reason
+from lmft.tracker.mlflow_errors import diagnose, short_reason
 from lmft.tracker.mlflow_upload import RunUpload
 from lmft.tracker.run_log import Record
 
@@ -12,8 +12,10 @@ logger = logging.getLogger(__name__)
 
 
 UPLOAD_INTERVAL = 5.0  # seconds between two uploads, also after a failed one
+REFUSED_INTERVAL = 600.0  # seconds between two uploads to a store that refuses them
+MAX_REFUSALS = 3  # in a row; a run that someone has deleted in MLflow is created at the next one
 RETRY_INTERVAL = 1.0  # seconds between two attempts when the run has ended
-GIVE_UP_AFTER = 40.0  # seconds without a response after which the end of a run waits no longer
+GIVE_UP_AFTER = 40.0  # seconds without a confirmed write after which a run's end waits no longer
 _unavailable: set[str] = set()  # stores that this process makes only one attempt at when a run ends
 
 
@@ -31,6 +33,7 @@ class BackgroundUpload:
         self._uri = uri
         self._status: str | None = None  # once the run has ended
         self._failure: Exception | None = None  # of the last attempt
+        self._refusals = 0  # in a row, by a store that answers
         self._given_up = False
         self._wake = threading.Event()
         # A daemon, so that a store that hangs can't keep the process from ending.
@@ -54,7 +57,7 @@ class BackgroundUpload:
         self._record.flush()
 
     def finish(self, status: str) -> None:
-        """Upload the rest and the final `status`; give up if the store does not respond."""
+        """Upload the rest and the final `status`; give up if the store takes nothing more."""
         called = time.monotonic()
         self._status = status
         self._wake.set()
@@ -65,7 +68,7 @@ class BackgroundUpload:
             return
         mark_unavailable(self._uri)
         logger.warning(
-            "%s points of %s wait in its folder; once %s answers, lmft sync %s sends them.",
+            "%s points of %s wait in its folder; once %s takes them, lmft sync %s sends them.",
             f"{self._upload.count_pending():,}",
             self._record.path.name,
             self._uri,
@@ -74,7 +77,7 @@ class BackgroundUpload:
 
     def _run(self) -> None:
         while not self._given_up:
-            ended = self._wake.wait(UPLOAD_INTERVAL)
+            ended = self._wake.wait(REFUSED_INTERVAL if self._is_refused else UPLOAD_INTERVAL)
             status = self._status
             try:
                 self._upload.update(live=status is None)
@@ -86,22 +89,32 @@ class BackgroundUpload:
             except Exception as error:
                 self._upload.reset()
                 self._report(error)
-                if status is not None and (self._uri in _unavailable or self._has_timed_out(0.0)):
+                if status is not None and self._is_hopeless:
                     return
                 if ended:  # the event stays set, so the wait above returns at once
                     time.sleep(RETRY_INTERVAL)
 
+    @property
+    def _is_refused(self) -> bool:
+        return self._refusals >= MAX_REFUSALS
+
+    @property
+    def _is_hopeless(self) -> bool:
+        return self._is_refused or self._uri in _unavailable or self._has_timed_out(0.0)
+
     def _has_timed_out(self, since: float) -> bool:
-        """Return whether the store has not responded for too long, counted from `since` or later.
+        """Return whether the store has taken nothing for too long, counted from `since` or later.
 
         Args:
             since: on the monotonic clock.
         """
-        return time.monotonic() - max(self._upload.last_response, since) > GIVE_UP_AFTER
+        return time.monotonic() - max(self._upload.last_write, since) > GIVE_UP_AFTER
 
     def _report(self, failure: Exception | None) -> None:
         """Log the first failure in a row, and the first success after failures."""
         before, self._failure = self._failure, failure
+        is_refusal = failure is not None and diagnose(failure).is_refusal
+        self._refusals = self._refusals + 1 if is_refusal else 0
         if failure is None:
             _unavailable.discard(self._uri)
             if before is not None:

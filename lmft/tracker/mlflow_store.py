@@ -1,28 +1,26 @@
-"""Open an MLflow store, create it atomically, find runs in it, and translate its errors.
+"""Open an MLflow store, create it atomically, and find runs in it.
 
 A local SQLite store is also read by SQL of our own (`read_run_state`, `has_experiment`): importing
 mlflow takes 2 s, and a run that has finished answers without it.
 """
 
-import logging
 import os
-import re
 import sqlite3
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from lmft.errors import StoreUnavailable, UserError, writable
+from lmft.errors import writable
+from lmft.tracker.mlflow_errors import load_mlflow, store_errors
 from lmft.tracker.mlflow_schema import check_schema
 from lmft.tracker.run_log import ID_TAG, read_facts
 
-NO_RESPONSE = r"API request to .* failed with ((timeout )?exception|error code 5)"  # of MLflow
 LINK_TAG = "lmft.link"  # of a linked copy: the run itself
 SWEEP_FOLDER_TAG = "lmft.sweep_folder"  # of a sweep's parent run
 SENT_TAG = "lmft.sent"  # how much of metrics.jsonl the store has, in bytes
+UNSENT_TAG = "lmft.unsent"  # of a run whose text files the store refused
 
 
 def tag_filter(tag: str, value: str) -> str:
@@ -51,7 +49,7 @@ def find_folder_of_run(run_id: str, uri: str | None) -> str | None:
 def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
     """Return the status of the run of the folder `path`, and how many bytes of points were sent.
 
-    None if the store has no such run.
+    None if the store has no such run, or lacks its text files.
 
     Raises:
         UserError: the store can't be used.
@@ -61,7 +59,7 @@ def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
     if database is None:
         with store_errors(uri):
             run = find_run_of_folder(open_client(uri), str(path))
-        if run is None or run.data.tags.get(ID_TAG) != key:
+        if run is None or run.data.tags.get(ID_TAG) != key or UNSENT_TAG in run.data.tags:
             return None
         return run.info.status, int(run.data.tags.get(SENT_TAG, 0))
     row = query_first(
@@ -69,8 +67,9 @@ def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
         "SELECT runs.status, sent.value FROM runs JOIN tags AS folder USING (run_uuid) "
         f"LEFT JOIN tags AS own ON own.run_uuid = runs.run_uuid AND own.key = '{ID_TAG}' "
         f"LEFT JOIN tags AS sent ON sent.run_uuid = runs.run_uuid AND sent.key = '{SENT_TAG}' "
+        f"LEFT JOIN tags AS lack ON lack.run_uuid = runs.run_uuid AND lack.key = '{UNSENT_TAG}' "
         "WHERE folder.key = 'lmft.folder' AND folder.value = ? AND own.value IS ? "
-        "AND runs.lifecycle_stage = 'active'",
+        "AND lack.key IS NULL AND runs.lifecycle_stage = 'active'",
         str(path),
         key,
     )
@@ -164,67 +163,6 @@ def open_client(uri: str | None) -> Any:
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
-
-
-def load_mlflow() -> Any:
-    """Import mlflow with telemetry, retries and most of its logging switched off."""
-    os.environ["MLFLOW_DISABLE_TELEMETRY"] = "true"
-    os.environ["MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"] = "true"  # with its password
-    # If the response is lost, a retry might create a run twice: RunUpload checks what arrived.
-    os.environ["MLFLOW_HTTP_REQUEST_MAX_RETRIES"] = "0"
-    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")  # seconds
-    import mlflow
-
-    logging.getLogger("mlflow").setLevel(logging.WARNING)  # importing it had set INFO
-    logging.getLogger("mlflow.store.db.utils").setLevel(logging.CRITICAL)  # see store_errors
-    return mlflow
-
-
-@contextmanager
-def store_errors(uri: str) -> Iterator[None]:
-    """Translate errors of MLflow, SQLAlchemy and the network into one sentence.
-
-    Raises:
-        UserError: the store can't be used.
-        StoreUnavailable: it does not answer now, but may do so later.
-    """
-    load_mlflow()
-    from mlflow.exceptions import MlflowException
-    from sqlalchemy.exc import DBAPIError
-
-    try:
-        yield
-    except (MlflowException, DBAPIError, OSError) as error:
-        reason = short_reason(error)
-        if is_unavailable(error):
-            raise StoreUnavailable(
-                f"tracker.uri is {uri!r}, which does not answer: {reason}",
-                "start it first, or set tracker=none and lmft sync the run later",
-            ) from error
-        raise UserError(f"tracker.uri is {uri!r}, which can't be used: {reason}.") from error
-
-
-def is_unavailable(error: BaseException) -> bool:
-    """Return whether the store did not respond or was locked, rather than refused a request."""
-    from mlflow.exceptions import RestException
-    from sqlalchemy.exc import OperationalError
-
-    if isinstance(error, RestException):
-        return bool(error.get_http_status_code() >= 500)
-    if isinstance(error, OperationalError) and "(sqlite3." not in str(error):
-        return True
-    return re.search(f"{NO_RESPONSE}|database is locked", str(error)) is not None
-
-
-def short_reason(error: BaseException) -> str:
-    """Return a store's error in a few words."""
-    if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
-        error = error.__cause__
-    words = r"\[Errno -?\d+\] ([^'\")\\]+)|(database is locked)|(\w+ timed out|Connection aborted)"
-    match = re.search(words, str(error))
-    if match:
-        return next(group for group in match.groups() if group)
-    return (str(error) or type(error).__name__).splitlines()[0].rstrip(".")
 
 
 def create_store(path: Path) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 from lmft.errors import Interrupted, StoreUnavailable, UserError
 from lmft.output.sanitize import redact
 from lmft.tracker.background import BackgroundUpload, mark_unavailable
+from lmft.tracker.mlflow_errors import store_errors
 from lmft.tracker.mlflow_model import move_checkpoint
 from lmft.tracker.mlflow_schema import check_schema
 from lmft.tracker.mlflow_store import (
@@ -21,7 +22,6 @@ from lmft.tracker.mlflow_store import (
     open_client,
     read_run_state,
     sqlite_path,
-    store_errors,
     store_uri,
 )
 from lmft.tracker.mlflow_sweep import (
@@ -42,6 +42,8 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "lmft"  # unless the config or the environment names one
 LONGEST_NAME = 250  # characters of an experiment
+KIND_TAG = "mlflow.experimentKind"  # which page MLflow opens the experiment on
+TRAINING = "custom_model_development"
 
 
 def check_uri(uri: str) -> None:
@@ -81,7 +83,7 @@ class MlflowTracker:
             )
 
     def check(self) -> None:
-        """Open the store, or create it; check that the experiment is not a deleted one.
+        """Open the store, or create it; check that the experiment can be written.
 
         Raises:
             UserError: the settings can't be used.
@@ -90,7 +92,11 @@ class MlflowTracker:
         check_uri(store_uri(self.uri))
         if not has_experiment(store_uri(self.uri), self.experiment):
             with store_errors(store_uri(self.uri)):
-                self._experiment(open_client(self.uri))
+                client = open_client(self.uri)
+                experiment = client.get_experiment(self._experiment(client))
+                # Asks for the right to edit, which is needed to create runs.
+                kind = experiment.tags.get(KIND_TAG, TRAINING)
+                client.set_experiment_tag(experiment.experiment_id, KIND_TAG, kind)
 
     @contextmanager
     def track_run(self, record: Record, entry: SweepEntry | None = None) -> Iterator[RunLog]:
@@ -228,7 +234,7 @@ class MlflowTracker:
         if experiment is None:
             root = artifact_root(self.uri)
             try:
-                return str(client.create_experiment(self.experiment, root))
+                return str(client.create_experiment(self.experiment, root, {KIND_TAG: TRAINING}))
             except MlflowException:  # another process was faster
                 experiment = client.get_experiment_by_name(self.experiment)
                 if experiment is None:

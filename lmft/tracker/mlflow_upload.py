@@ -1,5 +1,6 @@
 """Upload one run to an MLflow store from its folder."""
 
+import logging
 import math
 import os
 import time
@@ -8,15 +9,22 @@ from itertools import islice, takewhile
 from pathlib import Path
 from typing import Any, TypeVar
 
+from lmft.tracker.mlflow_errors import diagnose, load_mlflow, short_reason
 from lmft.tracker.mlflow_model import log_checkpoint, move_checkpoint
-from lmft.tracker.mlflow_store import SENT_TAG, load_mlflow, match_run
+from lmft.tracker.mlflow_store import SENT_TAG, UNSENT_TAG, match_run
 from lmft.tracker.mlflow_sweep import FIRST_SWEEP_TAG, add_to_sweep, has_run
 from lmft.tracker.protocol import SweepEntry
 from lmft.tracker.run_log import POINTS, Points, find_texts, read_facts, read_points
 
+logger = logging.getLogger(__name__)
+
 LINES_PER_CALL = 100  # of metrics.jsonl; a REST call takes at most 1000 points
 PARAMS_PER_CALL = 100  # the most that a REST call takes
 PARAM_SIZE = 6000  # characters; MLflow's limit
+REFUSED_TEXTS = (
+    "The store takes the run's metrics, but not its files (%s); once it takes them, "
+    "lmft sync %s sends them."
+)
 
 
 class RunUpload:
@@ -43,7 +51,8 @@ class RunUpload:
         self._entry = entry
         self._initial_texts = _file_versions(path)
         self._sent = 0  # bytes of metrics.jsonl
-        self.last_response = math.inf  # of the store, on the monotonic clock
+        self.last_write = math.inf  # that the store has confirmed, on the monotonic clock
+        self._is_refusal_reported = False
         self.points_sent = 0  # including those that the store already had
 
     def update(self, live: bool) -> None:
@@ -82,9 +91,8 @@ class RunUpload:
     def _open(self) -> None:
         """Connect; find the folder's run or create it; send its params; read what it has."""
         load_mlflow()  # takes seconds, which must not count as waiting for the store
-        self.last_response = min(self.last_response, time.monotonic())
+        self.last_write = min(self.last_write, time.monotonic())
         client, experiment = self._connect()
-        self.last_response = time.monotonic()
         facts = self._read_facts()
         run = match_run(client, self._path, facts["tags"])
         if run is None:
@@ -96,14 +104,8 @@ class RunUpload:
         if run.data.tags.get("lmft.folder") != str(self._path):
             move_checkpoint(client, run, str(self._path))
         self._send_params(client, facts, run)
-        sizes = {
-            artifact.path: artifact.file_size for artifact in client.list_artifacts(self.run_id)
-        }
-        self._texts = {
-            name: version
-            for name, version in self._initial_texts.items()
-            if sizes.get(name) == version[1]
-        }
+        self._texts = self._find_sent_texts(client)
+        self._are_texts_refused = UNSENT_TAG in run.data.tags
         entry = self._entry or (facts["tags"].get(FIRST_SWEEP_TAG, ""), facts["name"])
         if has_run(client, entry[0]):
             add_to_sweep(client, str(self._path), *entry)
@@ -122,7 +124,7 @@ class RunUpload:
             self._client.log_batch(self.run_id, metrics=points, tags=tags)
             self._sent = lines[-1].end
             self.points_sent += len(points)
-            self.last_response = time.monotonic()
+            self.last_write = time.monotonic()
 
     def _durable_points(self) -> Iterator[Points]:
         """Flush metrics.jsonl and yield the points to send.
@@ -145,15 +147,45 @@ class RunUpload:
         if changed:
             self._client.log_batch(self.run_id, tags=changed)
             self._tags |= now
-            self.last_response = time.monotonic()
+            self.last_write = time.monotonic()
+
+    def _find_sent_texts(self, client: Any) -> dict[str, tuple[int, int]]:
+        """Return the text files of an earlier start that the store has, by their version."""
+        try:
+            artifacts = client.list_artifacts(self.run_id)
+        except Exception as error:
+            if not diagnose(error).is_refusal:
+                raise
+            artifacts = []
+        sizes = {artifact.path: artifact.file_size for artifact in artifacts}
+        versions = self._initial_texts.items()
+        return {name: version for name, version in versions if sizes.get(name) == version[1]}
 
     def _send_texts(self) -> None:
-        for name, version in _file_versions(self._path).items():
-            if self._texts.get(name) != version:
-                file = next(file for file in find_texts(self._path) if file.name == name)
-                self._client.log_artifact(self.run_id, str(file))
-                self._texts[name] = version
-                self.last_response = time.monotonic()
+        """Send the text files that changed; a store that refuses them gets all else.
+
+        The run is tagged then, so that it counts as incomplete and the next upload tries again.
+        """
+        try:
+            for name, version in _file_versions(self._path).items():
+                if self._texts.get(name) != version:
+                    file = next(file for file in find_texts(self._path) if file.name == name)
+                    self._client.log_artifact(self.run_id, str(file))
+                    self._texts[name] = version
+                    self.last_write = time.monotonic()
+        except Exception as error:
+            if not diagnose(error).is_refusal:
+                raise
+            if not self._are_texts_refused:
+                self._client.set_tag(self.run_id, UNSENT_TAG, "artifacts")
+                self._are_texts_refused = True
+            if not self._is_refusal_reported:
+                self._is_refusal_reported = True
+                logger.warning(REFUSED_TEXTS, short_reason(error), self._path.name)
+        else:
+            if self._are_texts_refused:
+                self._client.delete_tag(self.run_id, UNSENT_TAG)
+                self._are_texts_refused = False
 
     def _set_status(self, status: str) -> None:
         if status == self._status:

@@ -1,4 +1,4 @@
-"""MLflow's own server in a thread: it can stop, lose responses, and require a password."""
+"""MLflow's own server in a thread: it can stop, lose or replace answers, and ask for a password."""
 
 import base64
 import socket
@@ -30,8 +30,10 @@ class Server:
         monkeypatch.setattr(handlers, "_model_registry_store", None)
         self._app = app
         self._password = password and "Basic " + base64.b64encode(password.encode()).decode()
-        self.refused = []  # paths asked for without the password
+        self.refused = []  # paths of the requests that were refused
         self.lose = lambda path: False  # whether the answer to a request is lost
+        # Called with method and path; returns status and body of an answer in place of MLflow's.
+        self.refuse = lambda method, path: None
         self.port = 0
         self.start()
 
@@ -62,6 +64,12 @@ class Server:
             self.refused.append(environ["PATH_INFO"])
             start_response("401 Unauthorized", [("Content-Type", "text/plain")])
             return [b"who are you?"]
+        refusal = self.refuse(environ["REQUEST_METHOD"], environ["PATH_INFO"])
+        if refusal is not None:
+            status, body = refusal
+            self.refused.append(environ["PATH_INFO"])
+            start_response(status, [("Content-Type", "text/html")])
+            return [body]
         answer = b"".join(self._app(environ, start_response))  # the store has it now
         if self.lose(environ["PATH_INFO"]):
             environ["werkzeug.socket"].shutdown(socket.SHUT_RDWR)
