@@ -93,6 +93,8 @@ def diagnose(error: BaseException) -> Problem:
     if _is_foreign(error, status):
         what = f"does not answer as an MLflow server: {reason}"
         return Problem(what, f"set it to the address of one, {LATER}", refused or status is None)
+    if _is_of_database(error):
+        return Problem(f"gives no connection: {reason}", f"start it or correct it, {LATER}")
     if _is_out_of_reach(error, status):
         return Problem(f"does not answer: {reason}", f"start it first, {LATER}")
     return Problem(f"can't be used: {reason}", None, refused)
@@ -118,7 +120,7 @@ def short_reason(error: BaseException) -> str:
 
     if isinstance(error, StoreUnavailable) and error.__cause__ is not None:
         error = error.__cause__
-    text, status = str(error), http_status(error)
+    text, status = str(getattr(error, "orig", error)), http_status(error)
     if status in (401, 403) or (status is not None and not isinstance(error, RestException)):
         return STATUS.get(status, str(status))
     if re.search(WEB_PAGE, text):
@@ -142,14 +144,17 @@ def _is_foreign(error: BaseException, status: int | None) -> bool:
     return re.search(WEB_PAGE, str(error)) is not None or status in (404, 405)
 
 
-def _is_out_of_reach(error: BaseException, status: int | None) -> bool:
-    """Return whether the store did not respond or was locked, rather than refused a request."""
+def _is_of_database(error: BaseException) -> bool:
+    """Return whether a database other than SQLite refused a connection, or closed it."""
     from sqlalchemy.exc import OperationalError
 
+    return isinstance(error, OperationalError) and "(sqlite3." not in str(error)
+
+
+def _is_out_of_reach(error: BaseException, status: int | None) -> bool:
+    """Return whether the store did not respond or was locked, rather than refused a request."""
     if status is not None:
         return status >= 500 or status in TRY_AGAIN
-    if isinstance(error, OperationalError) and "(sqlite3." not in str(error):
-        return True
     return re.search(NO_RESPONSE, str(error)) is not None
 
 

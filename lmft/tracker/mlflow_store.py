@@ -160,9 +160,23 @@ def open_client(uri: str | None) -> Any:
         path = sqlite_path(uri)
         if path is not None:
             create_store(path)
+        elif "://" in uri and not uri.startswith("http"):
+            _try_database(uri)
         client = mlflow.MlflowClient(tracking_uri=uri, registry_uri=uri)
         client.search_experiments(max_results=1)
     return client
+
+
+def _try_database(uri: str) -> None:
+    """Connect to a database once: MLflow would try for 100 s."""
+    from sqlalchemy import NullPool, create_engine
+    from sqlalchemy.exc import NoSuchModuleError
+
+    try:
+        with closing(create_engine(uri, poolclass=NullPool).connect()):
+            pass
+    except NoSuchModuleError:  # not a database, but what MLflow knows by a plug-in, or does not
+        pass
 
 
 def create_store(path: Path) -> None:
