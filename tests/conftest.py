@@ -174,10 +174,16 @@ def server(store, monkeypatch, eager_sender):
 @pytest.fixture
 def record(tmp_path):
     """The record of a run that has just begun."""
-    from lmft.tracker.run_log import Facts, Record
+    from lmft.tracker.run_log import Corpus, Facts, Record
 
     with closing(Record(tmp_path)) as record:
-        facts = Facts("run", "key", {"long": "x" * 10_000}, "cats", "0123456789" * 6, "fp32")
+        facts = Facts(
+            "run",
+            "key",
+            {"long": "x" * 10_000},
+            [Corpus("cats", "train", "0123456789" * 6, "cats.txt")],
+            "fp32",
+        )
         record.start(facts, {"lmft.folder": str(tmp_path)})
         yield record
 

@@ -20,7 +20,7 @@ from lmft.evaluation.windows import windows_of
 from lmft.metrics import of_split
 from lmft.output.terminal import Terminal
 from lmft.runs.provenance import describe_source
-from lmft.runs.run import RESULT, Run, run_with_weights
+from lmft.runs.run import RESULT, Run, describe_corpus, run_with_weights
 from lmft.runs.run_id import key_inputs
 from lmft.storage.hashing import digest
 from lmft.storage.hub import content_digest
@@ -204,10 +204,10 @@ def track(run: Run, split: Split, assessed: Assessment, spread: dict[str, float]
     step = int(run.read_json(RESULT).get("best_step", 0))
     with run_lock(run.folder, wait=True), closing(Record(run.folder)) as record:
         if not read_facts(run.folder):
-            corpus = run.config.dataset.name, split.digest()
-            facts = Facts(run.folder.name, run.key, flatten(run.values), *corpus, result.precision)
+            facts = Facts(run.folder.name, run.key, flatten(run.values), [], result.precision)
             tags_of_run = {"lmft.key": run.key, "lmft.folder": str(run.folder)}
             record.start(facts, describe_source("lmft evaluate") | tags_of_run)
+        record.add_corpus(describe_corpus(split))
         with run.tracker.update_run(record) as log:
             log.log_metrics(of_split(name, result.as_metrics() | spread), step)
             log.set_tags(tags)

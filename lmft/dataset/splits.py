@@ -8,6 +8,7 @@ import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 
@@ -55,6 +56,12 @@ class Split:
         content = self.source.digest(self.where)
         held_out = None if self.held_out is None else [self.held_out, self.fraction]
         return digest([content, self.rule.value, held_out, self.max_documents])
+
+    def location(self) -> str:
+        """Return where the text comes from: a path, or the name of a dataset and its split."""
+        if isinstance(self.source, TextFiles):
+            return str(Path(self.where).expanduser().absolute())
+        return f"{getattr(self.source, 'name', self.corpus)}/{self.where}"
 
     def files(self) -> int | None:
         """Return the number of files that are read; None if the source is not files."""

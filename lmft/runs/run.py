@@ -18,6 +18,7 @@ from lmft.runs.run_id import key_inputs, model_label, safe_name
 from lmft.storage.atomic import new_folder, read_json, write_json
 from lmft.storage.hashing import digest
 from lmft.tracker.mlflow_store import find_folder_of_run, store_uri
+from lmft.tracker.run_log import Corpus
 
 CONFIG, RESULT = "config.yaml", "result.json"
 BEST, JOBS = "best.json", "jobs"  # in the folder of a sweep: its best run, its jobs
@@ -98,6 +99,11 @@ class Run:
         dataset: DatasetConfig = build(self.typed.dataset)
         return open_splits(dataset)
 
+    @property
+    def corpora(self) -> list[Corpus]:
+        """The splits, as a tracker shows them."""
+        return [describe_corpus(split) for split in self.splits.values()]
+
     @cached_property
     def origin(self) -> Origin:
         """What is needed to reproduce the run; read it first when the run starts."""
@@ -157,6 +163,11 @@ class Run:
         with new_folder(hydra) as temporary:
             for name, text in self.files.items():
                 (temporary / name).write_text(redact_yaml(text))
+
+
+def describe_corpus(split: Split) -> Corpus:
+    """Return what a tracker shows of a split."""
+    return Corpus(split.corpus, split.name, split.digest(), split.location())
 
 
 def find_folder(name: str, tracker_uri: str | None) -> Path:

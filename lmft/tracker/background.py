@@ -5,6 +5,7 @@ import threading
 import time
 
 from lmft.tracker.mlflow_errors import diagnose, short_reason
+from lmft.tracker.mlflow_system import SystemMonitor
 from lmft.tracker.mlflow_upload import RunUpload
 from lmft.tracker.run_log import Record
 
@@ -27,10 +28,21 @@ def mark_unavailable(uri: str) -> None:
 class BackgroundUpload:
     """A RunLog that writes to the run's folder at once and uploads the folder every few seconds."""
 
-    def __init__(self, upload: RunUpload, record: Record, uri: str):
+    def __init__(
+        self, upload: RunUpload, record: Record, uri: str, monitor: SystemMonitor | None = None
+    ):
+        """Start the thread.
+
+        Args:
+            upload: of the run.
+            record: of the run.
+            uri: of the store.
+            monitor: to run until the run ends; None: no system metrics.
+        """
         self._upload = upload
         self._record = record
         self._uri = uri
+        self._monitor = monitor
         self._status: str | None = None  # once the run has ended
         self._failure: Exception | None = None  # of the last attempt
         self._refusals = 0  # in a row, by a store that answers
@@ -80,9 +92,13 @@ class BackgroundUpload:
             ended = self._wake.wait(REFUSED_INTERVAL if self._is_refused else UPLOAD_INTERVAL)
             status = self._status
             try:
+                if status is not None and self._monitor is not None:
+                    self._monitor.stop()
                 self._upload.update(live=status is None)
                 if status is not None:
                     self._upload.end(status)
+                elif self._monitor is not None:
+                    self._monitor.keep_running(self._upload.run_id)
                 self._report(None)
                 if status is not None:
                     return

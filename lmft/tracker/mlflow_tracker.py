@@ -33,6 +33,7 @@ from lmft.tracker.mlflow_sweep import (
     open_sweep_run,
     set_tag,
 )
+from lmft.tracker.mlflow_system import SystemMonitor, is_asked_for
 from lmft.tracker.mlflow_upload import RunUpload
 from lmft.tracker.protocol import RunLog, SweepEntry
 from lmft.tracker.run_log import Record, points_size, read_facts
@@ -68,6 +69,8 @@ class MlflowTracker:
 
     uri: str | None  # null: MLFLOW_TRACKING_URI, else mlflow.db in the working directory
     experiment_name: str | None  # null: MLFLOW_EXPERIMENT_NAME, else lmft
+    # Also if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true; saved configs of before lack the knob.
+    system_metrics: bool = False
 
     @property
     def experiment(self) -> str:
@@ -75,6 +78,10 @@ class MlflowTracker:
         return self.experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
 
     def __post_init__(self) -> None:
+        if not isinstance(self.system_metrics, bool):
+            raise UserError(
+                f"tracker.system_metrics is {self.system_metrics!r}; set it to true or false."
+            )
         name = self.experiment
         if not (name.isprintable() and name.strip() and len(name) <= LONGEST_NAME):
             raise UserError(
@@ -103,7 +110,9 @@ class MlflowTracker:
         """Find or create the record's run in MLflow, and upload the record every few seconds."""
         if entry is not None and FIRST_SWEEP_TAG not in read_facts(record.path)["tags"]:
             record.set_tags({FIRST_SWEEP_TAG: entry[0]})
-        upload = self._start_upload(record, entry)
+        wants_metrics = self.system_metrics or is_asked_for()
+        monitor = SystemMonitor(store_uri(self.uri)) if wants_metrics else None
+        upload = self._start_upload(record, entry, monitor)
         status = "FAILED"
         try:
             yield upload
@@ -206,10 +215,11 @@ class MlflowTracker:
         words += [f"tracker.experiment_name={self.experiment_name}"] if self.experiment_name else []
         return shlex.join(words)
 
-    def _start_upload(self, record: Record, entry: SweepEntry | None) -> BackgroundUpload:
-        return BackgroundUpload(
-            RunUpload(self._connect, record.path, entry), record, store_uri(self.uri)
-        )
+    def _start_upload(
+        self, record: Record, entry: SweepEntry | None, monitor: SystemMonitor | None = None
+    ) -> BackgroundUpload:
+        upload = RunUpload(self._connect, record.path, entry)
+        return BackgroundUpload(upload, record, store_uri(self.uri), monitor)
 
     @contextmanager
     def _warn_if_unavailable(self, consequence: str) -> Iterator[None]:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from lmft.tracker.mlflow_errors import diagnose, load_mlflow, short_reason
+from lmft.tracker.mlflow_inputs import missing_inputs
 from lmft.tracker.mlflow_model import log_checkpoint, move_checkpoint
 from lmft.tracker.mlflow_store import SENT_TAG, UNSENT_TAG, match_run
 from lmft.tracker.mlflow_sweep import FIRST_SWEEP_TAG, add_to_sweep, has_run
@@ -206,17 +207,15 @@ class RunUpload:
         )
 
     def _send_params(self, client: Any, facts: dict[str, Any], run: Any) -> None:
-        """Send params, dataset and folder: all of them again, in case a kill cut it short."""
-        from mlflow.entities import Dataset, DatasetInput, InputTag, Param, RunTag
+        """Send params, datasets and folder: all of them again, in case a kill cut it short."""
+        from mlflow.entities import Param, RunTag
         from mlflow.exceptions import MlflowException
 
         params = (Param(key, str(value)[:PARAM_SIZE]) for key, value in facts["params"].items())
         for chunk in in_chunks(params, PARAMS_PER_CALL):
             client.log_batch(self.run_id, params=chunk)
-        if not run.inputs.dataset_inputs:
-            dataset = Dataset(facts["corpus"], facts["corpus_digest"][:36], "code", "{}")
-            tags = [InputTag("mlflow.data.context", "train")]
-            inputs = [DatasetInput(dataset, tags)]
+        inputs = missing_inputs(run, facts)
+        if inputs:
             try:
                 client.log_inputs(self.run_id, inputs)
             except MlflowException:  # another run has just inserted the same dataset

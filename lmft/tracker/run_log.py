@@ -26,14 +26,23 @@ TEXTS = (".hydra/config.yaml", "samples_*.txt", "*.md", "*.svg", "*.html")
 
 
 @dataclass(frozen=True)
+class Corpus:
+    """A split that a run read."""
+
+    name: str  # of the dataset
+    split: str
+    digest: str
+    source: str  # a path or the name of a dataset
+
+
+@dataclass(frozen=True)
 class Facts:
     """What is known of a run when it first starts."""
 
     name: str  # for display
     key: str  # a hash of all that decides its numbers
     params: dict[str, Any]  # every knob, by full name
-    corpus: str  # the dataset's name
-    corpus_digest: str
+    corpora: list[Corpus]
     precision: str  # never auto
 
 
@@ -79,6 +88,13 @@ class Record:
     def set_tags(self, tags: dict[str, str]) -> None:
         """Add or change tags."""
         self._write(read_facts(self.path), tags)
+
+    def add_corpus(self, corpus: Corpus) -> None:
+        """Add a corpus that the run reads after its end."""
+        facts = read_facts(self.path)
+        known = facts.get("corpora", [])
+        if redact_all(asdict(corpus)) not in known:
+            self._write({**facts, "corpora": [*known, redact_all(asdict(corpus))]}, {})
 
     def end(self, status: str) -> None:
         """Write how the run ended: FINISHED, FAILED or KILLED."""

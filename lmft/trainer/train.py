@@ -153,10 +153,9 @@ def open_session(
     with log_to_file(run.folder / "run.log"), closing(Record(run.folder)) as record:
         if run.config.model.trust_remote_code:
             warn_about_remote_code(str(run.config.model.name))
-        corpus = run.config.dataset.name, run.splits["train"].digest()
         precision = training.components.hardware.precision.value
         record.start(
-            Facts(job.name, run.key, flatten(run.values), *corpus, precision),
+            Facts(job.name, run.key, flatten(run.values), run.corpora, precision),
             run.origin.tags | {"lmft.key": run.key, "lmft.folder": str(run.folder)},
         )
         with run.tracker.track_run(record, job.sweep_entry) as log, worker_failures_raised():

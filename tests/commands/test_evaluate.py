@@ -34,6 +34,10 @@ def test_an_evaluation_of_a_run_is_kept_in_that_run_and_known_the_next_time(
     assert run.info.status == "FINISHED"
     keys = [key for key in run.data.metrics if key.endswith("/test/bits_per_byte")]
     assert len(keys) == 1 and keys[0].startswith("text_files-")
+    (folder / "other.txt").write_text("so the dog sat\n")
+    assert command(f"{line} dataset.test={folder / 'other.txt'}")[0] == 0
+    texts = [kept.dataset.source for kept in store.run_of(folder).inputs.dataset_inputs]
+    assert len(texts) == 4 and any("other.txt" in text for text in texts)
     by_id, printed, _ = command(f"evaluate run={run.info.run_id} tracker.uri={store.uri}")
     assert by_id == 0 and "known already" in printed
 
@@ -45,6 +49,8 @@ def test_a_model_without_a_run_gets_one_of_its_own(scored, store, command, tmp_p
     assert code == 0 and "fp32" in printed
     (folder,) = tmp_path.glob("runs/*/evaluations.json")
     run = store.run_of(folder.parent)
+    (scored_text,) = run.inputs.dataset_inputs
+    assert (scored_text.tags[0].value, scored_text.dataset.name) == ("test", "text_files")
     (found,) = json.loads(folder.read_text()).values()
     assert run.data.metrics["test/perplexity"] == pytest.approx(found["perplexity"])
     assert run.data.tags["test/fingerprint"] == found["fingerprint"]

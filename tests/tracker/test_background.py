@@ -88,7 +88,7 @@ def test_a_new_run_in_the_folder_of_a_removed_one_is_a_run_of_its_own(
         shutil.rmtree(tmp_path / "run", ignore_errors=True)
         (tmp_path / "run").mkdir()
         with closing(Record(tmp_path / "run")) as record:
-            record.start(Facts("run", "key", {}, "cats", "0123", "fp32"), {})
+            record.start(Facts("run", "key", {}, [], "fp32"), {})
             assert not tracker.is_up_to_date(record.path)
             with tracker.track_run(record) as log:
                 log.log_metrics({"loss": value}, 1)

@@ -1,6 +1,7 @@
 import signal
 import socket
 import sqlite3
+import threading
 import time
 from contextlib import closing
 
@@ -15,6 +16,8 @@ from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.tracker.protocol import NoTracker
 from lmft.tracker.run_log import Record
 from tests.helpers.processes import fork, wait_for
+
+LOAD = "system/cpu_utilization_percentage"
 
 
 def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
@@ -37,7 +40,11 @@ def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
     assert run.data.params["trainer.batch_size"] == "8"
     assert run.data.params["optimizer.lr"] == "0.001"
     assert run.data.tags["mlflow.source.git.commit"]
-    assert run.inputs.dataset_inputs[0].dataset.name == "text_files"
+    shown = {kept.tags[0].value: kept.dataset for kept in run.inputs.dataset_inputs}
+    assert shown.keys() == {"training", "validation", "test"}
+    for context, dataset in shown.items():
+        split = context.replace("training", "train")
+        assert dataset.name == "text_files" and f"{split}.txt" in dataset.source
     names = {artifact.path for artifact in store.client.list_artifacts(run.info.run_id)}
     assert {"config.yaml", "samples_before.txt", "samples_after.txt"} <= names
 
@@ -155,6 +162,29 @@ def test_a_deleted_experiment_is_named(store):
     store.client.delete_experiment(store.client.create_experiment("gone"))
     with pytest.raises(UserError, match="tracker.experiment_name"):
         MlflowTracker(store.uri, "gone").check()
+
+
+@pytest.mark.parametrize("by", ["knob", "environment"])
+def test_system_metrics_are_logged_until_the_run_ends(store, record, eager_sender, monkeypatch, by):
+    monkeypatch.setenv("MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL", "0.1")
+    if by == "environment":
+        monkeypatch.setenv("MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING", "true")
+    tracker = MlflowTracker(store.uri, "system", system_metrics=by == "knob")
+
+    def sampled():
+        return [run for run in store.runs_of(record.path) if LOAD in run.data.metrics]
+
+    def monitors():
+        return [some for some in threading.enumerate() if some.name == "SystemMetricsMonitor"]
+
+    with pytest.raises(RuntimeError), tracker.track_run(record) as log:
+        log.log_metrics({"loss": 1.0}, 1)
+        wait_for(sampled)
+        assert len(monitors()) == 1
+        raise RuntimeError("no")
+    assert monitors() == []
+    assert store.run_of(record.path).info.status == "FAILED"
+    store.points(record.path, LOAD)  # each step once
 
 
 @pytest.mark.parametrize("end", ["RUNNING", "FINISHED"])
