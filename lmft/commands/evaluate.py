@@ -21,7 +21,7 @@ from lmft.metrics import of_split
 from lmft.output.terminal import Terminal
 from lmft.runs.provenance import describe_source
 from lmft.runs.run import RESULT, Run, describe_corpus, run_with_weights
-from lmft.runs.run_id import key_inputs
+from lmft.runs.run_id import key_inputs, model_label
 from lmft.storage.hashing import digest
 from lmft.storage.hub import content_digest
 from lmft.storage.lock import run_lock
@@ -29,6 +29,7 @@ from lmft.tracker.run_log import Facts, Record, read_facts
 from lmft.trainer.components import Components, build_components, find_tokenizer
 from lmft.trainer.evaluate import assess, find_conditions
 
+EVALUATION = {"lmft.kind": "evaluation"}  # the tag of a run that trained nothing
 RESULTS = "evaluations.json"  # in the run's folder: every result, by a hash of what it depends on
 
 
@@ -204,8 +205,9 @@ def track(run: Run, split: Split, assessed: Assessment, spread: dict[str, float]
     step = int(run.read_json(RESULT).get("best_step", 0))
     with run_lock(run.folder, wait=True), closing(Record(run.folder)) as record:
         if not read_facts(run.folder):
-            facts = Facts(run.folder.name, run.key, flatten(run.values), [], result.precision)
-            tags_of_run = {"lmft.key": run.key, "lmft.folder": str(run.folder)}
+            title = f"evaluate {model_label(run.config.model)} on {split.corpus} {split.name}"
+            facts = Facts(title, run.key, flatten(run.values), [], result.precision)
+            tags_of_run = {"lmft.key": run.key, "lmft.folder": str(run.folder)} | EVALUATION
             record.start(facts, describe_source("lmft evaluate") | tags_of_run)
         record.add_corpus(describe_corpus(split))
         with run.tracker.update_run(record) as log:

@@ -5,11 +5,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import yaml
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.build import build, check_types
 from lmft.config.compose import load_composed, recompose
-from lmft.config.schema import DatasetConfig, ModelConfig, RunConfig
+from lmft.config.knob_metadata import Decides
+from lmft.config.schema import DatasetConfig, ModelConfig, RunConfig, decides
 from lmft.dataset.splits import Split, open_splits
 from lmft.errors import UserError
 from lmft.output.sanitize import redact, redact_all, redact_yaml
@@ -22,6 +24,8 @@ from lmft.tracker.run_log import Corpus
 
 CONFIG, RESULT = "config.yaml", "result.json"
 BEST, JOBS = "best.json", "jobs"  # in the folder of a sweep: its best run, its jobs
+IN_FOLDER_NAME = ("model", "dataset", "objective")  # groups that the name of a folder shows
+LONGEST_NAME = 250  # characters of a run's name in MLflow
 
 
 class Run:
@@ -125,6 +129,18 @@ class Run:
         config = self.config
         name = "-".join([model_label(config.model), config.dataset.name, config.objective.name])
         return root_of(self.typed.run_root) / f"{safe_name(redact(name))}-{self.key[:10]}"
+
+    @property
+    def display_name(self) -> str:
+        """The knobs that were set, then the folder: a page cuts the end off."""
+        words = yaml.safe_load(self.files.get("overrides.yaml", "[]"))
+        set_knobs = [word.partition("=")[::2] for word in words]
+        shown = [
+            f"{knob.rpartition('.')[2]}={value}"
+            for knob, value in set_knobs
+            if decides(knob) is Decides.numbers and knob.partition(".")[0] not in IN_FOLDER_NAME
+        ]
+        return redact(" ".join([*shown, self.folder.name]))[:LONGEST_NAME]
 
     @property
     def checkpoint(self) -> Path:

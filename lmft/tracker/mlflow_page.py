@@ -7,6 +7,7 @@ from pathlib import Path
 
 from lmft.errors import UserError
 from lmft.tracker.mlflow_store import query_first, sqlite_path, store_uri
+from lmft.tracker.mlflow_view import ADDRESS, TAG
 
 LOCALHOST = "127.0.0.1"
 QUIET = {  # without telemetry, and without a process that runs jobs
@@ -37,12 +38,16 @@ def find_page(uri: str | None, experiment: str, port: int) -> tuple[str, list[st
         raise UserError(
             f"There is no store {path} yet; train a run first, or set tracker.uri to another one."
         )
-    found = path and query_first(
-        path, "SELECT experiment_id FROM experiments WHERE name = ?", experiment
+    query = (
+        "SELECT experiments.experiment_id, view.value FROM experiments LEFT JOIN experiment_tags "
+        f"AS view ON view.experiment_id = experiments.experiment_id AND view.key = '{TAG}' "
+        "WHERE name = ?"
     )
+    found = path and query_first(path, query, experiment)
     address = f"http://{LOCALHOST}:{port}/"
     if found:
-        address += f"#/experiments/{found[0]}/runs"
+        number, view = found
+        address += f"#/experiments/{number}/runs{ADDRESS if view else ''}"
     command = [sys.executable, "-m", "mlflow", "ui", "--workers", "1", "--host", LOCALHOST]
     return address, [*command, "--port", str(port), "--backend-store-uri", store]
 

@@ -15,6 +15,7 @@ from filelock import FileLock
 from lmft.errors import writable
 from lmft.tracker.mlflow_errors import load_mlflow, store_errors
 from lmft.tracker.mlflow_schema import check_schema
+from lmft.tracker.mlflow_view import TAG as VIEW_TAG
 from lmft.tracker.run_log import ID_TAG, read_facts
 
 LINK_TAG = "lmft.link"  # of a linked copy: the run itself
@@ -77,9 +78,12 @@ def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
 
 
 def has_experiment(uri: str, name: str) -> bool:
-    """Return whether a SQLite store has the experiment, not deleted; False for other stores."""
+    """Return whether a SQLite store has the experiment as lmft creates it; False for others."""
     database = sqlite_path(uri)
-    query = "SELECT 1 FROM experiments WHERE name = ? AND lifecycle_stage = 'active'"
+    query = (
+        "SELECT 1 FROM experiments JOIN experiment_tags AS view USING (experiment_id) "
+        f"WHERE name = ? AND lifecycle_stage = 'active' AND view.key = '{VIEW_TAG}'"
+    )
     return database is not None and query_first(database, query, name) is not None
 
 

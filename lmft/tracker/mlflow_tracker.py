@@ -35,6 +35,7 @@ from lmft.tracker.mlflow_sweep import (
 )
 from lmft.tracker.mlflow_system import SystemMonitor, is_asked_for
 from lmft.tracker.mlflow_upload import RunUpload
+from lmft.tracker.mlflow_view import default_tags
 from lmft.tracker.protocol import RunLog, SweepEntry
 from lmft.tracker.run_log import Record, points_size, read_facts
 
@@ -43,8 +44,6 @@ logger = logging.getLogger(__name__)
 
 EXPERIMENT = "lmft"  # unless the config or the environment names one
 LONGEST_NAME = 250  # characters of an experiment
-KIND_TAG = "mlflow.experimentKind"  # which page MLflow opens the experiment on
-TRAINING = "custom_model_development"
 
 
 def check_uri(uri: str) -> None:
@@ -102,8 +101,9 @@ class MlflowTracker:
                 client = open_client(self.uri)
                 experiment = client.get_experiment(self._experiment(client))
                 # Asks for the right to edit, which is needed to create runs.
-                kind = experiment.tags.get(KIND_TAG, TRAINING)
-                client.set_experiment_tag(experiment.experiment_id, KIND_TAG, kind)
+                for tag, value in default_tags().items():
+                    kept = experiment.tags.get(tag, value)
+                    client.set_experiment_tag(experiment.experiment_id, tag, kept)
 
     @contextmanager
     def track_run(self, record: Record, entry: SweepEntry | None = None) -> Iterator[RunLog]:
@@ -244,7 +244,7 @@ class MlflowTracker:
         if experiment is None:
             root = artifact_root(self.uri)
             try:
-                return str(client.create_experiment(self.experiment, root, {KIND_TAG: TRAINING}))
+                return str(client.create_experiment(self.experiment, root, default_tags()))
             except MlflowException:  # another process was faster
                 experiment = client.get_experiment_by_name(self.experiment)
                 if experiment is None:

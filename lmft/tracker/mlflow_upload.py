@@ -21,6 +21,7 @@ logger = logging.getLogger(__name__)
 
 LINES_PER_CALL = 100  # of metrics.jsonl; a REST call takes at most 1000 points
 PARAMS_PER_CALL = 100  # the most that a REST call takes
+VERSION = "version."  # how the tags of packages begin
 PARAM_SIZE = 6000  # characters; MLflow's limit
 REFUSED_TEXTS = (
     "The store takes the run's metrics, but not its files (%s); once it takes them, "
@@ -86,8 +87,8 @@ class RunUpload:
 
     def _read_facts(self) -> dict[str, Any]:
         facts = read_facts(self._path)
-        facts["tags"]["lmft.folder"] = str(self._path)  # it may have been moved
-        return facts
+        tags = join_versions(facts["tags"])
+        return {**facts, "tags": {**tags, "lmft.folder": str(self._path)}}  # it may have been moved
 
     def _open(self) -> None:
         """Connect; find the folder's run or create it; send its params; read what it has."""
@@ -211,7 +212,8 @@ class RunUpload:
         from mlflow.entities import Param, RunTag
         from mlflow.exceptions import MlflowException
 
-        params = (Param(key, str(value)[:PARAM_SIZE]) for key, value in facts["params"].items())
+        values = {key: value for key, value in facts["params"].items() if value is not None}
+        params = (Param(key, str(value)[:PARAM_SIZE]) for key, value in values.items())
         for chunk in in_chunks(params, PARAMS_PER_CALL):
             client.log_batch(self.run_id, params=chunk)
         inputs = missing_inputs(run, facts)
@@ -221,6 +223,14 @@ class RunUpload:
             except MlflowException:  # another run has just inserted the same dataset
                 client.log_inputs(self.run_id, inputs)
         client.log_batch(self.run_id, tags=[RunTag("lmft.folder", facts["tags"]["lmft.folder"])])
+
+
+def join_versions(tags: dict[str, str]) -> dict[str, str]:
+    """Return the tags with those of the packages' versions, `version.NAME`, joined to one."""
+    found = {tag.removeprefix(VERSION): tags[tag] for tag in tags if tag.startswith(VERSION)}
+    others = {tag: value for tag, value in tags.items() if not tag.startswith(VERSION)}
+    joined = ", ".join(f"{name} {number}" for name, number in found.items())
+    return others | ({"versions": joined} if found else {})
 
 
 def _file_versions(path: Path) -> dict[str, tuple[int, int]]:

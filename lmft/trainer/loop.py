@@ -202,7 +202,7 @@ def record_step(step: Step, session: Session, progress: Progress, bars: AnyBars)
         bars.show_step(step.number, _describe_step(step))
         return
     path = save_nonfinite_step(session, step)
-    metrics = {name: metrics[name] for name in METRICS_OF_SKIPPED_STEPS}
+    metrics = {name: metrics[name] for name in METRICS_OF_SKIPPED_STEPS if name in metrics}
     session.log.log_metrics({**metrics, SKIPPED_STEPS: progress.skipped_steps}, step.number)
     if progress.skipped_in_a_row == MAX_SKIPPED_IN_A_ROW:
         raise FloatingPointError(

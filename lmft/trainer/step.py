@@ -42,16 +42,18 @@ class Step:
     seconds: float
     share_of_limit: float  # model FLOPs utilization: of the device's peak matrix throughput
     loss_scale: float | None  # of the next step, in fp16
+    is_short: bool = False  # fewer tokens than a whole batch, as at the end of an epoch
     skipped: bool = False  # loss or gradients were not finite, so the weights were not updated
 
     def as_metrics(self) -> dict[str, float]:
-        """Return the step's metrics by name."""
+        """Return the step's metrics by name; the speed of a short batch would say little."""
+        speed = {} if self.is_short else {TOKENS_PER_SECOND: self.tokens / self.seconds}
         return {
             TRAIN_LOSS: self.loss.mean,
             TRAIN_PERPLEXITY: self.loss.perplexity,
             LEARNING_RATE: self.learning_rate,
             GRAD_NORM: self.grad_norm,
-            TOKENS_PER_SECOND: self.tokens / self.seconds,
+            **speed,
             MFU: self.share_of_limit,
         }
 
@@ -76,18 +78,21 @@ class TakenStep:
         """
         nats, grad_norm = self.numbers.read()
         seconds = seconds_between(self.started, self.ended)
+        tokens, config = sum(part.inputs.numel() for part in self.parts), training.config
+        whole = config.trainer.batch_size * config.dataset.block_size
         step = Step(
             number=self.number,
             loss=TokenLoss(nats, count_targets(self.parts)),
             learning_rate=self.learning_rate,
             grad_norm=grad_norm,
-            tokens=sum(part.inputs.numel() for part in self.parts),
+            tokens=tokens,
             seconds=seconds,
             share_of_limit=training.flops.mfu(self.parts, seconds),
             loss_scale=self.loss_scale,
+            is_short=self.number > 1 and tokens < whole,
             skipped=not (math.isfinite(nats) and math.isfinite(grad_norm)),
         )
-        if step.skipped and training.config.trainer.on_nonfinite is OnNonfinite.stop:
+        if step.skipped and config.trainer.on_nonfinite is OnNonfinite.stop:
             raise NotFinite(step)
         return step
 

@@ -149,7 +149,7 @@ def open_session(
     run: Run, training: Training, terminal: Terminal, job: Job | None, started: float
 ) -> Iterator[Session]:
     """Open the run's log file, its record and its tracker on rank 0."""
-    job = job or Job(run.folder.name, None)
+    job = job or Job(run.display_name, None)
     with log_to_file(run.folder / "run.log"), closing(Record(run.folder)) as record:
         if run.config.model.trust_remote_code:
             warn_about_remote_code(str(run.config.model.name))

@@ -49,6 +49,8 @@ def test_a_model_without_a_run_gets_one_of_its_own(scored, store, command, tmp_p
     assert code == 0 and "fp32" in printed
     (folder,) = tmp_path.glob("runs/*/evaluations.json")
     run = store.run_of(folder.parent)
+    assert run.info.run_name == "evaluate stories260k on text_files test"
+    assert run.data.tags["lmft.kind"] == "evaluation"
     (scored_text,) = run.inputs.dataset_inputs
     assert (scored_text.tags[0].value, scored_text.dataset.name) == ("test", "text_files")
     (found,) = json.loads(folder.read_text()).values()

@@ -29,16 +29,20 @@ def test_a_run_of_the_command_holds_every_step_and_knob(fit, store, corpus):
         "perplexity",
         "learning_rate",
         "grad_norm",
-        "tokens_per_second",
         "share_of_limit",
     ):
         assert list(store.points(folder, f"train/{key}")) == list(range(1, steps + 1))
+    speeds = set(store.points(folder, "train/tokens_per_second"))
+    assert 1 in speeds and steps not in speeds  # whose batch is short
     evaluated = sorted({0, *range(4, steps + 1, 4), steps})
     assert list(store.points(folder, "validation/loss")) == evaluated
     assert len(store.points(folder, "test/perplexity")) == 1
     assert run.info.status == "FINISHED"
     assert run.data.params["trainer.batch_size"] == "8"
     assert run.data.params["optimizer.lr"] == "0.001"
+    assert "None" not in run.data.params.values() and len(run.data.tags) <= 20
+    assert "torch" in run.data.tags["versions"]
+    assert run.info.run_name.endswith(f"evaluate_every=4 {folder.name}")
     assert run.data.tags["mlflow.source.git.commit"]
     shown = {kept.tags[0].value: kept.dataset for kept in run.inputs.dataset_inputs}
     assert shown.keys() == {"training", "validation", "test"}

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 
 from lmft.tracker.mlflow_tracker import MlflowTracker
+from lmft.tracker.mlflow_view import ADDRESS
 from lmft.tracker.run_log import Record
 from tests.helpers.mlflow import Store
 from tests.helpers.processes import wait_for
@@ -123,6 +124,25 @@ def answers(address):
     """Whether there is a server."""
     with suppress(OSError), urllib.request.urlopen(f"{address}/health") as reply:
         return reply.status == 200
+
+
+def test_the_page_begins_with_the_losses_and_the_best_run(server, page, corpus, command, tmp_path):
+    """An evaluation on another text would come first by the name of its metrics."""
+    line = train_command(corpus, "clm", "trainer.epochs=2", "trainer.evaluate_every=2")
+    assert command(f"-m {line} optimizer.lr=1e-3,1e-2")[0] == 0
+    (best,) = tmp_path.glob("runs/sweep-*/best.json")
+    run = json.loads(best.read_text())["run"]
+    words = f"dataset.name=a_text dataset.test={tmp_path / 'train.txt'} cache_root=cache"
+    assert command(f"evaluate run=runs/{run} {words}")[0] == 0
+    wait_for(lambda: answers(server))
+    page.goto(f"{server}/#/experiments/1/runs{ADDRESS}")
+    page.get_by_text("losses (2)").wait_for()
+    sections = page.get_by_text(re.compile(r"^(losses|a_text-\w+/test|test|train) \(\d+\)$"))
+    assert sections.first.inner_text() == "losses (2)"
+    for loss in LOSSES:
+        for name in NAMES:
+            page.get_by_text(f"{name} ({loss})").wait_for()
+    assert page.get_by_role("link", name="lr=").first.inner_text() == "lr=0.01"  # which learns more
 
 
 def test_two_runs_of_a_sweep_are_compared_by_their_loss_curves(

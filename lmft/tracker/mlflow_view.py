@@ -1,0 +1,57 @@
+"""The view of an experiment that `lmft ui` opens: loss curves first, the best run on top.
+
+Left to itself, MLflow orders charts by the name of the metric, so `notes-182da761/test` comes
+before `train`. A view that is kept in a tag of the experiment, as the page's "Share" keeps one,
+says which charts come first; those of all other metrics follow.
+"""
+
+import json
+from typing import Any
+
+from lmft.metrics import TRAIN_LOSS, VALIDATION_LOSS
+
+KEY = "lmft"
+TAG = f"mlflow.sharedViewState.{KEY}"
+KIND_TAG = "mlflow.experimentKind"  # which page MLflow opens the experiment on
+TRAINING = "custom_model_development"
+ADDRESS = f"?compareRunsMode=CHART&viewStateShareKey={KEY}"  # after that of an experiment's runs
+SECTION = "lmft-losses"
+
+
+def default_tags() -> dict[str, str]:
+    """Return the tags of an experiment, unless it has others."""
+    return {KIND_TAG: TRAINING, TAG: json.dumps(_losses_first())}
+
+
+def _losses_first() -> dict[str, Any]:
+    """Return the view in the words of MLflow's page. Sorted runs are not nested in sweeps."""
+    section = {"uuid": SECTION, "name": "losses", "display": True, "isGenerated": True}
+    return {
+        "orderByKey": f"metrics.`{VALIDATION_LOSS}`",
+        "orderByAsc": True,
+        "compareRunCharts": [_line_chart(TRAIN_LOSS), _line_chart(VALIDATION_LOSS)],
+        "compareRunSections": [section | {"isReordered": False, "deleted": False}],
+    }
+
+
+def _line_chart(metric: str) -> dict[str, Any]:
+    return {
+        "type": "LINE",
+        "uuid": f"lmft-{metric}",
+        "metricSectionId": SECTION,
+        "metricKey": metric,
+        "displayName": metric,
+        "isGenerated": True,  # so that the page adds no second one
+        "deleted": False,
+        "lineSmoothness": 0,
+        "xAxisScaleType": "linear",
+        "scaleType": "linear",
+        "range": {},
+        "xAxisKey": "step",
+        "selectedXAxisMetricKey": "",
+        "yAxisKey": "metric",
+        "yAxisExpressions": [],
+        "ignoreOutliers": False,
+        "useGlobalXaxisKey": True,
+        "useGlobalLineSmoothing": True,
+    }
