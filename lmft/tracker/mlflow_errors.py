@@ -87,9 +87,12 @@ def diagnose(error: BaseException) -> Problem:
         return Problem(f"does not let you in: {reason}", f"set them, {LATER}", True)
     if status == HTTPStatus.FORBIDDEN:
         return Problem(f"does not let you write: {reason}", f"ask for it, {LATER}", True)
+    if untrusted := re.search(r"certificate verify failed: ([^(]+) \(", text):
+        knob = "MLFLOW_TRACKING_SERVER_CERT_PATH"
+        what = f"has a certificate that is not trusted: {untrusted[1]}"
+        return Problem(what, f"set {knob} to the file of its authority, {LATER}")
     if "SSL" in text:
-        what = "MLFLOW_TRACKING_SERVER_CERT_PATH to the file of its certificate authority"
-        return Problem(f"has no TLS connection to offer: {reason}", f"set {what}, {LATER}")
+        return Problem(f"gives no TLS connection: {reason}", f"try http:// instead, {LATER}")
     if _is_foreign(error, status):
         what = f"does not answer as an MLflow server: {reason}"
         return Problem(what, f"set it to the address of one, {LATER}", refused or status is None)
@@ -126,7 +129,7 @@ def short_reason(error: BaseException) -> str:
     if re.search(WEB_PAGE, text):
         return "it answers with a web page, as of a login"
     words = (
-        r"certificate verify failed: ([^(]+) \(|\[SSL: (\w+)\]|\[Errno -?\d+\] ([^'\")\\]+)|"
+        r"\[SSL: (\w+)\]|\[Errno -?\d+\] ([^'\")\\]+)|"
         r"(database is locked)|(\w+ timed out|Connection aborted)|FATAL: +([^\n]+)"
     )
     match = re.search(words, text)

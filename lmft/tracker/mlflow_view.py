@@ -30,7 +30,8 @@ def _losses_first() -> dict[str, Any]:
         "orderByKey": f"metrics.`{VALIDATION_LOSS}`",
         "orderByAsc": True,
         "compareRunCharts": [_line_chart(TRAIN_LOSS), _line_chart(VALIDATION_LOSS)],
-        "compareRunSections": [section | {"isReordered": False, "deleted": False}],
+        "compareRunSections": [section | {"isReordered": True, "deleted": False}],
+        "isAccordionReordered": True,  # or the page would sort all sections by name
     }
 
 

@@ -48,6 +48,11 @@ def test_what_a_server_refuses_is_said_at_the_start(server, answer, words):
     assert "tracker=none" in str(refusal.value) and "\n" not in str(refusal.value)
 
 
+def test_an_address_without_tls_is_said(server):
+    with pytest.raises(StoreUnavailable, match="gives no TLS connection.*try http://"):
+        MlflowTracker(server.uri.replace("http:", "https:"), "refused").check()
+
+
 @pytest.mark.parametrize("answer", [DENIED, LOGIN])
 def test_a_server_that_refuses_in_the_middle_delays_no_end_and_loses_nothing(
     server, store, record, caplog, answer
