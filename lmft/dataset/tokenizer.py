@@ -1,6 +1,7 @@
 """Load a model's tokenizer or train one on the corpus; resolve the document separator."""
 
 import copy
+import json
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,10 @@ SPECIAL_TOKENS = {  # of RoBERTa, so that one tokenizer works for causal and mas
     "unk_token": "<unk>",
     "mask_token": "<mask>",
 }
+
+
+# In tokenizer_config.json of a checkpoint: what the tokenizer added to a text in training.
+TRAINING_PROCESSOR = "lmft_post_processor"
 
 
 def load_tokenizer(
@@ -46,7 +51,46 @@ def load_tokenizer(
             raise missing from error
     if len(tokenizer) <= len(set(tokenizer.all_special_tokens)):
         raise missing  # without its files transformers returns a tokenizer with special tokens only
+    if rules := tokenizer.init_kwargs.pop(TRAINING_PROCESSOR, None):
+        tokenizer.backend_tokenizer.post_processor = _post_processor(rules)
     return tokenizer
+
+
+def save_tokenizer(
+    tokenizer: PreTrainedTokenizerBase, folder: Path, before: tuple[int, ...] | None = None
+) -> None:
+    """Write the tokenizer's files to `folder`.
+
+    Args:
+        tokenizer: what to write.
+        folder: where to.
+        before: the ids that transformers is to put before a prompt, with none after it;
+            `load_tokenizer` still returns `tokenizer` as it is. None: as `tokenizer` does.
+    """
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if before is not None and backend is not None:
+        tokenizer = copy.deepcopy(tokenizer)
+        rules = json.loads(tokenizer.backend_tokenizer.to_str())["post_processor"]
+        tokenizer.init_kwargs[TRAINING_PROCESSOR] = rules
+        tokenizer.backend_tokenizer.post_processor = _prefix_processor(before, tokenizer)
+    tokenizer.save_pretrained(folder)
+
+
+def _prefix_processor(ids: tuple[int, ...], tokenizer: PreTrainedTokenizerBase) -> Any:
+    """Return the rules that put `ids` before a text."""
+    from tokenizers import processors
+
+    tokens = list(zip(tokenizer.convert_ids_to_tokens(list(ids)), ids, strict=True))
+    template = " ".join([*(token for token, _ in tokens), "$A"])
+    return processors.TemplateProcessing(single=template, special_tokens=tokens)
+
+
+def _post_processor(rules: dict[str, Any]) -> Any:
+    """Return the rules of a tokenizer.json about special tokens as an object."""
+    from tokenizers import Tokenizer, models
+
+    empty = json.loads(Tokenizer(models.BPE()).to_str())
+    return Tokenizer.from_str(json.dumps({**empty, "post_processor": rules})).post_processor
 
 
 def train_tokenizer(texts: Iterator[str], vocab_size: int) -> PreTrainedTokenizerBase:

@@ -9,6 +9,7 @@ from safetensors import SafetensorError
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.config.schema import ModelConfig
+from lmft.dataset.tokenizer import save_tokenizer
 from lmft.errors import UserError
 from lmft.objective import Objective
 from lmft.storage.hub import pinned_revision
@@ -126,10 +127,19 @@ def save_model(
     tokenizer: PreTrainedTokenizerBase,
     folder: Path,
     weights: dict[str, Any] | None = None,
+    before_prompt: tuple[int, ...] | None = None,
 ) -> None:
-    """Write a Hugging Face folder; `weights` replace those of the model, if given."""
+    """Write a Hugging Face folder.
+
+    Args:
+        model: what to write.
+        tokenizer: likewise.
+        folder: where to.
+        weights: replace those of the model, if given.
+        before_prompt: as `before` of `save_tokenizer`.
+    """
     model.save_pretrained(folder, state_dict=weights)
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder, before_prompt)
 
 
 def load_weights(model: PreTrainedModel, folder: Path) -> None:

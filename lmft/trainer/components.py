@@ -141,6 +141,20 @@ def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTok
     )
 
 
+def tokens_before_prompt(
+    config: RunConfig, tokenizer: PreTrainedTokenizerBase
+) -> tuple[int, ...] | None:
+    """Return what a trained causal model expects before a prompt; None: what the tokenizer adds.
+
+    Many tokenizers surround a text with special tokens, after which no text goes on.
+    """
+    own = find_separator("model", tokenizer)
+    if config.objective.is_causal and (config.model.from_scratch or own.after):
+        before = find_separator(config.dataset.separator, tokenizer).before
+        return before if (before, ()) != (own.before, own.after) else None
+    return None
+
+
 def warn_about_remote_code(name: str) -> None:
     """Warn that code of third parties may run."""
     logger.warning(

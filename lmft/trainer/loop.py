@@ -22,6 +22,7 @@ from lmft.output.terminal import AnyBars
 from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
 from lmft.trainer.baseline import find_baseline
 from lmft.trainer.checkpoint import load_checkpoint
+from lmft.trainer.components import tokens_before_prompt
 from lmft.trainer.nonfinite import explain_nonfinite, save_nonfinite_step
 from lmft.trainer.progress import Progress
 from lmft.trainer.session import (
@@ -250,7 +251,8 @@ def save_best(session: Session, step: int, scores: Scores) -> None:
     if not session.is_rank_zero:
         return
     with session.checkpoints.new_best(step) as folder:
-        save_model(components.network.model, components.tokenizer, folder, weights)
+        before = tokens_before_prompt(session.run.config, components.tokenizer)
+        save_model(components.network.model, components.tokenizer, folder, weights, before)
         save_file(vars(scores), folder / SCORES)
 
 

@@ -1,7 +1,7 @@
 """`lmft generate`: a text is continued, or its masks are filled."""
 
 import pytest
-from transformers import AutoModelForCausalLM, AutoTokenizer
+from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
 QUICK = [
     "dataset.block_size=16",
@@ -60,11 +60,27 @@ def test_a_text_is_continued_as_the_seed_decides(fit, corpus, generate, command)
         assert code == 2 and complaint in said and said.count("\n") == 1
 
 
+@pytest.mark.parametrize("separator", ["eos", "model"])
+def test_a_checkpoint_continues_a_text_in_transformers_as_here(
+    separator, fit, corpus, generate, command
+):
+    more = [*QUICK, "model.config={n_layer:1}", f"dataset.separator={separator}"]
+    folder = fit(*corpus, *more)
+    here = generate(folder, "prompt='and saw one' temperature=0 tokens=9 hardware.precision=fp32")
+    pipe = pipeline("text-generation", model=str(folder / "checkpoint"))
+    (there,) = pipe("and saw one", do_sample=False, max_new_tokens=9)
+    assert here == there["generated_text"] + "\n" and " dog" in here
+    assert "</s>" not in pipe.tokenizer.convert_ids_to_tokens(pipe.tokenizer("the cat").input_ids)
+    assert "known already" in command(f"evaluate run={folder} hardware=cpu tracker=none")[1]
+
+
 def test_masks_are_filled_with_the_likeliest_tokens(fit, corpus, generate, command):
     folder = fit(*corpus, *QUICK, "objective=mlm", "model=bert_tiny", "trainer.max_steps=2")
     printed = generate(folder, "prompt='the cat <mask> on a <mask>'")
     first, second = printed.splitlines()[1:]
     assert first.count("%") == 3 and second.startswith("<mask> 2: ")
+    pipe = pipeline("fill-mask", model=str(folder / "checkpoint"))
+    assert len(pipe("the cat <mask> on a <mask>")) == 2
     code, _, complaint = command(f"generate run={folder} hardware=cpu prompt='the cat'")
     assert code == 2 and "put it into the prompt" in complaint
 

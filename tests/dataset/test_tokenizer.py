@@ -12,6 +12,7 @@ from lmft.dataset.tokenizer import (
     find_separator,
     load_tokenizer,
     open_trained_tokenizer,
+    save_tokenizer,
     text_backend,
     tokenizer_digest,
     train_tokenizer,
@@ -123,6 +124,18 @@ def test_a_digest_and_a_backend_forget_cutting_and_padding(trained):
     assert tokenizer_digest(trained) == before
     assert len(text_backend(trained).encode("the cat sat", add_special_tokens=False).ids) > 2
     assert trained.backend_tokenizer.truncation, "the tokenizer itself was changed"
+
+
+@pytest.mark.parametrize("before", [(), (0,)])
+def test_a_tokenizer_comes_back_from_files_that_add_less(before, trained, tmp_path):
+    save_tokenizer(trained, tmp_path, before)
+    plain = AutoTokenizer.from_pretrained(tmp_path)
+    bare = plain("the cat", add_special_tokens=False)["input_ids"]
+    assert plain("the cat")["input_ids"] == [*before, *bare]
+    again = load_tokenizer(str(tmp_path), revision=None)
+    assert rules(again) == rules(trained) and tokenizer_digest(again) == tokenizer_digest(trained)
+    again.save_pretrained(tmp_path)
+    assert rules(AutoTokenizer.from_pretrained(tmp_path)) == rules(trained)
 
 
 def test_none_stands_for_nothing_and_a_text_for_itself(trained):
