@@ -19,6 +19,7 @@ from lmft.config import CONF
 from lmft.config.compose import register_resolvers
 from lmft.config.error_messages import as_user_error
 from lmft.config.guarded_loader import guarded_hydra
+from lmft.config.quoting import quote_texts
 from lmft.errors import Refused, RunLocked, UserError, unwritable_path_error
 from lmft.output.sanitize import remember_secrets
 from lmft.sweep import callback
@@ -112,7 +113,8 @@ def run_hydra(job: Job, arguments: Namespace) -> None:
     """Call `job` with each config, as `hydra.main` would; its flags are in `arguments`."""
     register_resolvers()
     version.setbase("1.3")
-    names = {"run": arguments.run_once, "overrides": arguments.words}  # those of Hydra
+    overrides = quote_texts(arguments.words, sweep=arguments.multirun)
+    names = {"run": arguments.run_once, "overrides": overrides}  # those of Hydra
     flags = {"help": False, "hydra_help": False, "shell_completion": False}  # not Hydra's to answer
     with (
         raised_as_they_are(),

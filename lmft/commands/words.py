@@ -4,6 +4,7 @@ import re
 from typing import Any
 
 from lmft.config.compose import CONFIG_DIR
+from lmft.config.quoting import quote
 from lmft.errors import UserError
 
 NAME = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_/][\w./-]*", re.IGNORECASE | re.ASCII)
@@ -37,8 +38,4 @@ def as_word(value: Any) -> str:
     if isinstance(value, list | tuple):
         return f"[{','.join(map(as_word, value))}]"
     text = str(value)
-    if NAME.fullmatch(text):
-        return text
-    # A backslash counts only before a quote.
-    escaped = re.sub(r"(\\*)('|\Z)", lambda end: 2 * end[1] + (end[2] and "\\'"), text)
-    return f"'{escaped}'"
+    return text if NAME.fullmatch(text) else quote(text)

@@ -13,6 +13,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from lmft.config import CONF
 from lmft.config.allowlist import check_config
 from lmft.config.guarded_loader import guarded_hydra
+from lmft.config.quoting import quote_texts
 from lmft.config.schema import FORMERLY
 from lmft.errors import UserError
 from lmft.output.sanitize import remove_hidden_userinfo
@@ -54,7 +55,8 @@ def _compose(words: list[str]) -> tuple[DictConfig, DictConfig]:
     register_resolvers()
     config_dirs, overrides = split_config_dirs(words)
     with guarded_hydra(config_dirs), initialize_config_dir(str(CONF), version_base="1.3"):
-        composed = hydra_compose("config", overrides, return_hydra_config=True)
+        texts = quote_texts(overrides)
+        composed = hydra_compose("config", texts, return_hydra_config=True)
     with open_dict(composed):
         return composed, composed.pop("hydra")
 

@@ -13,6 +13,7 @@ from hydra.errors import (
 from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from lmft.config.groups import choices_of, known_groups, known_names
+from lmft.config.quoting import is_text, word_to_type
 from lmft.config.ranges import RANGES, range_error
 from lmft.errors import UserError, did_you_mean
 
@@ -61,19 +62,17 @@ def _override_message(error: BaseException) -> str | None:
     """Explain a word that Hydra can't read, or that names nothing."""
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return _word_message(error)
+        return _word_message(str(error.override), _first_line(error))
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).partition("/")
-        if group == "model" and choice[:1] in ("/", ".", "~"):
-            return f"model takes a choice, not a path; set model=pretrained model.name={choice}."
+        if group == "model" and choice[:1] in ("/", "."):
+            return _path_as_model(choice)
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         return _choose(group, choice, list(error.options))
     several = re.search(r"Ambiguous value for argument '(.+)'", text)
     if several:
-        return (
-            f"{several[1]} has several values; add -m for a run of each (in Python, "
-            "lmft.multirun), or quote a text."
-        )
+        key, _, value = several[1].partition("=")
+        return _several_values(key, value)
     double = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
     if double:
         return f"{double[1]} is there already; set it without the +."
@@ -92,13 +91,34 @@ def _yaml_message(error: yaml.MarkedYAMLError) -> str:
     return f"{where} is not YAML ({error.problem}); fix it."
 
 
-def _word_message(error: OverrideParseException) -> str:
-    word = str(error.override)
+def _several_values(key: str, value: str) -> str:
+    text = f", or write one text as {word_to_type(key, value)}" if is_text(key) else ""
+    return (
+        f"{key}={value} has several values; add -m for a run of each (in Python, "
+        f"lmft.multirun){text}."
+    )
+
+
+def _path_as_model(path: str) -> str:
+    return f"model takes a choice, not a path; set model=pretrained model.name={path}."
+
+
+def _word_message(word: str, reason: str) -> str:
+    """Explain a word that is no override, or whose value can't be read."""
     if re.match(r"[+~]*[\w./@-]+=", word) is None:
         return f"{word!r} is not KNOB=VALUE, without spaces around the =; see lmft --help."
-    reason = _first_line(error)
+    key, _, value = word.partition("=")
+    if key in RANGES:
+        return range_error(key, value)
+    if key == "model":
+        return _path_as_model(value)
+    if key in known_groups():
+        return _choose(key, value, choices_of(key))
+    if is_text(key) and "," in value:
+        return _several_values(key, value)
     why = "" if word in reason else f" ({reason.removeprefix('LexerNoViableAltException: ')})"
-    return f"{word!r} has a value that can't be read{why}; put quotes around a text."
+    typed = word_to_type(key, value)
+    return f"{word!r} has a value that can't be read{why}; write a text in quotes, as {typed}."
 
 
 def group_error(words: Iterable[str]) -> UserError:

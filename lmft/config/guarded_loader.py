@@ -1,5 +1,6 @@
 """Hydra's config loader, which checks each config before Hydra makes anything of it."""
 
+import os
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -82,6 +83,8 @@ class GuardedLoader(ConfigLoaderImpl):
             raise
         check_config(composed)
         check_hydra_numbers(composed.hydra)
+        if str(composed.get("run_root")).startswith("~"):  # Hydra makes folders in it as it is
+            composed.run_root = os.path.expanduser(composed.run_root)
         _debug = composed.get("debug") is True
         self._last = (config_name, tuple(overrides)), composed
         return composed

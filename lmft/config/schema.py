@@ -5,6 +5,7 @@ before torch is loaded.
 """
 
 import math
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from enum import Enum
@@ -92,6 +93,10 @@ class ModelConfig:
     dropout: float | None = field(metadata=knob(Range(0, 1, (None,), below=True)))
 
     def __post_init__(self) -> None:
+        if self.name is not None:
+            self.name = os.path.expanduser(self.name)
+        if self.tokenizer is not None:
+            self.tokenizer = os.path.expanduser(self.tokenizer)
         if self.name is None and not (self.from_scratch and self.architecture):
             raise UserError("model.name has no value; set it to a hub model or a local folder.")
         if self.tokenizer == CORPUS and not self.from_scratch:

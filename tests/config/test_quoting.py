@@ -1,0 +1,51 @@
+"""Paths and other texts are read as they are typed, whatever Hydra's grammar makes of them."""
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from lmft.config.compose import compose
+from lmft.config.error_messages import as_user_error
+from lmft.config.quoting import GRAMMAR, quote_texts
+from lmft.config.schema import ModelConfig
+from tests.helpers.runs import compose as compose_words
+
+ODD = ["~/notes", "données.txt", "a#1.txt", "year=2019/a.txt", "corpus (1)/a.txt", r"C:\x"]
+ODD += ["{x}.txt", "it's.txt", "notes [old].txt", "R&D.txt", "中文.txt"]
+
+
+@pytest.mark.parametrize("path", ODD)
+def test_a_path_is_read_as_it_is_typed(path):
+    assert compose([f"dataset.train={path}"]).dataset.train == path
+
+
+@settings(max_examples=50)
+@given(st.text("ab~#=(){}[]'é \\.&;", min_size=1).filter(lambda text: not GRAMMAR.match(text)))
+def test_a_text_is_itself_once_quoted(text):
+    (word,) = quote_texts([f"dataset.train={text}"])
+    assert OverridesParser.create().parse_override(word).value() == (
+        text if word.startswith("dataset.train='") else text.strip()
+    )
+
+
+def test_what_the_grammar_means_stays():
+    words = ["dataset.train='a b'", "dataset.train=${seed}#", "dataset.train=[é]", "seed=é", "é"]
+    assert quote_texts(words) == words
+
+
+def test_commas_part_values_in_a_sweep_alone():
+    word = "dataset.train=~/a,b,é"
+    assert quote_texts([word], sweep=True) == ["dataset.train='~/a',b,'é'"]
+    with pytest.raises(Exception) as caught:
+        compose_words(word)
+    told = str(as_user_error(caught.value))
+    assert "add -m" in told and told.endswith("""'dataset.train="~/a,b,é"'.""")
+
+
+def test_home_is_found_in_every_path(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    (tmp_path / "model").mkdir()
+    composed = compose(["run_root=~/runs", "model=pretrained", "model.name=~/model"])
+    assert composed.run_root == f"{tmp_path}/runs"
+    assert ModelConfig(**composed.model).name == f"{tmp_path}/model"
