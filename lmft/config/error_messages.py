@@ -73,7 +73,11 @@ def _override_message(error: BaseException) -> str | None:
     if several:
         key, _, value = several[1].partition("=")
         return _several_values(key, value)
-    double = re.search(r"Could not append to config. An item is already at '([^']+)'", text)
+    double = (
+        re.search(r"Could not append to config. An item is already at '([^']+)'", text)
+        or re.match(r"Multiple values for (\S+)\. To override", text)
+        or re.match(r"force-add of config groups is not supported: '\++([^=]+)=", text)
+    )
     if double:
         return f"{double[1]} is there already; set it without the +."
     unknown = re.search(r"Could not override '([^']+)'", text)

@@ -17,6 +17,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.allowlist import check_config
 from lmft.config.error_messages import group_error
+from lmft.config.files import CheckedFiles
 from lmft.config.plugins import plugin_conf_folders
 from lmft.config.ranges import RANGES, check_ranges
 from lmft.errors import UserError
@@ -43,6 +44,7 @@ class GuardedLoader(ConfigLoaderImpl):
         super().__init__(config_search_path)
         # hydra-optuna-sweeper registers a config of the same name, which Hydra would merge.
         ConfigStore.instance().repo.get("hydra", {}).get("sweeper", {}).pop("optuna.yaml", None)
+        self.repository = CheckedFiles(config_search_path)
         # What was composed last, by the config's name and the overrides.
         self._last: tuple[tuple[str | None, tuple[str, ...]], DictConfig] | None = None
 

@@ -9,6 +9,7 @@ from typing import Any, get_args, get_type_hints
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
+from lmft.config.groups import known_groups
 from lmft.config.schema import RunConfig
 
 WORD = re.compile(r"(\+{0,2}([\w./]+))=(.*)", re.DOTALL)
@@ -50,6 +51,8 @@ def is_text(knob: str) -> bool:
 
 def _quoted(word: str, sweep: bool) -> str:
     match = WORD.fullmatch(word)
+    if match is not None and match[3][:1].isdigit() and match[2] in known_groups():
+        return f"{match[1]}={','.join(map(quote, match[3].split(',')))}"  # no number, but a name
     if match is None or not is_text(match[2]) or _can_be_read(word) or GRAMMAR.match(match[3]):
         return word
     key, value = match[1], match[3]
