@@ -3,6 +3,7 @@
 import codecs
 import io
 import logging
+import shlex
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
@@ -34,6 +35,11 @@ class Decoder:
         Raises:
             UserError: a byte is not text and dataset.errors=strict; the message has its offset.
         """
+        if self._read == 0 and self._strict and (encoding := wide_encoding(chunk)):
+            raise UserError(
+                f"{self._path} is in {encoding}, not UTF-8; convert it: iconv -f {encoding.lower()} "
+                f"-t utf-8 {shlex.quote(self._path.name)} > NEW."
+            )
         nul = chunk.find(0) if self._strict else -1
         text = self._return + self._decode(chunk if nul < 0 else chunk[:nul], final)
         if nul >= 0:
@@ -53,11 +59,27 @@ class Decoder:
             line = self._lines + error.object.count(b"\n", 0, error.start) + 1
             raise UserError(
                 f"{self._path} is not UTF-8: byte {offset} is {error.object[error.start]:#04x}, "
-                f"line {line}; convert the file with iconv, or set dataset.errors=replace to read "
-                f"{REPLACEMENT} there."
+                f"line {line}; convert the file (iconv -f latin1 -t utf-8, if it is Latin-1), or "
+                f"set dataset.errors=replace to read {REPLACEMENT} there."
             ) from error
         self._lines += chunk.count(b"\n")
         return text
+
+
+def wide_encoding(start: bytes) -> str | None:
+    """Return UTF-16 or UTF-32 if a file that starts so is in it, as Windows writes some."""
+    if start.startswith((codecs.BOM_UTF32_LE, codecs.BOM_UTF32_BE)):
+        return "UTF-32"
+    if start.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        return "UTF-16"
+    sample = start[:64]  # of mostly ASCII: every other byte is a NUL
+    for name, zeros, others in (
+        ("UTF-16LE", sample[1::2], sample[::2]),
+        ("UTF-16BE", sample[::2], sample[1::2]),
+    ):
+        if len(zeros) > 3 and not any(zeros) and all(others):
+            return name
+    return None
 
 
 def as_text(text: str, path: Path) -> str:

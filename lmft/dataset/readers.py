@@ -69,7 +69,7 @@ class TextFile:
         """Return the text of record `number`."""
         if not isinstance(record, dict):
             raise UserError(
-                f"{self.path} has {type(record).__name__} as record {number}, not an object with "
+                f"{self.path} has {type(record).__name__} in {self.unit} {number}, not an object with "
                 f"dataset.text_column; write it as {{{self.text_column!r}: ...}}."
             )
         names = record.names if isinstance(record, _RepeatingObject) else list(record)
@@ -98,7 +98,7 @@ class TextFile:
     @property
     def unit(self) -> str:
         """What is counted to say where a record is."""
-        return "line" if format_of(self.path) == ".csv" else "record"
+        return "line" if format_of(self.path) in (".csv", ".jsonl") else "record"
 
     def text(self, value: Any, number: int) -> str:
         """Check the value of the column in record `number`; null becomes ""."""

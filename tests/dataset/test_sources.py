@@ -4,6 +4,7 @@ import csv
 import gzip
 import io
 import json
+import re
 import logging
 import lzma
 import os
@@ -353,11 +354,12 @@ def test_quotes_commas_and_blank_lines_of_a_csv_file_are_read(tmp_path):
 
 def test_columns_of_one_name_are_refused_if_it_is_the_text_s(tmp_path):
     assert "2 columns of that name;" in refusal(tmp_path / "a.csv", "text,n,text\na,1,b\n")
-    for suffix, content in {
-        ".jsonl": '{"text": "a"}\n{"text": "a", "n": 1, "text": "b"}\n',
-        ".json": '[{"text": "a"}, {"text": "a", "n": 1, "text": "b"}]',
+    for name, content in {
+        "a.jsonl, line": '{"text": "a"}\n{"text": "a", "n": 1, "text": "b"}\n',
+        "a.json, record": '[{"text": "a"}, {"text": "a", "n": 1, "text": "b"}]',
     }.items():
-        assert "2 columns of that name in record 2;" in refusal(tmp_path / f"a{suffix}", content)
+        file, unit = name.split(", ")
+        assert f"2 columns of that name in {unit} 2;" in refusal(tmp_path / file, content)
     columns = [pyarrow.array(["a"]), pyarrow.array([1]), pyarrow.array(["b"])]
     buffer = io.BytesIO()
     names = ["text", "n", "text"]
@@ -376,8 +378,8 @@ def test_columns_of_one_name_are_refused_if_it_is_the_text_s(tmp_path):
         ("rows.txt", b"\xef\xbb\xbfone\ntwo\0\n", "line 2"),
         ("rows.csv", b"text\none\ncaf\xe9\n", "line 3"),
         ("rows.jsonl", b'{"text": "a"}\n{"text": "\xe9"}\n', "line 2"),
-        ("rows.jsonl", b'{"text": "a"}\n\n{"text": 5}\n', "int there in record 3"),
-        ("rows.jsonl", b'{"text": "a"}\n{"body": "b", "n": 1}\n', "has body, n in record 2"),
+        ("rows.jsonl", b'{"text": "a"}\n\n{"text": 5}\n', "int there in line 3"),
+        ("rows.jsonl", b'{"text": "a"}\n{"body": "b", "n": 1}\n', "has body, n in line 2"),
         ("rows.json", b'[{"text": "a"},\n{"text": 5}]', "int there in record 2"),
         ("rows.json", b'[{"text": "a"},\n{"text": "\\ud83d"}]', "in record 2"),
     ],
@@ -386,6 +388,14 @@ def test_columns_of_one_name_are_refused_if_it_is_the_text_s(tmp_path):
 def test_a_refused_record_is_named_by_its_number(name, content, part, chunk, tmp_path, monkeypatch):
     monkeypatch.setattr("lmft.dataset.decoding.CHUNK", chunk)
     assert part in refusal(tmp_path / name, content)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be", "utf-32"])
+@pytest.mark.parametrize("name", ["rows.txt", "rows.csv", "rows.jsonl"])
+def test_a_wide_encoding_is_named_with_the_command_that_converts_it(name, encoding, tmp_path):
+    told = refusal(tmp_path / name, "text\nthe caf\xe9 of my cat\n".encode(encoding))
+    named = re.search(rf"{name} is in (\S+), not UTF-8; convert it: iconv -f (\S+) -t utf-8", told)
+    assert named[1].lower() == named[2] == encoding.replace("-le", "le").replace("-be", "be")
 
 
 def test_a_refused_record_of_a_later_page_of_parquet_is_named(tmp_path):
