@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
@@ -13,6 +14,8 @@ from lmft.errors import RunLocked, VerificationError, WorkerFailed, as_fault
 from lmft.output.sanitize import RedactingFormatter, redact, strip_control
 from lmft.output.streams import make_streams_unfailing
 from lmft.signals import install_signal_handlers
+
+logger = logging.getLogger(__name__)
 
 DONE, FAILED, MISTAKE, BUSY = 0, 1, 2, 3  # exit codes
 
@@ -88,9 +91,22 @@ def _describe(error: Exception) -> str:
     return f"{type(error).__name__}: {reason}; debug=true shows where."
 
 
+def log_warning(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Write a warning of a library to the log file of the run, not to the terminal."""
+    logger.info("%s: %s (%s, line %d)", category.__name__, message, filename, lineno)
+
+
 def prepare() -> None:
     """Install signal handlers, report warnings on stderr, and turn off telemetry of libraries."""
     make_streams_unfailing()
+    warnings.showwarning = log_warning
     install_signal_handlers()
     os.environ |= {
         "HF_HUB_DISABLE_TELEMETRY": "1",

@@ -37,8 +37,8 @@ class Decoder:
         """
         if self._read == 0 and self._strict and (encoding := wide_encoding(chunk)):
             raise UserError(
-                f"{self._path} is in {encoding}, not UTF-8; convert it: iconv -f {encoding.lower()} "
-                f"-t utf-8 {shlex.quote(self._path.name)} > NEW."
+                f"{self._path} is in {encoding}, not UTF-8; convert it: iconv "
+                f"-f {encoding.lower()} -t utf-8 {shlex.quote(self._path.name)} > NEW."
             )
         nul = chunk.find(0) if self._strict else -1
         text = self._return + self._decode(chunk if nul < 0 else chunk[:nul], final)

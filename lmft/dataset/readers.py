@@ -69,8 +69,8 @@ class TextFile:
         """Return the text of record `number`."""
         if not isinstance(record, dict):
             raise UserError(
-                f"{self.path} has {type(record).__name__} in {self.unit} {number}, not an object with "
-                f"dataset.text_column; write it as {{{self.text_column!r}: ...}}."
+                f"{self.path} has {type(record).__name__} in {self.unit} {number}, not an object "
+                f"with dataset.text_column; write it as {{{self.text_column!r}: ...}}."
             )
         names = record.names if isinstance(record, _RepeatingObject) else list(record)
         self.check_column(names, number)

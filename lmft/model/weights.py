@@ -1,20 +1,24 @@
 """Read a model's weights from safetensors only, check them against its architecture, write them."""
 
 import logging
+import re
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.config.schema import ModelConfig
 from lmft.dataset.tokenizer import save_tokenizer
 from lmft.errors import UserError
 from lmft.objective import Objective
+from lmft.storage.atomic import read_json
 from lmft.storage.hub import pinned_revision
 
 logger = logging.getLogger(__name__)
+
+WRAPPED = re.compile(r"^(_orig_mod\.|module\.)+")  # names of weights inside of a wrapper
 
 
 def load_pretrained(
@@ -27,6 +31,7 @@ def load_pretrained(
     """
     assert config.name is not None
     check_not_pickled(config.name, objective)
+    check_not_quantized(config.name, architecture)
     model: PreTrainedModel
     try:
         model, report = objective.auto_model.from_pretrained(
@@ -38,6 +43,7 @@ def load_pretrained(
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # check_weights raises, and names the weight
             output_loading_info=True,
+            key_mapping={WRAPPED.pattern: ""} if is_wrapped(config.name) else None,
         )
     except (OSError, SafetensorError) as error:
         if "use_safetensors" in str(error):
@@ -49,6 +55,60 @@ def load_pretrained(
     check_weights(config.name, model, report)
     check_finite(config.name, model)
     return model
+
+
+def check_not_quantized(name: str, architecture: PreTrainedConfig) -> None:
+    """Check that the weights are numbers that can be trained.
+
+    Raises:
+        UserError: they are packed into a few bits each.
+    """
+    settings = getattr(architecture, "quantization_config", None)
+    if settings:
+        method = dict(settings if isinstance(settings, dict) else vars(settings))["quant_method"]
+        raise UserError(
+            f"model.name={name} is quantized ({getattr(method, 'value', method)}), and such "
+            "weights can't be trained here; name the model that it was made from."
+        )
+
+
+def check_not_adapter(name: str) -> None:
+    """Check that a local folder is a model, not only a change to another one.
+
+    Raises:
+        UserError: it is an adapter of PEFT, such as LoRA.
+    """
+    path = Path(name).expanduser() / "adapter_config.json"
+    if not path.is_file():
+        return
+    base = read_json(path).get("base_model_name_or_path")
+    raise UserError(
+        f"model.name={name} is an adapter{f' of {base}' * bool(base)}, which lmft can't load; "
+        'merge it, where peft is installed: python -c "from peft import AutoPeftModelForCausalLM as M; '
+        f"M.from_pretrained({name!r}).merge_and_unload().save_pretrained('merged')\", then set "
+        f"model.name to that folder{f' and model.tokenizer={base}' * bool(base)}."
+    )
+
+
+def is_wrapped(name: str) -> bool:
+    """Return whether all weights of a local folder have a prefix of torch.compile or DDP.
+
+    If so, report that it is left out.
+    """
+    keys: list[str] = []
+    for path in sorted(Path(name).expanduser().glob("*.safetensors")):
+        with safe_open(path, "pt") as file:
+            keys += file.keys()
+    first = WRAPPED.match(keys[0]) if keys else None
+    if first is None or not all(map(WRAPPED.match, keys)):
+        return False
+    logger.warning(
+        "All weights of %s begin with %s, as torch.compile or DDP saves them; they are loaded "
+        "without it.",
+        name,
+        first[0],
+    )
+    return True
 
 
 @torch.no_grad()

@@ -17,6 +17,7 @@ from lmft.hardware.allocator import keep_freed_memory
 from lmft.hardware.device import Hardware, find_hardware
 from lmft.model.load import context_size, load_model, silence_transformers
 from lmft.model.mixed_precision import Network, build_network
+from lmft.model.weights import check_not_adapter
 from lmft.runs.run_id import model_label
 from lmft.storage.hub import pinned_revision
 
@@ -123,6 +124,8 @@ def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTok
     """Load the model's own tokenizer or another one, or train one on the training split."""
     silence_transformers()
     model = config.model
+    if model.name is not None:
+        check_not_adapter(model.name)
     if model.tokenizer == CORPUS:
         train = splits["train"]
         return open_trained_tokenizer(

@@ -4,10 +4,10 @@ import csv
 import gzip
 import io
 import json
-import re
 import logging
 import lzma
 import os
+import re
 
 import pyarrow
 import pyarrow.parquet

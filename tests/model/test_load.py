@@ -5,12 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 from lmft.dataset.tokenizer import load_tokenizer
 from lmft.errors import UserError
 from lmft.model.load import load_model
 from lmft.runs.run import Run
+from lmft.trainer.components import find_tokenizer
 from tests.helpers.runs import compose
 
 
@@ -62,3 +64,32 @@ def test_a_weight_that_is_not_finite_is_named(value, folder):
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
     with pytest.raises(UserError, match=rf"has values in {name} that are not finite"):
         load(folder)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_a_wrapper_s_prefix_is_left_out_of_all_names(prefix, stories, folder, caplog):
+    weights = load_file(folder / "model.safetensors")
+    wrapped = {f"{prefix}{name}": weight for name, weight in weights.items()}
+    save_file(wrapped, folder / "model.safetensors", {"format": "pt"})
+    found, expected = load(folder).state_dict(), load(stories).state_dict()
+    assert all(torch.equal(found[name], weight) for name, weight in expected.items())
+    assert f"begin with {prefix}, as" in caplog.text
+    wrapped.popitem()
+    wrapped["other"] = next(iter(weights.values())).clone()
+    save_file(wrapped, folder / "model.safetensors", {"format": "pt"})
+    with pytest.raises(UserError, match="lacks"):
+        load(folder)
+
+
+@pytest.mark.parametrize("method", ["gptq", "awq", "bitsandbytes"])
+def test_a_quantized_model_is_named_as_one(method, folder):
+    change_config(folder, quantization_config={"quant_method": method, "bits": 4})
+    with pytest.raises(UserError, match=rf"is quantized \({method}\).*name the model that"):
+        load(folder)
+
+
+def test_an_adapter_is_named_as_one_with_the_command_that_merges_it(tmp_path):
+    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "gpt2"}')
+    run = Run(compose("model=pretrained", f"model.name={tmp_path}"))
+    with pytest.raises(UserError, match=r"is an adapter of gpt2, .*merge_and_unload"):
+        find_tokenizer(run.config, {})
