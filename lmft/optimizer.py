@@ -1,5 +1,6 @@
 """The optimizer: parameter groups, learning-rate schedules, and the step itself."""
 
+import inspect
 import math
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -9,8 +10,9 @@ from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 from torch.optim import AdamW, Optimizer
 
-from lmft.errors import UserError
+from lmft.errors import UserError, did_you_mean
 
+LIKE_LR = ("learning_rate", "step_size")  # what others call it
 SLICE = 2**18  # elements; a slice of weights and optimizer state fits in the processor's cache
 
 
@@ -31,7 +33,11 @@ def build_optimizer(make: Callable[..., Optimizer], model: nn.Module) -> Optimiz
         {"params": [weight for weight in weights if weight.ndim >= 2]},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
     ]
+    known = inspect.signature(getattr(make, "func", make)).parameters
     for name, value in getattr(make, "keywords", {}).items():
+        if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
+            hint = " Did you mean 'lr'?" if name in LIKE_LR else did_you_mean(name, known)
+            raise UserError(f"There is no knob 'optimizer.{name}'; leave it out.{hint}")
         if isinstance(value, str) and name != "adjust_lr_fn":  # of Muon; the only string
             raise UserError(
                 f"optimizer.{name} is {value!r}, but must not be a string; set it to a number, a "

@@ -7,7 +7,7 @@ from lmft.analysis.profiling.measure import PROFILED, WARM_UP, measure
 from lmft.analysis.profiling.summary import report, show_speed
 from lmft.config.compose import compose
 from lmft.errors import UserError
-from lmft.output.terminal import Screen
+from lmft.output.terminal import Screen, counted
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from lmft.trainer.step import start_training
@@ -36,7 +36,7 @@ def main(arguments: Namespace) -> None:
             "try hardware=cpu or hardware=cuda."
         )
     training = start_training(run.config, components)
-    with console.status(f"{WARM_UP + count + PROFILED} steps"):
+    with console.status(counted(WARM_UP + count + PROFILED, "step")):
         steps, memory, calls = measure(training, count)
     show_speed(console, training, steps, memory)
     report(console, training, steps, calls)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmft.config.compose import compose
-from lmft.output.terminal import Screen, readable_size
+from lmft.output.terminal import Screen, counted, readable_size
 from lmft.runs.listing import ListedRun, list_runs
 
 COLUMNS = ("run", "state", "size", "perplexity", "differs in", "started")
@@ -29,7 +29,7 @@ def main(arguments: Namespace) -> None:
         return
     console.print(as_table(entries))
     total = readable_size(sum(entry.size for entry in entries))
-    console.print(Text(f"{len(entries)} runs, {total}, in {root}", style="dim"))
+    console.print(Text(f"{counted(len(entries), 'run')}, {total}, in {root}", style="dim"))
     if len({result["fingerprint"] for result in map(main_result, entries) if result}) > 1:
         console.print(
             Text("Not all perplexities are comparable: lmft compare RUN RUN says why.", "dim")

@@ -24,6 +24,11 @@ OTHER_PLUGIN = {  # knobs of Hydra's own plug-in for Optuna: what lmft has inste
     "hydra/sweeper/sampler": "set hydra.sweeper.sampler._target_=optuna.samplers.TPESampler",
     "hydra/sweeper/pruner": "set +hydra.sweeper.pruner._target_=optuna.pruners.MedianPruner",
 }
+EXTRAS = {  # of lmft, by the launcher whose plug-in they bring
+    "joblib": "joblib",
+    "submitit_local": "submitit",
+    "submitit_slurm": "submitit",
+}
 
 
 def as_user_error(error: BaseException, composing: bool = False) -> UserError | None:
@@ -68,6 +73,8 @@ def _override_message(error: BaseException) -> str | None:
         if group == "model" and choice[:1] in ("/", "."):
             return _path_as_model(choice)
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
+        if group == "hydra/launcher" and choice in EXTRAS:
+            return f"hydra/launcher={choice} needs a plug-in; install lmft[{EXTRAS[choice]}]."
         return _choose(group, choice, list(error.options))
     several = re.search(r"Ambiguous value for argument '(.+)'", text)
     if several:

@@ -16,8 +16,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.allowlist import check_config
+from lmft.config.checked_files import CheckedFiles
 from lmft.config.error_messages import group_error
-from lmft.config.files import CheckedFiles
 from lmft.config.plugins import plugin_conf_folders
 from lmft.config.ranges import RANGES, check_ranges
 from lmft.errors import UserError

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 from lmft.dataset.documents import Piece
-from lmft.output.terminal import readable_size
+from lmft.output.terminal import counted, readable_size
 
 
 @dataclass(frozen=True)
@@ -18,8 +18,8 @@ class TextCounts:
 
     def describe(self) -> str:
         """Return the counts on one line: `1 file · 2 documents · 0 empty · 2.7 kB`."""
-        parts = [] if self.files is None else [_count(self.files, "file")]
-        parts += [_count(self.documents, "document"), f"{self.empty:,} empty"]
+        parts = [] if self.files is None else [counted(self.files, "file")]
+        parts += [counted(self.documents, "document"), f"{self.empty:,} empty"]
         return " · ".join([*parts, readable_size(self.bytes)])
 
 
@@ -45,7 +45,3 @@ class CountedPieces:
                 self._empty += is_empty
                 is_empty = True
             yield text, ends
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

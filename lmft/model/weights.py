@@ -84,9 +84,9 @@ def check_not_adapter(name: str) -> None:
     base = read_json(path).get("base_model_name_or_path")
     raise UserError(
         f"model.name={name} is an adapter{f' of {base}' * bool(base)}, which lmft can't load; "
-        'merge it, where peft is installed: python -c "from peft import AutoPeftModelForCausalLM as M; '
-        f"M.from_pretrained({name!r}).merge_and_unload().save_pretrained('merged')\", then set "
-        f"model.name to that folder{f' and model.tokenizer={base}' * bool(base)}."
+        'merge it, where peft is installed: python -c "from peft import AutoPeftModelForCausalLM '
+        f"as M; M.from_pretrained({name!r}).merge_and_unload().save_pretrained('merged')\", then "
+        f"set model.name to that folder{f' and model.tokenizer={base}' * bool(base)}."
     )
 
 

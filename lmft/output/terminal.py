@@ -239,8 +239,15 @@ def repr_text(text: str) -> str:
 
 
 def readable_size(size: int) -> str:
-    """Return `size`, in bytes, as text in kB, MB or GB."""
+    """Return `size`, in bytes, as text in bytes, kB, MB or GB."""
+    if size < 1e3:
+        return counted(size, "byte")
     for unit, name in ((1e9, "GB"), (1e6, "MB")):
         if size >= unit:
             return f"{size / unit:,.1f} {name}"
     return f"{size / 1e3:,.1f} kB"
+
+
+def counted(number: int, noun: str) -> str:
+    """Return a number of things: `1 document`, `2,000 documents`."""
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"

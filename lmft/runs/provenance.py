@@ -53,7 +53,7 @@ def describe_source(command: str) -> dict[str, str]:
     commit = git("rev-parse", "HEAD")
     if commit:
         tags["mlflow.source.git.commit"] = commit
-        tags["git.dirty"] = str(bool(git("status", "--porcelain"))).lower()
+        tags["git.dirty"] = str(has_changes()).lower()
     return tags | versions()
 
 
@@ -61,6 +61,13 @@ def describe_source(command: str) -> dict[str, str]:
 def versions() -> dict[str, str]:
     """Return a tag with the version of each package."""
     return {f"version.{name}": version(name) for name in PACKAGES}
+
+
+def has_changes() -> bool:
+    """Return whether files of the repository, or new Python or YAML files beside them, differ."""
+    kinds = ("*.py", "*.yaml", ":(exclude,glob)**/.hydra/**")  # .hydra: of a run's folder
+    new = git("ls-files", "--others", "--exclude-standard", "--", *kinds)
+    return bool(new or git("status", "--porcelain", "--untracked-files=no"))
 
 
 def describe_changes() -> str:

@@ -18,10 +18,13 @@ from lmft.hardware.device import Hardware, find_hardware
 from lmft.model.load import context_size, load_model, silence_transformers
 from lmft.model.mixed_precision import Network, build_network
 from lmft.model.weights import check_not_adapter
+from lmft.output.terminal import counted
 from lmft.runs.run_id import model_label
 from lmft.storage.hub import pinned_revision
 
 logger = logging.getLogger(__name__)
+
+FEW_HELD_OUT = 5  # documents; with fewer, a validation loss is about these alone
 
 
 @dataclass(frozen=True)
@@ -45,7 +48,8 @@ class Components:
         weights = sum(weight.numel() for weight in self.network.model.parameters())
         return {
             "dataset": ", ".join(
-                f"{name} {len(stream.ids):,} tokens in {len(stream.ends):,} documents"
+                f"{name} {counted(len(stream.ids), 'token')} in "
+                f"{counted(len(stream.ends), 'document')}"
                 for name, stream in streams.items()
             ),
             "model": f"{weights:,} weights, {len(self.tokenizer):,} tokens",
@@ -76,6 +80,7 @@ def build_components(
     config.objective.check(tokenizer)
     check_evaluation(config.evaluation, config.dataset.block_size, config.objective, tokenizer)
     batches = {name: open_batches(config, split, tokenizer) for name, split in splits.items()}
+    warn_of_few_documents(splits, batches)
     model = load_model(config.model, config.objective, tokenizer, config.seed)
     check_context(config, context_size(model))
     network = build_network(model, hardware)
@@ -100,6 +105,20 @@ def open_batches(config: RunConfig, split: Split, tokenizer: PreTrainedTokenizer
             "text."
         )
     return batches
+
+
+def warn_of_few_documents(splits: dict[str, Split], batches: dict[str, Batches]) -> None:
+    """Warn if only a handful of documents are held out for validation."""
+    validation = splits.get("validation")
+    if validation is None or not validation.held_out:
+        return
+    documents = len(batches["validation"].blocks.stream.ends)
+    if documents < FEW_HELD_OUT:
+        logger.warning(
+            "Only %s held out for validation, so its loss says little about other texts; raise "
+            "dataset.validation_fraction, or set dataset.validation=PATH.",
+            f"{counted(documents, 'document')} {'is' if documents == 1 else 'are'}",
+        )
 
 
 def check_context(config: RunConfig, limit: int | None) -> None:

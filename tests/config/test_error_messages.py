@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shlex
 import shutil
 import sqlite3
@@ -16,6 +17,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import yaml
+from hydra.errors import MissingConfigException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 from omegaconf import OmegaConf
@@ -130,6 +132,16 @@ def test_a_similar_mistake_is_reported_in_one_sentence(
 @pytest.mark.parametrize("line", EVERY)
 def test_every_mistake_in_a_process_of_its_own(line, bad, tmp_path, empty_store):
     check_spawned(line, bad, tmp_path / "there", empty_store)
+
+
+def test_the_pages_have_the_length_of_the_table():
+    for page in ("README.md", "docs/faults.md", "docs/promises.md"):
+        assert re.search(rf"\b{len(EVERY)}\b", (ROOT / page).read_text())
+
+
+def test_a_launcher_without_its_plug_in_is_named_with_the_extra():
+    error = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
+    assert str(as_user_error(error)).endswith("needs a plug-in; install lmft[joblib].")
 
 
 def test_debug_shows_the_traceback(command):

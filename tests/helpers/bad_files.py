@@ -62,6 +62,7 @@ FILES = {
     "conf/dataset/broken.yaml": b"name: mine\ntrain: [\n",
     "conf/dataset/listed.yaml": b"- 1\n- 2\n",
     "conf/dataset/binary.yaml": b"\xff\xfe\0",
+    "conf/optimizer/other.yaml": b"defaults:\n  - adamw\nlearning_rate: 0.1\n",
     "conf/trainer/other.yaml": b"epochs: 3\nepoch: 4\nmax_steps: 2\n",
     "conf/trainer/typed.yaml": b"defaults:\n  - finetune\nepochs: three\n",
     "conf/trainer/few.yaml": b"epochs: 3\nmax_steps: 2\n",

@@ -17,7 +17,7 @@ from mlflow.artifacts import load_text
 from lmft.output.markdown import fence, table
 from lmft.output.plots import MOST_POINTS, thin
 from lmft.output.sanitize import redact
-from lmft.runs.provenance import describe_changes, repeat_command
+from lmft.runs.provenance import describe_changes, has_changes, repeat_command
 from lmft.runs.run import Run
 from lmft.storage.hub import content_digest
 from lmft.trainer.model_card import card_metadata
@@ -101,9 +101,17 @@ def test_changes_of_the_repository_are_described_and_none_is_needed(tmp_path, mo
     (tmp_path / "kept.txt").write_text("old\n")
     git("add", ".")
     git("commit", "-m", "first")
+    for ours in (".mlflow.db.lock", "mlflow.db", "runs/a/.hydra/config.yaml"):
+        (tmp_path / ours).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / ours).write_text("seed: 0\n")
+    assert not has_changes()
+    (tmp_path / "new.py").touch()
+    assert has_changes()
+    (tmp_path / "new.py").unlink()
     (tmp_path / "kept.txt").write_bytes(b"new \xff\n")
     (tmp_path / "more.yaml").write_text("a: 1\n")
     changes = describe_changes()
+    assert has_changes()
     assert "new file: more.yaml" in changes and "-old\n+new \ufffd" in changes
     (tmp_path / "kept.txt").write_text("long\n" * 10_000)
     assert len(describe_changes()) < 20_100

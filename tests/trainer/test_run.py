@@ -121,3 +121,11 @@ def test_a_clock_that_jumps_changes_nothing_but_timestamps(
     steps = sorted(store.points(folder, "train/loss"))  # MLflow orders by timestamp
     assert steps == list(range(1, jumped["steps"] + 1))
     assert store.run_of(folder).info.status == "FINISHED"
+
+
+@pytest.mark.parametrize("documents, warned", [(9, "Only 1 document is"), (120, "")])
+def test_a_handful_of_held_out_documents_is_reported(documents, warned, fit, tmp_path, caplog):
+    (tmp_path / "notes.txt").write_text("the cat sat on a mat\n" * documents)
+    words = ["dataset=text_files", f"dataset.train={tmp_path}/notes.txt", "dataset.document=line"]
+    fit(*words, "dataset.block_size=16", "trainer.max_steps=1", "model.vocab_size=261")
+    assert ("held out" in caplog.text) == bool(warned) and warned in caplog.text

@@ -8,7 +8,7 @@ from lmft.analysis.plan.duration import Timing, Workload
 from lmft.analysis.plan.estimate import DiskSpace, Memory
 from lmft.config.schema import RunConfig, Strategy
 from lmft.hardware.memory import memory_per_process
-from lmft.output.terminal import readable_size
+from lmft.output.terminal import counted, readable_size
 from lmft.runs.run_id import model_label
 from lmft.trainer.components import Components
 
@@ -94,8 +94,8 @@ def show(
     _show_fact(
         console,
         "work",
-        f"{work.steps:,} steps of {size} blocks of {config.dataset.block_size} tokens, "
-        f"{work.evaluations} evaluations, {work.windows:,} windows scored",
+        f"{counted(work.steps, 'step')} of {size} blocks of {config.dataset.block_size} tokens, "
+        f"{counted(work.evaluations, 'evaluation')}, {counted(work.windows, 'window')} scored",
     )
     table = Table(box=None, header_style="bold", pad_edge=False)
     table.add_column("memory" if processes == 1 else f"memory of each of {processes} processes")
