@@ -27,6 +27,7 @@ def main() -> int:
     prepare()
     try:
         arguments = parse_line(words)
+        os.getcwd()  # raises if the folder was deleted, where libraries would abort
     except SystemExit:  # by argparse, after it printed what was asked for
         return DONE
     except Interrupted as interrupted:

@@ -166,6 +166,8 @@ def as_fault(error: BaseException) -> Fault | None:
             f"Memory ran out; lower hardware.micro_batch_size or {LESS_MEMORY}; lmft plan "
             "estimates what a run needs."
         )
+    if any(isinstance(link, FileNotFoundError) and not link.filename for link in chain):
+        return Fault("The current directory is gone; change to one that exists, and try again.")
     file_error = next((link for link in chain if isinstance(link, OSError) and link.filename), None)
     if file_error is not None:
         return Fault(

@@ -106,3 +106,14 @@ sys.exit(3)
 """
     done = subprocess.run([sys.executable, "-c", code], timeout=60, capture_output=True, text=True)
     assert (done.returncode, done.stdout) == (3, "2 meanwhile\n1 at the end\n")
+
+
+@pytest.mark.parametrize("line", ["", "runs", "plan"])
+def test_a_deleted_current_directory_is_named(line, tmp_path, monkeypatch, capsys):
+    gone = tmp_path / "gone"
+    gone.mkdir()
+    monkeypatch.chdir(gone)
+    gone.rmdir()
+    monkeypatch.setattr(sys, "argv", ["lmft", *line.split()])
+    assert cli.main() == 1
+    assert capsys.readouterr().err.startswith("lmft: The current directory is gone; change to")

@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lmft.output.markdown import escape, fence, table
 from lmft.output.sanitize import strip_control
-from lmft.output.terminal import Screen, Terminal
+from lmft.output.terminal import Screen, Terminal, counted, readable_size
 
 NASTY = [
     "\x1b[2J\x1b[31mred",
@@ -81,3 +81,8 @@ def test_markdown_shows_texts_as_they_are(text):
         assert not is_steering(body)
         html = MarkdownIt("commonmark").enable("table").render(body)
         assert "<script" not in html and "<img" not in html and "href" not in html
+
+
+def test_one_thing_is_counted_as_one():
+    assert [readable_size(size) for size in (1, 48, 2700)] == ["1 byte", "48 bytes", "2.7 kB"]
+    assert [counted(number, "run") for number in (0, 1, 2000)] == ["0 runs", "1 run", "2,000 runs"]
