@@ -179,8 +179,10 @@ class Sweep:
 
     @property
     def best(self) -> Run | None:
-        """The run with the lowest validation loss; None if no job has finished."""
+        """The run with the lowest validation loss; None without one, or with several conditions."""
         finished = [run for run in self.runs if run.result]
+        if len({run.result["validation"]["fingerprint"] for run in finished}) > 1:
+            return None
         return min(finished, key=lambda run: run.result["validation"]["loss"], default=None)
 
     def __repr__(self) -> str:
@@ -289,7 +291,7 @@ def compare(
 
     Args:
         runs: two or more, or their folders or MLflow ids; or a sweep, its folder or MLflow id.
-        split: test, validation or train; None: the first that all runs have.
+        split: validation, test or train; None: validation if all runs have it, else test.
         tracker_uri: the MLflow store of the ids; None: mlflow.db in the working directory.
 
     Raises:

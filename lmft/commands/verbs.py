@@ -105,7 +105,7 @@ VERBS = {
         (
             Knob(
                 "evaluation.split",
-                "test, validation or train (default: the first that all runs have)",
+                "validation, test or train (default: validation if all have it, else test)",
                 "SPLIT",
                 choices=("test", "validation", "train"),
             ),

@@ -15,6 +15,7 @@ from lmft.sweep.plots import draw_knobs
 from lmft.sweep.records import JobRecord
 
 FILES = ("leaderboard.md", "knobs.svg", "compare.md", "compare.html")  # the most detailed last
+SELECTION = "The best job is chosen by validation; test is shown beside it."
 DIFFERENT_CONDITIONS = (
     "The jobs were scored under different conditions, so only those of a group are comparable."
 )
@@ -45,7 +46,7 @@ def report_jobs(
     for line in best:
         terminal.print(f"{title}    {line}", style="bold")
     terminal.print(f"Look    {write_report(jobs, groups, folder, terminal)}")
-    if groups:
+    if len(groups) == 1:  # losses of several groups are not comparable
         show_next(keep_best(groups[0][0], folder), terminal)
     return "; ".join(best), result_metrics(groups[0][0]) if len(groups) == 1 else {}
 
@@ -142,18 +143,30 @@ def write_report(
 def leaderboard(jobs: list[JobRecord], groups: list[list[JobRecord]]) -> str:
     """Return all jobs as Markdown, best first; those without a result come last."""
     knobs = list(dict.fromkeys(knob for job in jobs for knob in job.knobs))
-    rows = []
+    tests = {job.folder: find_test(job) for group in groups for job in group}
+    has_test, rows = any(tests.values()), []
     for number, group in enumerate(groups, 1):
         for job in group:
             loss = TokenLoss(job.loss, 1)
             numbers = [f"{loss.mean:.4f}", f"{loss.perplexity:,.2f}"]
+            numbers += [tests[job.folder]] if has_test else []
             rows.append([str(number), *job_cells(job, knobs), *numbers, job.reason])
     others = [job for job in jobs if job.state != "finished"]
-    rows += [["", *job_cells(job, knobs), "", "", job.reason] for job in others]
-    header = ["group", "job", *knobs, "state", "validation loss", "perplexity", "reason"]
+    names = ["validation loss", "perplexity", *(["test perplexity"] if has_test else [])]
+    rows += [["", *job_cells(job, knobs), *("" for _ in names), job.reason] for job in others]
+    header = ["group", "job", *knobs, "state", *names, "reason"]
+    parts = ["# Leaderboard", SELECTION if has_test else "", table(header, rows)]
     if len(groups) > 1:
-        return f"# Leaderboard\n\n{DIFFERENT_CONDITIONS}\n\n{table(header, rows)}\n"
-    return f"# Leaderboard\n\n{table(header[1:], [row[1:] for row in rows])}\n"
+        parts.insert(1, DIFFERENT_CONDITIONS)
+    else:
+        parts[-1] = table(header[1:], [row[1:] for row in rows])
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def find_test(job: JobRecord) -> str:
+    """Return the test perplexity of a job as text; empty if it has none."""
+    test = read_json(Path(job.folder) / "result.json").get("test")
+    return f"{test['perplexity']:,.2f}" if test else ""
 
 
 def job_cells(job: JobRecord, knobs: list[str]) -> list[str]:

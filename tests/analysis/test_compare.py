@@ -1,31 +1,31 @@
 """Which run is better, and whether by chance; runs under other conditions are never ranked."""
 
 import json
+import shutil
 from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from lmft.analysis.compare.paired import LOSS, SeedGroup, pair, seed_difference
+from lmft.analysis.compare.frames import as_frames
+from lmft.analysis.compare.paired import LOSS, pair
 from lmft.analysis.compare.ranking import compare_runs
-from lmft.analysis.compare.report import as_markdown
+from lmft.analysis.compare.report import as_markdown, ranking_sentences
 from lmft.analysis.compare.run_results import (
     ScoredRun,
     choose_results,
     differing_knobs,
     flatten_groups,
 )
-from lmft.analysis.compare.sentences import (
-    ranking_sentences,
-    separation_sentences,
-    settings_sentence,
-)
+from lmft.analysis.compare.seeds import SeedGroup, seed_difference
+from lmft.analysis.compare.sentences import selection_sentence, separation_sentences
+from lmft.analysis.compare.settings import setting_sentence, settings_table
 from lmft.commands.arguments import parse_line
 from lmft.commands.compare import main
 from lmft.errors import UserError
 from lmft.evaluation.bootstrap import paired_difference, seeds_needed
-from lmft.evaluation.result import read_sums
+from lmft.evaluation.result import read_sums, sums_path
 
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
 HOSTILE = "<script src=http://evil>|$x$[bold]`"
@@ -74,7 +74,7 @@ def test_runs_that_differ_in_learning_rate_are_ranked_in_words(fit, store, corpu
     printed = capsys.readouterr().out
     printed = " ".join(printed.replace("•", " ").split())  # the terminal folds lines
     assert "A (optimizer.lr=0.01) is ahead of B (optimizer.lr=1e-05)" in printed
-    assert "over the same 6 documents: more than chance" in printed
+    assert "over the same 8 documents: more than chance" in printed
     assert "which weights are better, not which setting is" in printed
     assert "[bold]" in printed
 
@@ -102,15 +102,74 @@ def test_runs_that_differ_only_in_seed_have_a_spread(runs_of_module):
     (ranking,) = found.rankings
     assert ranking.knobs == ["seed"]
     (group,) = ranking.seeds
-    losses = [json.loads((folder / "result.json").read_text())["test"]["loss"] for folder in same]
-    assert group.mean == pytest.approx(np.mean(losses))
-    assert group.spread[0] == pytest.approx(np.std(losses, ddof=1))
-    assert "The two differ only in seed" in words_of(found) and "2 seeds" in words_of(found)
+    mean, deviation = np.mean(losses_of(same)), np.std(losses_of(same), ddof=1)
+    assert group.mean == pytest.approx(mean) and group.deviation == pytest.approx(deviation)
+    (row,) = settings_table(ranking).rows
+    assert row[:3] == ["A and B", "2", f"{mean:.4f} ± {deviation:.4f}"]
+    assert "A and B are one setting with 2 seeds" in words_of(found)
+    assert "is ahead" not in words_of(found) and "more than chance" not in as_markdown(found, [])
+    assert "two seeds of one setting" in as_markdown(found, [])
 
     other = fit(*common, "trainer.schedule=cosine")
     found = compare_runs([*same, other], None)
     assert [len(seeds.runs) for seeds in found.rankings[0].seeds] in ([1, 2], [2, 1])
-    assert "t-test" in words_of(found)
+    assert "has one seed, so over seeds it is not known" in words_of(found)
+    slow = [fit(*common, f"seed={seed}", "optimizer.lr=1e-5") for seed in (0, 1)]
+    found = compare_runs([*slow, *same], None)
+    assert "A and B (optimizer.lr=0.001) are ahead of C and D" in words_of(found)
+    assert "other seeds would hardly change the order of settings" in words_of(found)
+
+
+def losses_of(folders, split="validation"):
+    return [json.loads((folder / "result.json").read_text())[split]["loss"] for folder in folders]
+
+
+def test_the_best_run_is_chosen_by_validation_and_test_is_shown_beside_it(runs_of_module, tmp_path):
+    fit, corpus = runs_of_module
+    folders = [
+        shutil.copytree(fit(*corpus, *TINY, f"optimizer.lr={lr}"), tmp_path / lr)
+        for lr in ("1e-3", "1e-2")
+    ]
+    swap_tests(*folders)  # so that validation and test disagree
+    better = folders[int(np.argmin(losses_of(folders)))]
+    assert better != folders[int(np.argmin(losses_of(folders, "test")))]
+    found = compare_runs(folders, None)
+    (ranking,) = found.rankings
+    assert ranking.runs[0].folder == better and found.split == "validation"
+    page = as_markdown(found, [])
+    assert "The best run is chosen by validation; test is shown beside it." in page
+    test = json.loads((better / "result.json").read_text())["test"]
+    (row,) = [line for line in page.splitlines() if line.startswith("| A | 0.01")]
+    assert f"| {test['perplexity']:,.2f} |" in row
+    table, _ = as_frames(found)
+    assert table.iloc[0]["test_perplexity"] == test["perplexity"]
+
+    asked = compare_runs(folders, "test")
+    assert asked.rankings[0].runs[0].folder != better
+    assert "ranked by test, as asked; choose the best one by validation" in as_markdown(asked, [])
+    drop_validation(folders[0])
+    assert "Not all runs have a validation result" in selection_sentence(
+        compare_runs(folders, None)
+    )
+
+
+def swap_tests(first, second):
+    """Exchange the test results of two runs, and the sums behind them."""
+    results = [json.loads((folder / "result.json").read_text()) for folder in (first, second)]
+    results[0]["test"], results[1]["test"] = results[1]["test"], results[0]["test"]
+    for folder, result in zip((first, second), results, strict=True):
+        (folder / "result.json").write_text(json.dumps(result))
+    kept = sums_path(first, results[0]["test"]["fingerprint"], results[0]["test"]["precision"])
+    other = second / kept.name
+    first_bytes, second_bytes = kept.read_bytes(), other.read_bytes()
+    kept.write_bytes(second_bytes)
+    other.write_bytes(first_bytes)
+
+
+def drop_validation(folder):
+    """Leave the run with its test result only."""
+    result = json.loads((folder / "result.json").read_text())
+    (folder / "result.json").write_text(json.dumps(result | {"validation": None}))
 
 
 def test_a_pair_is_the_paired_difference_of_the_same_documents(runs_of_module):
@@ -151,7 +210,7 @@ def test_bits_per_byte_stand_in_where_every_byte_was_scored(fit, corpus):
     assert len(found.rankings) == 2
     (ranking,) = found.bytewise
     (only,) = ranking.pairs
-    assert only.units == 5  # but for the first document, whose first token is not scored
+    assert only.units == 7  # but for the first document, whose first token is not scored
     assert "compared by bits per byte below" in words_of(found)
     assert "is ahead" not in words_of(found)
     assert "bits per byte" in " ".join(ranking_sentences(ranking))
@@ -185,15 +244,17 @@ def test_a_sweep_and_an_experiment_name_their_finished_runs(fit, store, corpus, 
         run_compare(["tracker.experiment_name=sweep", uri, out])
 
 
-def test_a_t_test_of_seeds_is_students():
+def test_a_t_test_of_seeds_is_welchs():
     from scipy.stats import ttest_ind
 
-    better, worse = [1.0, 1.2, 1.1], [1.3, 1.5]
-    expected = ttest_ind(worse, better)
+    better, worse = [1.0, 1.2, 1.1], [1.3, 1.9]
+    expected = ttest_ind(worse, better, equal_var=False)
     found = seed_difference(better, worse)
     assert found.p_value == pytest.approx(expected.pvalue)
     low, high = expected.confidence_interval(0.95)
     assert (found.interval.low, found.interval.high) == pytest.approx((low, high))
+    assert seed_difference([1.0, 1.0], [1.0, 1.0]).p_value == 1
+    assert seed_difference([1.0, 1.0], [1.1, 1.1]).p_value == 0  # the seed has no effect
 
 
 @pytest.mark.parametrize(
@@ -245,13 +306,16 @@ def test_results_are_chosen_that_all_runs_share():
 def test_settings_that_do_not_differ_significantly_say_how_many_seeds_would_show_it():
     def seeds(letters, lr, values):
         knobs = {"training": "yes", "optimizer.lr": lr}
-        return SeedGroup([ScoredRun(Path(), knobs, {}, {}, letter) for letter in letters], values)
+        runs = [ScoredRun(Path(), knobs, {}, {}, letter=letter) for letter in letters]
+        return SeedGroup(runs, values)
 
     first, second = seeds("AB", 1, [1.0, 1.4]), seeds("CD", 2, [1.2, 1.5])
-    told = settings_sentence(first, second, "nats per token", ["optimizer.lr"])
+    told = setting_sentence(first, second, "nats per token", ["optimizer.lr"])
     needed = seeds_needed(first.values, second.values)
     assert "A and B (optimizer.lr=1) are ahead of C and D (optimizer.lr=2) by 0.1500" in told
     assert f"{needed} seeds per setting would detect it" in told
     assert f"{needed - 2} and {needed - 2} more than there are" in told
-    alone = settings_sentence(seeds("A", 1, [1.0]), seeds("B", 2, [1.2]), "nats per token", [])
-    assert "one seed each" in alone
+    sure = seeds("AB", 1, [1.0, 1.01]), seeds("CD", 2, [1.1, 1.12])
+    assert setting_sentence(*sure, "nats", []).endswith(": more than chance over seeds.")
+    told = setting_sentence(*sure, "nats", [], 9)  # of many settings
+    assert "may be chance among so many tests" in told

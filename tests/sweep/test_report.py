@@ -79,8 +79,16 @@ def test_a_sweep_ends_with_a_report_on_its_jobs(jobs, tmp_path):
     assert files.keys() == {*reports, "best.json"}
     assert "2 runs compared" in files["compare.html"] and "is ahead of" in files["compare.md"]
     head, _, *rows = [line for line in files["leaderboard.md"].splitlines() if line[:1] == "|"]
-    assert head == "| job | lr | mode | state | validation loss | perplexity | reason |"
+    assert (
+        head
+        == "| job | lr | mode | state | validation loss | perplexity | test perplexity | reason |"
+    )
     assert [row.split()[1] for row in rows] == ["1", "0", "2", "3"]
+    test = json.loads((Path(jobs[1].folder) / "result.json").read_text())["test"]
+    assert f"| {test['perplexity']:,.2f} |" in rows[0]
+    assert (
+        "The best job is chosen by validation; test is shown beside it." in files["leaderboard.md"]
+    )
     assert f"{jobs[1].loss:.4f}" in rows[0] and "lower optimizer.lr" in rows[3]
     assert "\\<script\\>\\|" in rows[3]
     words = texts_of(files["knobs.svg"])
@@ -101,6 +109,7 @@ def test_jobs_scored_under_different_conditions_are_not_ranked_together(runs_of_
     assert len(group_by_conditions(notes)) == 2
     assert "| group | job |" in (tmp_path / "sweep" / "leaderboard.md").read_text()
     assert "never ranked" in (tmp_path / "sweep" / "compare.md").read_text()
+    assert "Folder" not in shown and not (tmp_path / "sweep" / "best.json").exists()
 
 
 def test_runs_that_cannot_be_compared_are_left_out_with_a_reason(jobs, tmp_path):

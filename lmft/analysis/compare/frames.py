@@ -8,6 +8,9 @@ if TYPE_CHECKING:
     from lmft.analysis.compare.ranking import Comparison as Ranked
 
 
+BESIDE = ("loss", "perplexity")  # of test, where the runs are ranked by another split
+
+
 def as_frames(comparison: "Ranked") -> "tuple[DataFrame, DataFrame]":
     """Return the runs of a comparison, and its pairs, as tables."""
     from pandas import DataFrame
@@ -23,6 +26,7 @@ def as_frames(comparison: "Ranked") -> "tuple[DataFrame, DataFrame]":
                 for name in ("loss", "loss_low", "loss_high", "perplexity", "bits_per_byte")
             },
             "targets": run.result["targets"],
+            **({f"test_{name}": run.test[name] for name in BESIDE} if run.test else {}),
         }
         for ranking in comparison.rankings
         for run in ranking.runs

@@ -1,11 +1,9 @@
-"""Differences between two runs on the same documents, or between two settings over their seeds."""
+"""The difference of two runs on the same documents."""
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
-from scipy.special import stdtr, stdtrit  # type: ignore[import-untyped]
 
 from lmft.analysis.compare.run_results import ScoredRun
 from lmft.errors import UserError
@@ -14,7 +12,6 @@ from lmft.evaluation.bootstrap import (
     Interval,
     bootstrap_interval,
     paired_difference,
-    spread,
 )
 from lmft.evaluation.result import FEW_DOCUMENTS
 
@@ -30,6 +27,11 @@ class Measure:
     def of(self, run: ScoredRun) -> float:
         """Return the run's value."""
         return float(run.result[self.name])
+
+    def of_test(self, run: ScoredRun) -> float | None:
+        """Return the run's value on test; None if it has none."""
+        value = (run.test or {}).get(self.name)
+        return None if value is None else float(value)
 
     def interval(self, run: ScoredRun) -> Interval | None:
         """Return the 95 % interval of the run's value; None for too few documents."""
@@ -64,24 +66,6 @@ class Pair:
         return self.better.settings == self.worse.settings
 
 
-@dataclass(frozen=True)
-class SeedGroup:
-    """Runs that differ only in seed."""
-
-    runs: list[ScoredRun]
-    values: list[float]  # of the measure, one per run
-
-    @property
-    def mean(self) -> float:
-        """The mean over seeds."""
-        return float(np.mean(self.values))
-
-    @property
-    def spread(self) -> tuple[float, Interval] | None:
-        """The sample standard deviation and the mean's 95 % interval; None for one seed."""
-        return spread(self.values)[1:] if len(self.values) > 1 else None
-
-
 def pair(better: ScoredRun, worse: ScoredRun, measure: Measure) -> Pair | None:
     """Return the difference of two runs on the same documents; None for too few of them.
 
@@ -112,29 +96,3 @@ def pair(better: ScoredRun, worse: ScoredRun, measure: Measure) -> Pair | None:
     low, high = in_nats.interval.low * measure.scale, in_nats.interval.high * measure.scale
     scaled = Difference(in_nats.mean * measure.scale, Interval(low, high), in_nats.p_value)
     return Pair(better, worse, measure, scaled, unit, units)
-
-
-def group_by_seed(runs: list[ScoredRun], measure: Measure) -> list[SeedGroup]:
-    """Group runs that differ only in seed; the group with the lowest mean comes first."""
-    groups: dict[str, list[ScoredRun]] = {}
-    for run in runs:
-        groups.setdefault(run.settings, []).append(run)
-    seed_groups = [
-        SeedGroup(group, [measure.of(run) for run in group]) for group in groups.values()
-    ]
-    return sorted(seed_groups, key=lambda group: group.mean)
-
-
-def seed_difference(better: Sequence[float], worse: Sequence[float]) -> Difference:
-    """Return the difference of two means over seeds, by Student's t-test with pooled variance.
-
-    There must be at least 3 values together.
-    """
-    freedom = len(better) + len(worse) - 2
-    mean = float(np.mean(worse) - np.mean(better))
-    squares = float(np.var(better)) * len(better) + float(np.var(worse)) * len(worse)
-    error = math.sqrt(squares / freedom * (1 / len(better) + 1 / len(worse)))
-    half_width = float(stdtrit(freedom, 0.975)) * error
-    t = abs(mean) / error if error else (math.inf if mean else 0.0)
-    interval = Interval(mean - half_width, mean + half_width)
-    return Difference(mean, interval, 2 * float(stdtr(freedom, -t)))

@@ -11,8 +11,9 @@ from pathlib import Path
 from string import ascii_uppercase
 from typing import Any
 
-from lmft.analysis.compare.paired import BITS, LOSS, Measure, Pair, SeedGroup, group_by_seed, pair
+from lmft.analysis.compare.paired import BITS, LOSS, Measure, Pair, pair
 from lmft.analysis.compare.run_results import TRAINING, ScoredRun, differing_knobs, load_runs
+from lmft.analysis.compare.seeds import SeedGroup, group_by_seed
 from lmft.config.schema import PREFIXES, WindowRule
 from lmft.errors import UserError
 
@@ -37,13 +38,14 @@ class Comparison:
     """All rankings of some runs on one split."""
 
     split: str
+    split_asked: bool  # whether it was asked for; else it follows from the runs
     runs: list[ScoredRun]
     rankings: list[Ranking]  # by loss; each has runs that were scored under equal conditions
     bytewise: list[Ranking]  # by bits per byte, across several of those
 
 
 def compare_runs(folders: list[Path], split: str | None) -> Comparison:
-    """Compare the runs in `folders` on `split`; None: test if all have it, else validation.
+    """Compare the runs in `folders` on `split`; None: validation if all have it, else test.
 
     Raises:
         UserError: there are fewer than two, or one has no result.
@@ -60,6 +62,7 @@ def compare_runs(folders: list[Path], split: str | None) -> Comparison:
     knobs = differing_knobs([run.knobs for run in runs])
     return Comparison(
         split=runs[0].conditions["split"],
+        split_asked=split is not None,
         runs=runs,
         rankings=[rank(group, LOSS, knobs) for group in groups],
         bytewise=[rank(group, BITS, []) for group in merge_bytewise(groups)],

@@ -6,7 +6,15 @@ from pathlib import Path
 from lmft.analysis.compare.paired import BITS
 from lmft.analysis.compare.plots import Losses, draw_curves, draw_intervals
 from lmft.analysis.compare.ranking import Comparison, Ranking, join_letters
-from lmft.analysis.compare.sentences import ranking_sentences, separation_sentences
+from lmft.analysis.compare.sentences import (
+    caveat_sentences,
+    pair_sentences,
+    selection_sentence,
+    separation_sentences,
+    significance_sentences,
+)
+from lmft.analysis.compare.settings import TITLE as SETTINGS
+from lmft.analysis.compare.settings import have_seeds, settings_sentences, settings_table
 from lmft.analysis.compare.tables import Table, pairs_table, ranking_table, runs_table
 from lmft.output.markdown import escape, table
 from lmft.tracker.run_log import read_losses
@@ -18,6 +26,7 @@ class Section:
 
     title: str
     table: Table
+    settings: Table | None
     sentences: list[str]
     pairs: Table | None
     ranking: Ranking
@@ -38,12 +47,22 @@ def build_sections(comparison: Comparison) -> list[Section]:
             Section(
                 title=f"{join_letters(ranking.runs)}, by {measure}",
                 table=ranking_table(ranking),
+                settings=settings_table(ranking),
                 sentences=ranking_sentences(ranking),
                 pairs=pairs_table(ranking) if ranking.pairs else None,
                 ranking=ranking,
             )
         )
     return sections
+
+
+def ranking_sentences(ranking: Ranking) -> list[str]:
+    """Compare settings over seeds, or single runs where no setting has several; add caveats."""
+    if len(ranking.runs) < 2:
+        return []
+    seeds = have_seeds(ranking)
+    compared = settings_sentences(ranking) if seeds else pair_sentences(ranking)
+    return compared + significance_sentences(ranking, seeds) + caveat_sentences(ranking)
 
 
 def title_of(comparison: Comparison) -> str:
@@ -55,8 +74,11 @@ def as_markdown(comparison: Comparison, notes: list[str]) -> str:
     """Return tables and sentences as Markdown."""
     parts = [f"# {title_of(comparison)}", *map(escape, notes)]
     parts += [escape(sentence) for sentence in separation_sentences(comparison)]
+    parts += [escape(selection_sentence(comparison))]
     for section in build_sections(comparison):
         parts += [f"## {escape(section.title)}", markdown_table(section.table)]
+        if section.settings is not None:
+            parts += [f"### {SETTINGS}", markdown_table(section.settings)]
         parts += ["\n".join(f"- {escape(sentence)}" for sentence in section.sentences)]
         if section.pairs is not None:
             parts += [f"### {section.pairs_title}", markdown_table(section.pairs)]
@@ -94,6 +116,8 @@ def as_html(comparison: Comparison, notes: list[str], losses: dict[str, Losses])
         title=title_of(comparison),
         notes=notes,
         separation=separation_sentences(comparison),
+        selection=selection_sentence(comparison),
+        settings_title=SETTINGS,
         parts=parts,
         runs=runs_table(comparison),
     )

@@ -14,7 +14,7 @@ from lmft.errors import UserError
 from lmft.evaluation.result import Sums, read_sums, sums_path
 from lmft.storage.atomic import read_json
 
-SPLITS = ("test", "validation")
+SPLITS = ("validation", "test")  # by which the best run is chosen: the first that all have
 UNITS = ("document", "block")
 
 
@@ -26,6 +26,7 @@ class ScoredRun:
     knobs: dict[str, Any]  # by full name: those that decide a number or speed
     result: dict[str, Any]  # as Result.as_dict returns it
     sums: dict[str, Sums] = field(repr=False, compare=False)  # by unit: document, block
+    test: dict[str, Any] | None = None  # shown beside `result`, if that is not of test
     letter: str = ""  # its short name in the comparison
 
     @property
@@ -48,19 +49,35 @@ class ScoredRun:
 def load_runs(folders: list[Path], split: str | None) -> list[ScoredRun]:
     """Load the runs in `folders`, each with the result that makes most of them comparable.
 
+    Each has its test result too, if there is one and the split is not test.
+
     Raises:
         UserError: a run has not finished, or has no result on the split.
     """
     results = {folder: read_results(folder) for folder in folders}
     name = choose_split(results, split)
-    on_split = [
-        [result for result in results[folder] if result["conditions"]["split"] == name]
+    chosen = results_on(name, results)
+    tests = {} if name == "test" else results_on("test", results)
+    return [
+        ScoredRun(
+            folder,
+            read_compared_knobs(folder),
+            chosen[folder],
+            _read_sums(folder, chosen[folder]),
+            tests.get(folder),
+        )
         for folder in folders
     ]
-    return [
-        ScoredRun(folder, read_compared_knobs(folder), result, _read_sums(folder, result))
-        for folder, result in zip(folders, choose_results(on_split), strict=True)
-    ]
+
+
+def results_on(split: str, results: dict[Path, list[dict[str, Any]]]) -> dict[Path, dict[str, Any]]:
+    """Return one result on the split of each run that has any."""
+    on_split = {
+        folder: [result for result in of_run if result["conditions"]["split"] == split]
+        for folder, of_run in results.items()
+    }
+    found = {folder: of_run for folder, of_run in on_split.items() if of_run}
+    return dict(zip(found, choose_results(list(found.values())), strict=True)) if found else {}
 
 
 def read_results(folder: Path) -> list[dict[str, Any]]:
@@ -85,7 +102,7 @@ def read_results(folder: Path) -> list[dict[str, Any]]:
 
 
 def choose_split(results: dict[Path, list[dict[str, Any]]], split: str | None) -> str:
-    """Return `split`; if it is None, the first of test and validation with a result of every run.
+    """Return `split`; if it is None, validation, or test if not all runs have a validation result.
 
     Raises:
         UserError: a run has no result on it.
@@ -97,7 +114,7 @@ def choose_split(results: dict[Path, list[dict[str, Any]]], split: str | None) -
     for name in [split] if split else SPLITS:
         if all(name in of_run for of_run in splits.values()):
             return name
-    name = split or SPLITS[-1]
+    name = split or SPLITS[0]
     without = next(folder for folder, of_run in splits.items() if name not in of_run)
     raise UserError(
         f"{without} has no {name} result, but {' and '.join(sorted(splits[without]))}; "

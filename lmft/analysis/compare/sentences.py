@@ -2,10 +2,9 @@
 
 import math
 
-from lmft.analysis.compare.paired import BITS, LOSS, Pair, SeedGroup, seed_difference
-from lmft.analysis.compare.ranking import Comparison, Ranking, join_letters, label_run
-from lmft.analysis.compare.run_results import TRAINING, ScoredRun
-from lmft.evaluation.bootstrap import seeds_needed
+from lmft.analysis.compare.paired import BITS, LOSS, Pair
+from lmft.analysis.compare.ranking import FEW_RUNS, Comparison, Ranking, join_letters, label_run
+from lmft.analysis.compare.run_results import SPLITS, TRAINING, ScoredRun
 from lmft.evaluation.result import SOME_DOCUMENTS
 
 HASHED = ("corpus", "tokenizer")  # conditions of which only a digest is known
@@ -73,30 +72,61 @@ SIGNIFICANCE = 0.05
 MOST_SENTENCES = 5
 
 
-def ranking_sentences(ranking: Ranking) -> list[str]:
-    """Describe the spread over seeds, the differences to the best run, and caveats."""
-    if len(ranking.runs) < 2:
-        return []
-    tests = len(ranking.pairs)
-    sentences = seed_sentences(ranking)
+def selection_sentence(comparison: Comparison) -> str:
+    """Say by which split the best run is chosen."""
+    split, (first, _) = comparison.split, SPLITS
+    if comparison.split_asked and split != first:
+        return f"The runs are ranked by {split}, as asked; choose the best one by {first}."
+    if split != first:
+        return f"Not all runs have a {first} result, so the best run is chosen by {split}."
+    beside = "; test is shown beside it" if any(run.test for run in comparison.runs) else ""
+    return f"The best run is chosen by {split}{beside}."
+
+
+def pair_sentences(ranking: Ranking) -> list[str]:
+    """Describe the differences of single runs to the best one."""
     with_best = [pair for pair in ranking.pairs if pair.better is ranking.runs[0]]
-    sentences += [pair_sentence(pair, ranking.knobs, tests) for pair in with_best[:MOST_SENTENCES]]
     if not with_best:
-        sentences.append(
-            "There are too few documents to say whether a difference is more than chance."
-        )
-    trained = trained_groups(ranking)
-    if len(trained) > 1 and all(len(group.runs) == 1 for group in trained):
+        return ["There are too few documents to say whether a difference is more than chance."]
+    tests = count_tests(ranking)
+    sentences = [pair_sentence(pair, ranking.knobs, tests) for pair in with_best[:MOST_SENTENCES]]
+    if sum(run.knobs[TRAINING] == "yes" for run in ranking.runs) > 1:
         sentences.append(
             "There is one seed per setting, so this shows which weights are better, not which "
             "setting is; add seed=1 and seed=2 to each."
         )
+    return sentences
+
+
+def significance_sentences(ranking: Ranking, has_seeds: bool) -> list[str]:
+    """Say what a small p-value means, and which differences were tested.
+
+    Args:
+        ranking: of the runs.
+        has_seeds: whether settings were tested over seeds too.
+    """
+    if not ranking.pairs:
+        return []
+    meaning = (
+        f"A small p over {ranking.pairs[0].unit}s means that another sample of such text would "
+        "hardly change the order of these two sets of weights, not that a setting is better"
+    )
+    if has_seeds:
+        meaning += "; one over seeds, that other seeds would hardly change the order of settings"
+    sentences, tests = [f"{meaning}."], count_tests(ranking)
+    if len(ranking.runs) > FEW_RUNS:
+        sentences.append(f"With more than {FEW_RUNS} runs, each is compared with the best only.")
     if tests > 1:
         sentences.append(
-            f"{tests} differences were tested at once, so “more than chance” requires "
-            f"p < {SIGNIFICANCE / tests:.2g} (0.05 / {tests})."
+            f"{tests} differences of runs were tested at once, so “more than chance” requires "
+            f"p < {SIGNIFICANCE / tests:.2g} ({SIGNIFICANCE} / {tests})."
         )
-    return sentences + caveat_sentences(ranking)
+    return sentences
+
+
+def count_tests(ranking: Ranking) -> int:
+    """Return how many differences are tested; that of two seeds of one setting is none."""
+    return sum(not pair.same_settings for pair in ranking.pairs)
 
 
 def pair_sentence(pair: Pair, knobs: list[str], tests: int = 1) -> str:
@@ -118,78 +148,31 @@ def pair_sentence(pair: Pair, knobs: list[str], tests: int = 1) -> str:
     size = f"{difference.mean:.4f} {unit_of(pair)} [{low:.4f}, {high:.4f}]"
     if pair.measure is LOSS:
         size += f", a perplexity {percent_lower(difference.mean)}"
-    seeds = " The two differ only in seed." if pair.same_settings else ""
     return (
         f"{better} is ahead of {worse} by {size}; {p_text(difference.p_value)} "
-        f"over the same {pair.units:,} {pair.unit}s: {verdict(pair, tests)}.{seeds}"
+        f"over the same {pair.units:,} {pair.unit}s: {verdict(difference.p_value, tests)}."
     )
 
 
-def verdict(pair: Pair, tests: int = 1) -> str:
+def verdict(p_value: float, tests: int = 1) -> str:
     """Say whether a difference is significant, with a Bonferroni correction for `tests` tests."""
-    p_value = pair.difference.p_value
     if p_value * tests <= SIGNIFICANCE:
         return "more than chance"
     return "may be chance among so many tests" if p_value <= SIGNIFICANCE else "may be chance"
 
 
-def seed_sentences(ranking: Ranking) -> list[str]:
-    """Compare settings by their spread over seeds; nothing if none has two seeds."""
-    groups, unit, knobs = trained_groups(ranking), unit_of(ranking), ranking.knobs
-    if all(group.spread is None for group in groups):
-        return []
-    sentences = [settings_sentence(groups[0], other, unit, knobs) for other in groups[1:]]
-    for group in groups:
-        if group.spread is not None:
-            deviation, interval = group.spread
-            sentences.append(
-                f"{label_seeds(group, knobs)}: {len(group.runs)} seeds, mean {group.mean:.4f} "
-                f"{unit} [{interval.low:.4f}, {interval.high:.4f}], standard deviation "
-                f"{deviation:.4f}."
-            )
-    return sentences
-
-
-def trained_groups(ranking: Ranking) -> list[SeedGroup]:
-    """Return the groups of runs that were trained; models that were only scored have no seed."""
-    return [group for group in ranking.seeds if group.runs[0].knobs[TRAINING] == "yes"]
-
-
-def settings_sentence(better: SeedGroup, worse: SeedGroup, unit: str, knobs: list[str]) -> str:
-    """Say whether one setting is better than another by their seeds, or how many seeds to add."""
-    first, second = label_seeds(better, knobs), label_seeds(worse, knobs)
-    if len(better.runs) + len(worse.runs) < 3:
-        return f"{first} and {second} have one seed each: their spread is not known; add seed=1."
-    difference = seed_difference(better.values, worse.values)
-    low, high = difference.interval.low, difference.interval.high
-    verb = "is" if len(better.runs) == 1 else "are"
-    size = (
-        f"By the mean over {len(better.runs)} and {len(worse.runs)} seeds, {first} {verb} ahead of "
-        f"{second} by {difference.mean:.4f} {unit} [{low:.4f}, {high:.4f}], "
-        f"{p_text(difference.p_value)} (t-test)"
-    )
-    if difference.p_value <= SIGNIFICANCE:
-        return f"{size}: more than chance over seeds."
-    needed = seeds_needed(better.values, worse.values)
-    if needed is None:
-        advice = "even 1,000 seeds per setting would hardly detect a difference this small"
-    else:
-        missing = [max(0, needed - len(group.runs)) for group in (better, worse)]
-        advice = (
-            f"if difference and spread are as measured, {needed} seeds per setting would detect it "
-            f"in 4 of 5 cases, {missing[0]} and {missing[1]} more than there are"
-        )
-    return f"{size}: may be chance over seeds; {advice}."
-
-
 def caveat_sentences(ranking: Ranking) -> list[str]:
-    """Name what limits the comparison: different precisions, blocks as units, few documents."""
+    """Name what limits the comparison: precisions, conditions of test, units, few documents."""
     sentences = []
     precisions = {run.result["precision"] for run in ranking.runs}
     if len(precisions) > 1:
         sentences.append(
             f"Precisions differ ({group_by_value(ranking.runs, 'precision')}), and with them "
             "rounding; lmft evaluate run=... scores each in fp32."
+        )
+    if len({run.test["fingerprint"] for run in ranking.runs if run.test}) > 1:
+        sentences.append(
+            "The test results were measured under different conditions, so they are not comparable."
         )
     units = {(pair.unit, pair.units) for pair in ranking.pairs}
     for unit, count in sorted(units):
@@ -212,12 +195,6 @@ def group_by_value(runs: list[ScoredRun], name: str) -> str:
         f"{join_letters([run for run in runs if str(run.result[name]) == value])} {value}"
         for value in values
     )
-
-
-def label_seeds(group: SeedGroup, knobs: list[str]) -> str:
-    """Return the letters of a group and, if they are few, the knobs in which groups differ."""
-    label = label_run(group.runs[0], [name for name in knobs if name != "seed"])
-    return join_letters(group.runs) + label.removeprefix(group.runs[0].letter)
 
 
 def unit_of(compared: Pair | Ranking) -> str:

@@ -1,13 +1,18 @@
 """Show a comparison in the terminal; no text is read as markup."""
 
+from textwrap import wrap
+
 from rich.console import Console
 from rich.table import Table as RichTable
 from rich.text import Text
 
 from lmft.analysis.compare.ranking import Comparison
 from lmft.analysis.compare.report import build_sections, title_of
-from lmft.analysis.compare.sentences import separation_sentences
+from lmft.analysis.compare.sentences import selection_sentence, separation_sentences
+from lmft.analysis.compare.settings import TITLE as SETTINGS
 from lmft.analysis.compare.tables import MERGED, MISSING, Table, runs_table
+
+LONGEST_HEADER = 14  # characters of a line
 
 
 def show(comparison: Comparison, notes: list[str], console: Console) -> None:
@@ -15,9 +20,13 @@ def show(comparison: Comparison, notes: list[str], console: Console) -> None:
     console.print(Text(title_of(comparison), style="bold"))
     for text in [*notes, *separation_sentences(comparison)]:
         console.print(Text(text, style="yellow"))
+    console.print(Text(selection_sentence(comparison)))
     for section in build_sections(comparison):
         console.print(Text(f"\n{section.title}", style="cyan"))
         show_ranking(section.table, console)
+        if section.settings is not None:
+            console.print(Text(SETTINGS, style="dim"))
+            show_ranking(section.settings, console)
         for text in section.sentences:
             show_item(text, console)
         if section.pairs is not None and len(section.pairs.rows) > 1:
@@ -56,7 +65,8 @@ def width(table: Table) -> int:
 
 def wrap_name(name: str) -> str:
     """Return a column's name on several lines."""
-    return name.replace(", ", ",\n").replace(".", ".\n")
+    parts = name.replace(", ", ",\n").replace(".", ".\n").split("\n")
+    return "\n".join(line for part in parts for line in wrap(part, LONGEST_HEADER))
 
 
 def show_table(table: Table, console: Console) -> None:

@@ -6,13 +6,14 @@ from dataclasses import dataclass
 from lmft.analysis.compare.paired import BITS, LOSS
 from lmft.analysis.compare.ranking import Comparison, Ranking
 from lmft.analysis.compare.run_results import ScoredRun
-from lmft.analysis.compare.sentences import unit_of, verdict
+from lmft.analysis.compare.sentences import count_tests, unit_of, verdict
 from lmft.output.terminal import repr_text
 
 MOST_KNOBS = 4  # up to which each has a column of its own
 MERGED = "what differs"  # the column of all knobs, if there are more
 LONGEST_VALUE = 48  # characters
 MISSING = "–"
+SEEDS = "two seeds of one setting"
 
 
 @dataclass(frozen=True)
@@ -25,23 +26,32 @@ class Table:
 
 
 def ranking_table(ranking: Ranking) -> Table:
-    """Return one row per run, best first: differing knobs, and numbers with 95 % intervals."""
+    """Return one row per run, best first: differing knobs, and numbers, one with 95 % interval."""
     bytewise = ranking.measure is BITS
     numbers = ["bits per byte"] if bytewise else ["perplexity", f"loss, {unit_of(ranking)}"]
     if not bytewise and any(BITS.name in run.result for run in ranking.runs):
         numbers.append("bits per byte")
-    knobs = ranking.knobs
-    columns = knobs if len(knobs) <= MOST_KNOBS else [MERGED]
-    rows = []
-    for run in ranking.runs:
-        values = [knob_text(run, name) for name in knobs]
-        if columns != knobs:
-            shown = [f"{name}={v}" for name, v in zip(knobs, values, strict=True) if v != MISSING]
-            values = ["\n".join(shown)]
-        rows.append([run.letter, *values, *measure_cells(run, numbers, bytewise)])
+    if any(run.test for run in ranking.runs):
+        numbers.append(f"test {numbers[0]}")
+    columns, knobs = knob_cells(ranking.runs, ranking.knobs)
+    rows = [
+        [run.letter, *cells, *measure_cells(run, numbers, bytewise)]
+        for run, cells in zip(ranking.runs, knobs, strict=True)
+    ]
     header = ["run", *columns, *numbers]
-    first = 1 + len(columns)
-    return Table(header, rows, frozenset(range(first, len(header))))
+    return Table(header, rows, frozenset(range(1 + len(columns), len(header))))
+
+
+def knob_cells(runs: list[ScoredRun], names: list[str]) -> tuple[list[str], list[list[str]]]:
+    """Return the columns of knobs, and each run's cells in them; many knobs share one column."""
+    values = [[knob_text(run, name) for name in names] for run in runs]
+    if len(names) <= MOST_KNOBS:
+        return names, values
+    merged = [
+        [f"{name}={value}" for name, value in zip(names, of_run, strict=True) if value != MISSING]
+        for of_run in values
+    ]
+    return [MERGED], [["\n".join(shown)] for shown in merged]
 
 
 def measure_cells(run: ScoredRun, columns: list[str], bytewise: bool) -> list[str]:
@@ -49,23 +59,28 @@ def measure_cells(run: ScoredRun, columns: list[str], bytewise: bool) -> list[st
     measure = BITS if bytewise else LOSS
     interval = measure.interval(run)
     bounds = (interval.low, interval.high) if interval else None
+    test = measure.of_test(run)
     if bytewise:
-        return [with_bounds(measure.of(run), bounds, ".4f")]
+        beside = [MISSING if test is None else f"{test:.4f}"] if len(columns) > 1 else []
+        return [with_bounds(measure.of(run), bounds, ".4f"), *beside]
     exact = (math.exp(bounds[0]), math.exp(bounds[1])) if bounds and bounds[1] < 700 else None
     cells = [
         with_bounds(float(run.result["perplexity"]), exact, ",.2f"),
-        with_bounds(measure.of(run), bounds, ".4f"),
+        f"{measure.of(run):.4f}",
     ]
     if "bits per byte" in columns:
         cells.append(f"{BITS.of(run):.4f}" if BITS.name in run.result else MISSING)
+    if "test perplexity" in columns:
+        cells.append(f"{run.test['perplexity']:,.2f}" if run.test else MISSING)
     return cells
 
 
 def pairs_table(ranking: Ranking) -> Table:
     """Return one row per pair: the difference with its interval, the p-value and the verdict."""
     ratio = ["perplexity ratio"] if ranking.measure is LOSS else []
-    header = ["pair", f"difference, {unit_of(ranking)}", *ratio, "p", "verdict"]
-    rows = []
+    verdicts = f"verdict over {ranking.pairs[0].unit}s"
+    header = ["pair", f"difference, {unit_of(ranking)}", *ratio, "p", verdicts]
+    rows, tests = [], count_tests(ranking)
     for pair in ranking.pairs:
         difference = pair.difference
         low, high = difference.interval.low, difference.interval.high
@@ -73,7 +88,8 @@ def pairs_table(ranking: Ranking) -> Table:
         cells.append(with_bounds(difference.mean, (low, high), ".4f"))
         if ratio:
             cells.append(with_bounds(*_exp(difference.mean, low, high), ".4f"))
-        rows.append([*cells, f"{difference.p_value:.4f}", verdict(pair, len(ranking.pairs))])
+        said = SEEDS if pair.same_settings else verdict(difference.p_value, tests)
+        rows.append([*cells, f"{difference.p_value:.4f}", said])
     return Table(header, rows, frozenset(range(1, 2 + len(ratio) + 1)))
 
 
