@@ -20,6 +20,21 @@ if TYPE_CHECKING:
 FEW_DOCUMENTS = 5  # with fewer, the interval is over blocks
 EACH_ALONE = "each alone"  # every token is hidden once, alone
 SOME_DOCUMENTS = 20  # with fewer, the interval is approximate
+WIDEST = math.log(100)  # nats; an interval that is wider says nothing, nor does a loss below 0
+NO_INTERVAL = "too few documents for an interval"
+
+
+def telling_interval(low: float | None, high: float | None, units: int) -> Interval | None:
+    """Return the interval of a loss; None if it says nothing.
+
+    Args:
+        low: its lower end, in nats per target; None: there is no interval.
+        high: its upper end.
+        units: how many documents or blocks it is from.
+    """
+    if low is None or high is None or units < FEW_DOCUMENTS:
+        return None
+    return Interval(low, high) if low >= 0 and high - low <= WIDEST else None
 
 
 @dataclass(frozen=True)
@@ -83,9 +98,10 @@ class Result:
     def label(self) -> str:
         """The perplexity and the conditions of its evaluation, in one line."""
         conditions = self.conditions
-        interval = ""
-        if self.interval is not None:
-            low, high = (_exp(bound) for bound in (self.interval.low, self.interval.high))
+        interval = f" [{NO_INTERVAL}]"
+        ends = self.interval
+        if ends and telling_interval(ends.low, ends.high, self.units):
+            low, high = _exp(ends.low), _exp(ends.high)
             interval = f" [{low:,.2f}, {high:,.2f} by {self.unit}]"
         unit = self.unit_label
         if conditions.masks == EACH_ALONE:

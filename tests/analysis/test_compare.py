@@ -1,6 +1,8 @@
 """Which run is better, and whether by chance; runs under other conditions are never ranked."""
 
 import json
+import math
+import re
 import shutil
 from html.parser import HTMLParser
 from pathlib import Path
@@ -24,8 +26,8 @@ from lmft.analysis.compare.settings import setting_sentence, settings_table
 from lmft.commands.arguments import parse_line
 from lmft.commands.compare import main
 from lmft.errors import UserError
-from lmft.evaluation.bootstrap import paired_difference, seeds_needed
-from lmft.evaluation.result import read_sums, sums_path
+from lmft.evaluation.bootstrap import Interval, paired_difference, seeds_needed
+from lmft.evaluation.result import FEW_DOCUMENTS, read_sums, sums_path, telling_interval
 
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
 HOSTILE = "<script src=http://evil>|$x$[bold]`"
@@ -225,6 +227,38 @@ def test_a_prefix_is_a_condition_and_bos_none_for_bits_per_byte(fit, corpus):
     (ranking,) = found.bytewise
     assert len(ranking.runs) == 3 and text not in [run.folder for run in ranking.runs]
     assert "prefix is '" in words_of(found) and "windows is '" in words_of(found)
+
+
+def test_where_an_interval_says_nothing_that_is_said_instead(fit, corpus):
+    common = [*corpus, *TINY, "trainer.max_steps=1", "dataset.max_documents=2"]
+    common += ["dataset.block_size=8"]  # two blocks of 16 tokens
+    folders = [fit(*common, f"seed={seed}") for seed in (0, 1)]
+    results = [json.loads((folder / "result.json").read_text())["validation"] for folder in folders]
+    for result in results:
+        assert result["units"] < FEW_DOCUMENTS
+        shown = f"perplexity {result['perplexity']:,.2f} [too few documents for an interval] · "
+        assert result["label"].startswith(shown)
+    assert results[0]["loss_low"] < results[0]["loss"] < results[0]["loss_high"]  # stay in the file
+    page = as_markdown(compare_runs(folders, None), [])
+    assert "A and B: too few documents for an interval." in page
+    assert "too few documents for an interval" in (folders[0] / "card.md").read_text()
+    assert not re.search(r"\d \\\[", page.split("## The runs")[0])
+
+
+@pytest.mark.parametrize(
+    ("low", "high", "units", "tells"),
+    [
+        (1.0, 2.0, 5, True),
+        (1.0, 2.0, 4, False),
+        (0.0, 4.0, 20, True),
+        (-0.1, 4.0, 20, False),  # a perplexity below 1
+        (3.0, 8.0, 20, False),  # 20 to 2,981
+        (3.0, math.inf, 20, False),
+        (None, None, 1, False),
+    ],
+)
+def test_an_interval_tells_if_its_ends_are_perplexities_of_one_model(low, high, units, tells):
+    assert telling_interval(low, high, units) == (Interval(low, high) if tells else None)
 
 
 def test_a_sweep_and_an_experiment_name_their_finished_runs(fit, store, corpus, tmp_path, capsys):

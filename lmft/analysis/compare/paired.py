@@ -13,7 +13,7 @@ from lmft.evaluation.bootstrap import (
     bootstrap_interval,
     paired_difference,
 )
-from lmft.evaluation.result import FEW_DOCUMENTS
+from lmft.evaluation.result import FEW_DOCUMENTS, telling_interval
 
 
 @dataclass(frozen=True)
@@ -34,15 +34,17 @@ class Measure:
         return None if value is None else float(value)
 
     def interval(self, run: ScoredRun) -> Interval | None:
-        """Return the 95 % interval of the run's value; None for too few documents."""
+        """Return the 95 % interval of the run's value; None if it says nothing."""
         if self is not BITS:
-            low, high = run.result.get("loss_low"), run.result.get("loss_high")
-            return None if low is None or high is None else Interval(low, high)
+            ends = (run.result.get("loss_low"), run.result.get("loss_high"))
+            return telling_interval(*ends, run.result["units"])
         sums = run.sums["document"]
-        if np.count_nonzero(sums.bytes) < FEW_DOCUMENTS:
+        units = int(np.count_nonzero(sums.bytes))
+        if units < FEW_DOCUMENTS:
             return None
         nats = bootstrap_interval(sums.nats, sums.bytes)
-        return Interval(nats.low * self.scale, nats.high * self.scale)
+        shown = telling_interval(nats.low, nats.high, units)
+        return shown and Interval(shown.low * self.scale, shown.high * self.scale)
 
 
 LOSS = Measure("loss", "nats per token", 1.0)
@@ -90,7 +92,7 @@ def pair(better: ScoredRun, worse: ScoredRun, measure: Measure) -> Pair | None:
         nats = [part[1:] for part in nats]
         counts = np.maximum(first.bytes, second.bytes)[1:]
     units = int(np.count_nonzero(counts))
-    if units < (FEW_DOCUMENTS if measure is BITS else 2):
+    if units < FEW_DOCUMENTS:
         return None
     in_nats = paired_difference(nats[1], nats[0], counts)
     low, high = in_nats.interval.low * measure.scale, in_nats.interval.high * measure.scale

@@ -5,7 +5,7 @@ import math
 from lmft.analysis.compare.paired import BITS, LOSS, Pair
 from lmft.analysis.compare.ranking import FEW_RUNS, Comparison, Ranking, join_letters, label_run
 from lmft.analysis.compare.run_results import SPLITS, TRAINING, ScoredRun
-from lmft.evaluation.result import SOME_DOCUMENTS
+from lmft.evaluation.result import NO_INTERVAL, SOME_DOCUMENTS
 
 HASHED = ("corpus", "tokenizer")  # conditions of which only a digest is known
 
@@ -174,6 +174,9 @@ def caveat_sentences(ranking: Ranking) -> list[str]:
         sentences.append(
             "The test results were measured under different conditions, so they are not comparable."
         )
+    blank = [run for run in ranking.runs if ranking.measure.interval(run) is None]
+    if blank:
+        sentences.append(f"{join_letters(blank)}: {NO_INTERVAL}.")
     units = {(pair.unit, pair.units) for pair in ranking.pairs}
     for unit, count in sorted(units):
         if unit == "block":

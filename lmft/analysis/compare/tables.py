@@ -7,6 +7,7 @@ from lmft.analysis.compare.paired import BITS, LOSS
 from lmft.analysis.compare.ranking import Comparison, Ranking
 from lmft.analysis.compare.run_results import ScoredRun
 from lmft.analysis.compare.sentences import count_tests, unit_of, verdict
+from lmft.evaluation.result import WIDEST
 from lmft.output.terminal import repr_text
 
 MOST_KNOBS = 4  # up to which each has a column of its own
@@ -63,7 +64,7 @@ def measure_cells(run: ScoredRun, columns: list[str], bytewise: bool) -> list[st
     if bytewise:
         beside = [MISSING if test is None else f"{test:.4f}"] if len(columns) > 1 else []
         return [with_bounds(measure.of(run), bounds, ".4f"), *beside]
-    exact = (math.exp(bounds[0]), math.exp(bounds[1])) if bounds and bounds[1] < 700 else None
+    exact = bounds and (_exp(bounds[0]), _exp(bounds[1]))
     cells = [
         with_bounds(float(run.result["perplexity"]), exact, ",.2f"),
         f"{measure.of(run):.4f}",
@@ -87,7 +88,8 @@ def pairs_table(ranking: Ranking) -> Table:
         cells = [f"{pair.worse.letter} − {pair.better.letter}"]
         cells.append(with_bounds(difference.mean, (low, high), ".4f"))
         if ratio:
-            cells.append(with_bounds(*_exp(difference.mean, low, high), ".4f"))
+            ratios = (_exp(low), _exp(high)) if high - low <= WIDEST else None
+            cells.append(with_bounds(_exp(difference.mean), ratios, ".4f"))
         said = SEEDS if pair.same_settings else verdict(difference.p_value, tests)
         rows.append([*cells, f"{difference.p_value:.4f}", said])
     return Table(header, rows, frozenset(range(1, 2 + len(ratio) + 1)))
@@ -118,5 +120,5 @@ def with_bounds(value: float, bounds: tuple[float, float] | None, form: str) -> 
     return f"{text} [{format(bounds[0], form)}, {format(bounds[1], form)}]" if bounds else text
 
 
-def _exp(mean: float, low: float, high: float) -> tuple[float, tuple[float, float]]:
-    return math.exp(mean), (math.exp(low), math.exp(min(high, 700.0)))
+def _exp(nats: float) -> float:
+    return math.exp(min(nats, 700.0))
