@@ -315,5 +315,5 @@ def compare(
         comparison = compare_runs(selection.folders, split)
         file = io.StringIO()
         show(comparison, selection.notes, Screen(file=file, width=100))
-        html = report_files(comparison, selection.notes)["compare.html"]
+        html = report_files(comparison, selection.notes, selection.name)["compare.html"]
         return Comparison(*as_frames(comparison), file.getvalue(), html)

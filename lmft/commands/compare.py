@@ -25,6 +25,7 @@ class Selection:
 
     folders: list[Path] = field(default_factory=list)
     parent: str | None = None  # the MLflow id of their sweep
+    name: str = ""  # of their sweep or experiment
     notes: list[str] = field(default_factory=list)
 
 
@@ -42,7 +43,7 @@ def main(arguments: Namespace) -> None:
     comparison = compare_runs(selection.folders, arguments.evaluation_split)
     console = Screen()
     show(comparison, selection.notes, console)
-    texts = report_files(comparison, selection.notes)
+    texts = report_files(comparison, selection.notes, selection.name)
     folder = Path(arguments.out or selection.folders[0]).expanduser().absolute()
     folder.mkdir(parents=True, exist_ok=True)
     for name, text in texts.items():
@@ -82,6 +83,7 @@ def add_experiment(
             "set tracker.uri."
         )
     experiment = store.find_experiment_runs(name)
+    selection.name = selection.name or f"experiment {name}"
     add_runs(selection, experiment.folders, experiment.unfinished)
 
 
@@ -103,8 +105,9 @@ def find_runs(words: list[str], uri: str | None, store: ExistingStore | None) ->
             add_folder(selection, path)
             continue
         sweep = store.find_sweep_runs(word) if store is not None else None
-        if sweep is not None and (sweep.folders or sweep.unfinished):
+        if store is not None and sweep is not None and (sweep.folders or sweep.unfinished):
             selection.parent = selection.parent or word
+            selection.name = selection.name or store.name_of(word)
             add_runs(selection, sweep.folders, sweep.unfinished)
             continue
         folder = find_folder_of_run(word, uri)

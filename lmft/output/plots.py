@@ -84,16 +84,17 @@ def as_svg_element(figure: "Figure") -> str:
     return re.sub(r' width="[^"]*pt"| height="[^"]*pt"', "", svg, count=2)
 
 
-def thin(points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Average neighboring points of a curve, so that at most `MOST_POINTS` are left.
+def thin(points: np.ndarray, most: int = MOST_POINTS) -> tuple[np.ndarray, np.ndarray]:
+    """Average neighboring points of a curve, so that at most `most` are left.
 
     Args:
         points: x and y (N, 2), in order of x.
+        most: points to leave; few of them make a noisy curve smooth.
 
     Returns:
         The last x and the mean y of each group of neighbors, (M,) each.
     """
-    size = max(1, math.ceil(len(points) / MOST_POINTS))
+    size = max(1, math.ceil(len(points) / most))
     starts = np.arange(0, len(points), size)
     ends = np.append(starts, len(points))[1:]
     return points[ends - 1, 0], np.add.reduceat(points[:, 1], starts) / (ends - starts)

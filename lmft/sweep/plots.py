@@ -1,8 +1,12 @@
-"""Draw the figure of a sweep: the effect of each knob on the validation perplexity."""
+"""Draw the figure of a sweep: the effect of each knob on the validation perplexity.
+
+The seed is no knob to choose: jobs that differ only in seed are one point, by their mean loss.
+"""
 
 import math
 import statistics
 from collections import defaultdict
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -29,7 +33,9 @@ def draw_knobs(groups: list[list[JobRecord]]) -> dict[str, str]:
     Args:
         groups: finished jobs; those of one group are comparable.
     """
-    finite = [[job for job in group if math.isfinite(perplexity(job))] for group in groups]
+    finite = [
+        [job for job in average_seeds(group) if math.isfinite(perplexity(job))] for group in groups
+    ]
     shown = [group for group in finite if group]
     jobs = sorted((job for group in shown for job in group), key=lambda job: job.number)
     values: dict[str, list[str]] = {}
@@ -37,10 +43,24 @@ def draw_knobs(groups: list[list[JobRecord]]) -> dict[str, str]:
         for knob, value in job.knobs.items():
             values.setdefault(knob, []).append(value)
     varied = {knob: list(dict.fromkeys(v)) for knob, v in values.items() if len(set(v)) > 1}
-    return {"knobs.svg": _draw(varied, shown)} if varied else {}
+    has_seeds = any("seed" in job.knobs for group in groups for job in group)
+    unit = "validation perplexity" + (",\nmean over seeds" if has_seeds else "")
+    return {"knobs.svg": _draw(varied, shown, unit)} if varied else {}
 
 
-def _draw(varied: dict[str, list[str]], groups: list[list[JobRecord]]) -> str:
+def average_seeds(jobs: list[JobRecord]) -> list[JobRecord]:
+    """Return one job for those that differ only in seed, without the seed, with the mean loss."""
+    settings: dict[str, list[JobRecord]] = {}
+    for job in jobs:
+        knobs = {knob: value for knob, value in job.knobs.items() if knob != "seed"}
+        settings.setdefault(repr(knobs), []).append(replace(job, knobs=knobs))
+    return [
+        replace(seeds[0], loss=statistics.fmean(job.loss for job in seeds))
+        for seeds in settings.values()
+    ]
+
+
+def _draw(varied: dict[str, list[str]], groups: list[list[JobRecord]], unit: str) -> str:
     columns = min(COLUMNS, len(varied))
     rows = math.ceil(len(varied) / columns)
     size = (PANEL[0] * columns, PANEL[1] * rows)
@@ -53,10 +73,12 @@ def _draw(varied: dict[str, list[str]], groups: list[list[JobRecord]]) -> str:
         for axes in panels[len(varied) :]:
             axes.set_visible(False)
         for axes in panels[::columns]:
-            axes.set_ylabel("validation perplexity")
+            axes.set_ylabel(unit)
         perplexities = [perplexity(job) for group in groups for job in group]
         if max(perplexities) > 10 * min(perplexities):
             panels[0].set_yscale("log")
+        if len(varied) + len(groups) == 2:  # each value has one point
+            return as_svg(figure)
         names = ["median", *(f"group {number}" for number in range(2, len(groups) + 1))]
         names[0] += ", group 1" if len(groups) > 1 else ""
         figure.legend(panels[0].lines[1::2], names, loc="outside lower center", ncols=COLUMNS)

@@ -130,7 +130,7 @@ def write_report(
     page, board = folder / FILES[-1], folder / "leaderboard.md"
     if page.exists() and board.exists() and board.read_text() == texts["leaderboard.md"]:
         return page  # of an earlier launch with the same jobs
-    texts |= draw_knobs(groups) | compare_jobs(groups, terminal)
+    texts |= draw_knobs(groups) | compare_jobs(groups, folder.name, terminal)
     folder.mkdir(parents=True, exist_ok=True)
     for name in FILES:
         if name in texts:
@@ -174,13 +174,19 @@ def job_cells(job: JobRecord, knobs: list[str]) -> list[str]:
     return [str(job.number), *(job.knobs.get(knob, "") for knob in knobs), job.state]
 
 
-def compare_jobs(groups: list[list[JobRecord]], terminal: Terminal) -> dict[str, str]:
-    """Return the files of `lmft compare` on the finished jobs; none if they can't be compared."""
+def compare_jobs(groups: list[list[JobRecord]], name: str, terminal: Terminal) -> dict[str, str]:
+    """Return the files of `lmft compare` on the finished jobs; none if they can't be compared.
+
+    Args:
+        groups: the finished jobs.
+        name: of the sweep.
+        terminal: shows why they can't be compared.
+    """
     folders = dict.fromkeys(Path(job.folder) for group in groups for job in group)
     if len(folders) < 2:
         return {}
     try:
-        return report_files(compare_runs(list(folders), None), [])
+        return report_files(compare_runs(list(folders), None), [], name)
     except Exception as error:  # the jobs are done: whatever goes wrong, the sweep must end
         terminal.print(f"The jobs are not compared: {error}", style="yellow")
         return {}

@@ -58,6 +58,10 @@ class ExistingStore:
             ]
         )
 
+    def name_of(self, run_id: str) -> str:
+        """Return the name of a run or a sweep."""
+        return str(self.client.get_run(run_id).info.run_name)
+
     def log_texts(self, run_id: str | None, folder: str, texts: dict[str, str]) -> bool:
         """Log texts as artifacts of a run; return False if there is no such run.
 

@@ -4,6 +4,7 @@ import json
 import math
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import pytest
 
 from lmft.analysis.compare.frames import as_frames
 from lmft.analysis.compare.paired import LOSS, pair
+from lmft.analysis.compare.plots import MOST_CURVES, STEPS, TOKENS, draw_curves
 from lmft.analysis.compare.ranking import compare_runs
 from lmft.analysis.compare.report import as_markdown, ranking_sentences
 from lmft.analysis.compare.run_results import (
@@ -28,6 +30,7 @@ from lmft.commands.compare import main
 from lmft.errors import UserError
 from lmft.evaluation.bootstrap import Interval, paired_difference, seeds_needed
 from lmft.evaluation.result import FEW_DOCUMENTS, read_sums, sums_path, telling_interval
+from lmft.tracker.run_log import read_losses
 
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]
 HOSTILE = "<script src=http://evil>|$x$[bold]`"
@@ -259,6 +262,28 @@ def test_where_an_interval_says_nothing_that_is_said_instead(fit, corpus):
 )
 def test_an_interval_tells_if_its_ends_are_perplexities_of_one_model(low, high, units, tells):
     assert telling_interval(low, high, units) == (Interval(low, high) if tells else None)
+
+
+def test_the_page_has_each_curve_once_and_at_most_one_run_per_color(runs_of_module):
+    fit, corpus = runs_of_module
+    folders = [fit(*corpus, *TINY, f"seed={seed}") for seed in (0, 1)]
+    folders.append(fit(*corpus, *TINY, "trainer.batch_size=4"))
+    for count, axes in ((2, [STEPS]), (3, [STEPS, TOKENS])):  # as many tokens a step, or not
+        (ranking,) = compare_runs(folders[:count], None).rankings
+        losses = {run.letter: read_losses(run.folder) for run in ranking.runs}
+        figure = draw_curves(ranking, losses)
+        assert [name for name in (STEPS, TOKENS) if f">{name}<" in figure] == axes
+        many = replace(ranking, runs=ranking.runs * MOST_CURVES)
+        assert draw_curves(many, losses).count(">A (seed=") <= MOST_CURVES
+
+
+def test_of_many_runs_each_is_compared_with_the_best_only(runs_of_module, tmp_path):
+    fit, corpus = runs_of_module
+    run = fit(*corpus, *TINY)
+    folders = [shutil.copytree(run, tmp_path / str(number)) for number in range(6)]
+    found = compare_runs(folders, None)
+    assert len(found.rankings[0].pairs) == 5
+    assert "each is compared with the best only" in words_of(found)
 
 
 def test_a_sweep_and_an_experiment_name_their_finished_runs(fit, store, corpus, tmp_path, capsys):

@@ -13,7 +13,7 @@ from rich.console import Console
 
 from lmft.output.terminal import Terminal
 from lmft.runs.run import find_folder
-from lmft.sweep.plots import draw_knobs, place_values
+from lmft.sweep.plots import average_seeds, draw_knobs, place_values
 from lmft.sweep.records import JobRecord
 from lmft.sweep.report import group_by_conditions, report_jobs
 
@@ -77,7 +77,10 @@ def test_a_sweep_ends_with_a_report_on_its_jobs(jobs, tmp_path):
     files = {path.name: path.read_text() for path in folder.iterdir()}
     reports = {"leaderboard.md", "knobs.svg", "compare.md", "compare.html"}
     assert files.keys() == {*reports, "best.json"}
-    assert "2 runs compared" in files["compare.html"] and "is ahead of" in files["compare.md"]
+    assert (
+        "2 runs compared" in files["compare.html"] and "sweep · runs of 20" in files["compare.html"]
+    )
+    assert "is ahead of" in files["compare.md"]
     head, _, *rows = [line for line in files["leaderboard.md"].splitlines() if line[:1] == "|"]
     assert (
         head
@@ -93,7 +96,7 @@ def test_a_sweep_ends_with_a_report_on_its_jobs(jobs, tmp_path):
     assert "\\<script\\>\\|" in rows[3]
     words = texts_of(files["knobs.svg"])
     assert {"lr", "mode", "validation perplexity", "1e-5", "1e-3", HOSTILE} <= set(words)
-    assert "1e20" not in words  # it has no loss
+    assert "1e20" not in words and "median" in words  # the former has no loss
     assert len(files["knobs.svg"]) < 50_000
     ended(jobs, folder)
     assert {path.name: path.read_text() for path in folder.iterdir()} == files
@@ -160,6 +163,19 @@ def test_an_axis_follows_from_its_values(values, scale, at):
     assert axes.get_xscale() == scale
     assert [positions[value] for value in values] == at
     assert [label.get_text() for label in axes.get_xticklabels()] == values
+
+
+def test_a_picture_of_knobs_averages_over_seeds():
+    losses = {("1", "0"): 1.0, ("1", "1"): 3.0, ("2", "0"): 2.5, ("2", "1"): 2.5}
+    jobs = [
+        JobRecord(n, {"lr": lr, "seed": seed}, "finished", "", "", loss)
+        for n, ((lr, seed), loss) in enumerate(losses.items())
+    ]
+    mean = [(job.knobs, job.loss) for job in average_seeds(jobs)]
+    assert mean == [({"lr": "1"}, 2.0), ({"lr": "2"}, 2.5)]
+    words = texts_of(draw_knobs([jobs])["knobs.svg"])
+    assert {"lr", "mean over seeds"} <= set(words) and "seed" not in words
+    assert draw_knobs([jobs[:2]]) == {}  # nothing but the seed differs
 
 
 def test_a_picture_of_knobs_has_those_that_vary_and_losses_that_are_numbers():

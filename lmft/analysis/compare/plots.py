@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 Losses = dict[str, np.ndarray]  # of a run, by split: step and nats per target (N, 2)
 WIDTH = 10.0  # inches
 LONGEST_LABEL = 46  # characters
+MOST_CURVES = len(COLORS)  # the best runs, each with a color of its own
+SMOOTH_POINTS = 25  # of a training curve
+STEPS, TOKENS = "optimizer steps", "tokens read in training"
 
 
 def draw_intervals(ranking: Ranking) -> str:
@@ -52,20 +55,24 @@ def draw_intervals(ranking: Ranking) -> str:
 
 
 def draw_curves(ranking: Ranking, losses: dict[str, Losses]) -> str:
-    """Draw training and validation loss by step and by tokens; empty if no run has losses.
+    """Draw training and validation loss by step; empty if no run has losses.
+
+    By tokens too, where runs read different numbers of them in a step. Only the best runs are
+    drawn, at most `MOST_CURVES`.
 
     Args:
         ranking: of the runs.
         losses: of each run, by its letter.
     """
-    runs = [run for run in ranking.runs if len(losses[run.letter]["train"])]
+    runs = [run for run in ranking.runs if len(losses[run.letter]["train"])][:MOST_CURVES]
     if not runs:
         return ""
+    names = (STEPS, TOKENS) if len(set(map(tokens_per_step, runs))) > 1 else (STEPS,)
     legend = 0.24 * math.ceil(len(runs) / 2)
-    with new_figure((WIDTH, 3.3 + legend), columns=2) as (figure, panels):
-        for axes, name in zip(panels, ("optimizer steps", "tokens read in training"), strict=True):
+    with new_figure((WIDTH, 3.3 + legend), columns=len(names)) as (figure, panels):
+        for axes, name in zip(panels, names, strict=True):
             for number, run in enumerate(runs):
-                scale = 1 if name == "optimizer steps" else tokens_per_step(run)
+                scale = 1 if name == STEPS else tokens_per_step(run)
                 color = COLORS[number % len(COLORS)]
                 label = plot_label(run, ranking.knobs)
                 _draw_losses(axes, losses[run.letter], scale, color, label)
@@ -98,7 +105,7 @@ def _draw_interval(
 
 
 def _draw_losses(axes: "Axes", losses: Losses, scale: int, color: str, label: str) -> None:
-    steps, values = thin(losses["train"])
+    steps, values = thin(losses["train"], SMOOTH_POINTS)
     axes.plot(steps * scale, values, color=color, alpha=0.35, linewidth=0.9)
     if len(losses["validation"]):
         steps, values = losses["validation"].T

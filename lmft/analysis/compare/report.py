@@ -1,10 +1,11 @@
 """Write a comparison as Markdown and as one HTML page that loads nothing from elsewhere."""
 
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
 from lmft.analysis.compare.paired import BITS
-from lmft.analysis.compare.plots import Losses, draw_curves, draw_intervals
+from lmft.analysis.compare.plots import MOST_CURVES, Losses, draw_curves, draw_intervals
 from lmft.analysis.compare.ranking import Comparison, Ranking, join_letters
 from lmft.analysis.compare.sentences import (
     caveat_sentences,
@@ -70,9 +71,21 @@ def title_of(comparison: Comparison) -> str:
     return f"{len(comparison.runs)} runs compared on {comparison.split}"
 
 
-def as_markdown(comparison: Comparison, notes: list[str]) -> str:
+def subtitle_of(comparison: Comparison, name: str) -> str:
+    """Return the name of the sweep or experiment, if any, and when its runs ended."""
+    files = [
+        run.folder / file for run in comparison.runs for file in ("result.json", "evaluations.json")
+    ]
+    ends = [file.stat().st_mtime for file in files if file.exists()]
+    days = [time.strftime("%Y-%m-%d", time.localtime(end)) for end in sorted(ends)]
+    when = days[0] if days[0] == days[-1] else f"{days[0]} to {days[-1]}"
+    return " · ".join(part for part in (name, f"runs of {when}") if part)
+
+
+def as_markdown(comparison: Comparison, notes: list[str], name: str = "") -> str:
     """Return tables and sentences as Markdown."""
-    parts = [f"# {title_of(comparison)}", *map(escape, notes)]
+    subtitle = subtitle_of(comparison, name)
+    parts = [f"# {title_of(comparison)}", escape(subtitle), *map(escape, notes)]
     parts += [escape(sentence) for sentence in separation_sentences(comparison)]
     parts += [escape(selection_sentence(comparison))]
     for section in build_sections(comparison):
@@ -91,13 +104,16 @@ def markdown_table(cells: Table) -> str:
     return table(cells.header, cells.rows, cells.numbers)
 
 
-def as_html(comparison: Comparison, notes: list[str], losses: dict[str, Losses]) -> str:
+def as_html(
+    comparison: Comparison, notes: list[str], losses: dict[str, Losses], name: str = ""
+) -> str:
     """Return the HTML page.
 
     Args:
         comparison: of the runs.
         notes: shown first.
         losses: of each run, by its letter.
+        name: of the sweep or experiment.
     """
     from jinja2 import Environment, StrictUndefined
     from markupsafe import Markup
@@ -111,9 +127,17 @@ def as_html(comparison: Comparison, notes: list[str], losses: dict[str, Losses])
         ranking = section.ranking
         intervals = draw_intervals(ranking) if len(ranking.runs) > 1 else ""
         curves = "" if ranking.measure is BITS else draw_curves(ranking, losses)
-        parts.append({"section": section, "intervals": Markup(intervals), "curves": Markup(curves)})
+        parts.append(
+            {
+                "section": section,
+                "intervals": Markup(intervals),
+                "curves": Markup(curves),
+                "undrawn": max(0, len(ranking.runs) - MOST_CURVES),
+            }
+        )
     return template.render(
         title=title_of(comparison),
+        subtitle=subtitle_of(comparison, name),
         notes=notes,
         separation=separation_sentences(comparison),
         selection=selection_sentence(comparison),
@@ -123,10 +147,16 @@ def as_html(comparison: Comparison, notes: list[str], losses: dict[str, Losses])
     )
 
 
-def report_files(comparison: Comparison, notes: list[str]) -> dict[str, str]:
-    """Return the report as text files, by name; loss curves are read from the runs' folders."""
+def report_files(comparison: Comparison, notes: list[str], name: str = "") -> dict[str, str]:
+    """Return the report as text files, by name; loss curves are read from the runs' folders.
+
+    Args:
+        comparison: of the runs.
+        notes: shown first.
+        name: of the sweep or experiment that the runs belong to.
+    """
     losses = {run.letter: read_losses(run.folder) for run in comparison.runs}
     return {
-        "compare.md": as_markdown(comparison, notes),
-        "compare.html": as_html(comparison, notes, losses),
+        "compare.md": as_markdown(comparison, notes, name),
+        "compare.html": as_html(comparison, notes, losses, name),
     }
