@@ -13,10 +13,10 @@ from lmft.config.compose import compose
 from lmft.config.knobs import flatten
 from lmft.dataset.splits import Split
 from lmft.errors import UserError
-from lmft.evaluation.memory import windows_at_once
 from lmft.evaluation.result import Assessment, write_sums
 from lmft.evaluation.scoring import Scores, score
 from lmft.evaluation.windows import windows_of
+from lmft.evaluation.windows_at_once import windows_at_once
 from lmft.metrics import of_split
 from lmft.output.terminal import Terminal
 from lmft.runs.provenance import describe_source

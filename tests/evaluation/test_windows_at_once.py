@@ -7,9 +7,9 @@ from transformers import LlamaForCausalLM
 
 from lmft.analysis.plan.activations import MemoryCounter
 from lmft.commands.evaluate import with_windows_that_fit
-from lmft.evaluation.memory import BUDGET, windows_at_once
 from lmft.evaluation.scoring import score
 from lmft.evaluation.windows import windows_of
+from lmft.evaluation.windows_at_once import BUDGET, windows_at_once
 from lmft.model.lm_head import find_head
 from lmft.model.loss import CPU_SIZES
 from lmft.model.mixed_precision import Network
