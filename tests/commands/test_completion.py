@@ -79,7 +79,7 @@ def test_bash_completes_verbs_knobs_choices_runs_and_paths(place):
         ("compare", ["runs/one"], "", "runs/one runs/two out= tracker.uri="),
         ("compare", [], "evaluation.split=t", ["evaluation.split=test", "evaluation.split=train"]),
         ("compare", [], "mod", []),
-        ("sync", [], "tr", ["tracker=", "tracker.experiment_name=", "tracker.uri="]),
+        ("sync", [], "tr", "tracker= tracker.experiment_name= tracker.uri="),
         ("clean", [], "cache=", ["cache=true", "cache=false"]),
         ("runs", ["run_root=own"], "run", ["run_root="]),
     ],
