@@ -206,7 +206,7 @@ def train(
         words: GROUP=CHOICE or KNOB=VALUE, as on the command line.
         seed: of new weights, data order, masks and dropout.
         run_root: the parent of all run folders.
-        cache_root: of tokenized corpora and trained tokenizers.
+        cache_root: of tokenized corpora, trained tokenizers and losses before step 1.
         fresh: rename an existing run and start over.
         groups: choices of groups, as in model="gpt2_tiny".
 
@@ -237,7 +237,7 @@ def multirun(
     Args:
         words: as on the command line, such as "optimizer.lr=1e-4,1e-3".
         run_root: the parent of all run folders.
-        cache_root: of tokenized corpora and trained tokenizers.
+        cache_root: of tokenized corpora, trained tokenizers and losses before step 1.
         groups: choices of groups, as in model="gpt2_tiny" or model=["gpt2_tiny", "gpt2"].
 
     Raises:
