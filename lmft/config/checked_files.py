@@ -8,6 +8,7 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra.core.object_type import ObjectType
 from hydra.plugins.config_source import ConfigResult, ConfigSource
 
+from lmft.config import CONF
 from lmft.config.groups import Loader, known_groups
 from lmft.errors import UserError
 
@@ -17,7 +18,7 @@ PACKAGE = "# @package _global_"  # the first line of an experiment
 
 
 class CheckedFiles(ConfigRepository):
-    """Hydra's config files, each checked when it is read."""
+    """Hydra's config files; one that is not lmft's own is checked when it is read."""
 
     def load_config(self, config_path: str) -> ConfigResult | None:
         """Return the config at `config_path`, such as `experiment/mine`.
@@ -29,6 +30,8 @@ class CheckedFiles(ConfigRepository):
         if source is None or source.scheme() != "file":
             return super().load_config(config_path)
         path = Path(source.path.removeprefix("file://"), source._normalize_file_name(config_path))
+        if path.is_relative_to(CONF):
+            return super().load_config(config_path)
         text = read_utf8(path)
         header = ConfigSource._get_header_dict(text.removeprefix(BOM)[:512])
         try:

@@ -77,8 +77,8 @@ def test_the_fingerprint_of_what_an_older_commit_scored_stays():
 
 def test_labels_of_default_evaluations_stay(result_of):
     assert result_of("clm")[0] == (
-        "perplexity 20.09 [too few documents for an interval] · per token · notes test · context 128 "
-        "· stride 128 · eos between documents · fp32 · 10 targets"
+        "perplexity 20.09 [too few documents for an interval] · per token · notes test · context "
+        "128 · stride 128 · eos between documents · fp32 · 10 targets"
     )
     knobs = {"evaluation.max_blocks": 50, "evaluation.mask_draws": 3}
     masked, _ = result_of("mlm", **knobs)

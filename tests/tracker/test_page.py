@@ -123,6 +123,7 @@ def answers(address):
         return reply.status == 200
 
 
+@pytest.mark.soak
 def test_the_page_begins_with_the_losses_and_the_best_run(server, page, corpus, command, tmp_path):
     """An evaluation on another text would come first by the name of its metrics."""
     line = train_command(corpus, "clm", "trainer.epochs=2", "trainer.evaluate_every=2")
@@ -143,6 +144,7 @@ def test_the_page_begins_with_the_losses_and_the_best_run(server, page, corpus, 
     assert page.get_by_role("link", name="lr=").first.inner_text() == "lr=0.01"  # which learns more
 
 
+@pytest.mark.soak
 def test_two_runs_of_a_sweep_are_compared_by_their_loss_curves(
     server, page, corpus, command, tmp_path
 ):
