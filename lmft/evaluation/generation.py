@@ -20,6 +20,7 @@ from lmft.objective import IGNORED
 
 PROMPT_TOKENS = 12
 NEW_TOKENS = 24
+LONGEST_WORD = 16  # tokens
 SEED = 0  # fixed, so that samples before and after training differ by the model alone
 
 
@@ -58,9 +59,9 @@ def draw_samples(model: PreTrainedModel, batches: Batches, count: int = 3) -> li
 
 
 def document_middles(batches: Batches, count: int, tokens: int) -> list[np.ndarray]:
-    """Return `tokens` ids (T,) from the middle of each of up to `count` documents of the split.
+    """Return about `tokens` ids (T,) from the middle of each of up to `count` documents of a split.
 
-    The middle, because documents often begin with headings.
+    The middle, because documents often begin with headings. Whole words, where there are spaces.
     """
     stream = batches.blocks.stream
     starts = np.concatenate([[0], stream.ends[:-1]])
@@ -69,10 +70,28 @@ def document_middles(batches: Batches, count: int, tokens: int) -> list[np.ndarr
         return []
     chosen = usable[np.unique(np.linspace(0, len(usable) - 1, count).astype(int))]
     firsts = np.maximum(starts, (starts + stream.ends - tokens) // 2)[chosen]
-    return [
-        np.array(stream.ids[first : min(first + tokens, end)], dtype=np.int64)
-        for first, end in zip(firsts, stream.ends[chosen], strict=True)
-    ]
+    parts = []
+    for start, first, end in zip(starts[chosen], firsts, stream.ends[chosen], strict=True):
+        last = min(first + tokens, end)
+        if first > start:
+            first = word_start(stream.ids, first, start, batches.tokenizer)
+        if last < end:
+            last = word_start(stream.ids, last, first, batches.tokenizer)
+        parts.append(np.array(stream.ids[first:last], dtype=np.int64))
+    return parts
+
+
+def word_start(ids: np.ndarray, last: int, first: int, tokenizer: PreTrainedTokenizerBase) -> int:
+    """Return the last token after `first`, up to `last`, that begins a word; `last` if none does.
+
+    A word begins with a space, or after one.
+    """
+    for start in range(last, max(first, last - LONGEST_WORD), -1):
+        before = str(tokenizer.decode(ids[start - 1 : start]))
+        both = str(tokenizer.decode(ids[start - 1 : start + 1]))
+        if before[-1:].isspace() or both[len(before) :][:1].isspace():
+            return start
+    return last
 
 
 def continue_text(
