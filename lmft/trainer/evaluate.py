@@ -48,7 +48,7 @@ def find_conditions(
         tokenizer=tokenizer_digest(tokenizer),
         context=context,
         stride=stride,
-        separator=config.dataset.separator,
+        separator=unescape(config.dataset.separator),
         objective=run.values["objective"],
         masks=masks,
         max_blocks=config.evaluation.max_blocks,

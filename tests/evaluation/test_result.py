@@ -83,3 +83,10 @@ def test_labels_of_default_evaluations_stay(result_of):
     knobs = {"evaluation.max_blocks": 50, "evaluation.mask_draws": 3}
     masked, _ = result_of("mlm", **knobs)
     assert " · per hidden token, 15% hidden, 3 draws · notes test · first 50 blocks · " in masked
+
+
+def test_a_separator_is_the_same_however_its_line_ends_are_written(result_of):
+    typed, real = (
+        result_of("clm", **{"dataset.separator": text}) for text in ("a\\n\\tb", "a\n\tb")
+    )
+    assert typed == real
