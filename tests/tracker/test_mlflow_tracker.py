@@ -143,6 +143,7 @@ def open_when_told(uri, folder):
     open_client(uri).search_experiments()
 
 
+@pytest.mark.soak
 def test_two_processes_making_one_store_at_once_both_find_it_whole(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow.db'}"
     child = fork(open_when_told, uri, tmp_path)
