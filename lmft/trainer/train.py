@@ -65,7 +65,8 @@ def train(run: Run, terminal: Terminal, job: Job | None = None) -> None:
                 training, is_new = build_on_all_ranks(run)
             # A job's sweep has checked the store; a resumed run's folder keeps what it lacks.
             in_sweep = job is not None and job.parent is not None
-            check_tracker(run, must_answer=is_new and not in_sweep)
+            with terminal.status("connecting to the tracker"):
+                check_tracker(run, must_answer=is_new and not in_sweep)
             components = training.components
             sizes = components.describe_text() | components.describe()
             sizes |= {"tracker": run.tracker.describe()}
