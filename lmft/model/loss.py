@@ -8,7 +8,6 @@ to 4e-7, but with its default chunks it takes 8 times as long on a CPU, it has n
 a logit scale, and it rounds the loss of a bf16 model to bf16 (9.8125 instead of 9.8249).
 """
 
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -18,33 +17,9 @@ from torch.nn import functional as F
 from transformers import PreTrainedModel
 
 from lmft.hardware.transfer import copy_to_device
+from lmft.model.chunks import chunk_bytes, sizes_on, split_for_fp32, split_into_chunks
 from lmft.model.lm_head import Head, capture_hidden_states
 from lmft.objective import IGNORED, Batch
-
-
-@dataclass(frozen=True)
-class Sizes:
-    """The parts in which a device computes the loss."""
-
-    # Bytes of logits in memory at once. In training each chunk costs a pass over the fp32 gradient
-    # of the head's weight, so chunks are larger than in evaluation.
-    chunk_bytes: int
-    eval_chunk_bytes: int
-    fp32_logits: int  # converted to fp32 at once
-    slice: int  # entries of the vocabulary in a product of the backward pass
-    alignment: int  # of the length of a row of logits, in elements
-
-
-# On a CPU fp32 logits stay in the cache, and products of slices are faster than whole ones.
-CPU_SIZES = Sizes(2**27, 2**25, fp32_logits=2**20, slice=2**13, alignment=1)
-# On a GPU small parts would take longer to launch than to compute, and tensor cores read rows of
-# an aligned length only.
-GPU_SIZES = Sizes(2**29, 2**27, fp32_logits=2**25, slice=2**31, alignment=64)
-
-
-def sizes_on(device: torch.device) -> Sizes:
-    """Return the parts in which `device` computes the loss."""
-    return CPU_SIZES if device.type == "cpu" else GPU_SIZES
 
 
 def mean_nats(
@@ -78,7 +53,7 @@ def target_nats(model: PreTrainedModel, head: Head | None, batch: Batch) -> Tens
     nats = torch.zeros(batch.targets.numel(), device=hidden.device)
     parts = [nats.new_zeros(0)]
     size = sizes_on(hidden.device).eval_chunk_bytes
-    for rows, row_targets in _chunks(hidden, targets, head.linear.weight, size):
+    for rows, row_targets in split_into_chunks(hidden, targets, head.linear.weight, size):
         parts += _nats(head.linear(rows), row_targets, head)
     nats[positions] = torch.cat(parts)
     return nats.view(batch.targets.shape)
@@ -100,13 +75,13 @@ class LinearCrossEntropy(Function):
         """Return nats over `divisor`, and nats; save the gradients of the first."""
         nats = torch.zeros((), device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
-        chunks = _chunks(hidden, targets, weight, sizes_on(hidden.device).chunk_bytes)
+        chunks = split_into_chunks(hidden, targets, weight, chunk_bytes(weight))
         grad_weight = WeightGradient(weight, chunks=len(chunks))
         grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
         start = 0
         for rows, row_targets in chunks:
             logits = _logits(rows, weight, bias)  # (n, V); overwritten by their gradient
-            for part, part_targets in _parts(logits, row_targets):
+            for part, part_targets in split_for_fp32(logits, row_targets):
                 part_nats, gradient = _nats_and_gradient(part, part_targets, head)
                 nats += part_nats
                 part.copy_(gradient)
@@ -116,7 +91,8 @@ class LinearCrossEntropy(Function):
             grad_weight.add(logits, rows / divisor)
             start += len(rows)
             del logits, part  # frees this chunk before the next one is computed
-        ctx.save_for_backward(
+        # Not by save_for_backward, which would hold them until they are copied into .grad.
+        ctx.gradients = (
             grad_hidden,
             grad_weight.total(),
             None if grad_bias is None else grad_bias.div_(divisor).to(weight.dtype),
@@ -128,7 +104,8 @@ class LinearCrossEntropy(Function):
     def backward(ctx: Any, grad_loss: Tensor, _: Tensor) -> tuple[Tensor | None, ...]:
         """Return the saved gradients. `grad_loss` must be 1: put any other scale in `divisor`."""
         torch._assert_async(grad_loss == 1)
-        return (*ctx.saved_tensors, None, None, None)
+        gradients, ctx.gradients = ctx.gradients, None
+        return (*gradients, None, None, None)
 
 
 def _nats_of_all_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
@@ -174,7 +151,7 @@ def _nats(logits: Tensor, targets: Tensor, head: Head) -> list[Tensor]:
     """Return the nats of each target, in parts (n,)."""
     return [
         F.cross_entropy(head.scale_and_cap(part.float()), part_targets, reduction="none")
-        for part, part_targets in _parts(logits, targets)
+        for part, part_targets in split_for_fp32(logits, targets)
     ]
 
 
@@ -192,21 +169,6 @@ def _nats_and_gradient(logits: Tensor, targets: Tensor, head: Head) -> tuple[Ten
     if head.scale != 1.0:
         gradient *= head.scale
     return nats, gradient
-
-
-def _chunks(
-    hidden: Tensor, targets: Tensor, weight: Tensor, size: int
-) -> list[tuple[Tensor, Tensor]]:
-    """Split rows and targets into the fewest equal chunks of at most `size` bytes of logits."""
-    max_rows = max(1, size // (len(weight) * weight.element_size()))
-    count = max(1, -(-len(hidden) // max_rows))
-    return list(zip(hidden.tensor_split(count), targets.tensor_split(count), strict=True))
-
-
-def _parts(logits: Tensor, targets: Tensor) -> Any:
-    """Split logits and targets into the few rows that are converted to fp32 at once."""
-    rows = max(1, sizes_on(logits.device).fp32_logits // logits.shape[1])
-    return zip(logits.split(rows), targets.split(rows), strict=True)
 
 
 def _times_weight(gradient: Tensor, weight: Tensor) -> Tensor:
@@ -227,26 +189,28 @@ class WeightGradient:
     """
 
     def __init__(self, weight: Tensor, chunks: int):
-        self._weight = weight
-        self._slice = sizes_on(weight.device).slice
-        self._of_only_chunk = torch.empty_like(weight) if chunks == 1 else None
-        self._slices: list[Tensor] = []  # sums over several chunks, in fp32
+        self._dtype, self._slice = weight.dtype, sizes_on(weight.device).slice
+        # One tensor if nothing is left to convert; else each slice is freed once it is converted.
+        in_place = chunks == 1 or weight.dtype is torch.float32
+        self._whole = torch.empty_like(weight) if in_place else None
+        self._slices: list[Tensor] = []  # sums over several chunks in fp32; views of the whole
 
     def add(self, gradient: Tensor, rows: Tensor) -> None:
         """Add gradient.T @ rows."""
         columns = [part.T for part in gradient.split(self._slice, dim=1)]
-        if self._of_only_chunk is not None:
-            for out, part in zip(self._of_only_chunk.split(self._slice), columns, strict=True):
-                torch.mm(part, rows, out=out)
-        elif not self._slices:
-            self._slices = [(part @ rows).float() for part in columns]
-        else:
+        if self._slices:
             for total, part in zip(self._slices, columns, strict=True):
                 total += part @ rows
+        elif self._whole is not None:
+            self._slices = list(self._whole.split(self._slice))
+            for out, part in zip(self._slices, columns, strict=True):
+                torch.mm(part, rows, out=out)
+        else:
+            self._slices = [(part @ rows).float() for part in columns]
 
     def total(self) -> Tensor:
-        """Return the sum; call it once, since the slices are freed as they are converted."""
-        if self._of_only_chunk is not None:
-            return self._of_only_chunk
-        count, dtype = len(self._slices), self._weight.dtype
-        return torch.cat([self._slices.pop(0).to(dtype) for _ in range(count)])
+        """Return the sum; call it once."""
+        if self._whole is not None:
+            return self._whole
+        count = len(self._slices)
+        return torch.cat([self._slices.pop(0).to(self._dtype) for _ in range(count)])

@@ -10,8 +10,8 @@ from lmft.commands.evaluate import with_windows_that_fit
 from lmft.evaluation.scoring import score
 from lmft.evaluation.windows import windows_of
 from lmft.evaluation.windows_at_once import BUDGET, windows_at_once
+from lmft.model.chunks import CPU_SIZES
 from lmft.model.lm_head import find_head
-from lmft.model.loss import CPU_SIZES
 from lmft.model.mixed_precision import Network
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components

@@ -1,12 +1,16 @@
 """The loss: whatever the head, chunk by chunk gives what whole logits give."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
 from lmft.config.schema import Precision
 from lmft.hardware.device import Hardware
-from lmft.model import loss
-from lmft.model.loss import Sizes, mean_nats, target_nats
+from lmft.model import chunks
+from lmft.model.chunks import Sizes, chunk_bytes
+from lmft.model.lm_head import find_head
+from lmft.model.loss import LinearCrossEntropy, mean_nats, target_nats
 from lmft.model.mixed_precision import build_network
 from lmft.objective import IGNORED, Batch
 from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
@@ -28,7 +32,7 @@ def test_chunks_give_the_loss_and_the_gradients_of_whole_logits(kind, precision,
     row = 97 * (4 if precision is Precision.fp32 else 2)  # bytes of its logits
     # Chunks of seven rows, three of them in fp32 at once; as on a GPU, rows are padded.
     sizes = Sizes(7 * row, 5 * row, fp32_logits=3 * 97, slice=40, alignment=64)
-    monkeypatch.setattr(loss, "CPU_SIZES", sizes)
+    monkeypatch.setattr(chunks, "CPU_SIZES", sizes)
     hardware = Hardware(torch.device("cpu"), precision, 4, False, False)
     network = build_network(build_tiny(kind), hardware)
     assert network.head is not None
@@ -45,3 +49,24 @@ def test_chunks_give_the_loss_and_the_gradients_of_whole_logits(kind, precision,
     whole = torch.cat([g.flatten() for g in plain_gradients.values()])
     ours = torch.cat([gradients[name].flatten() for name in plain_gradients])
     assert float((whole - ours).norm() / whole.norm()) < close
+
+
+@pytest.mark.parametrize("rows_of_a_chunk", [3, 99])
+def test_the_gradient_of_the_heads_weight_is_not_copied(rows_of_a_chunk, monkeypatch):
+    """In fp32: with a vocabulary of 262,144 tokens a copy takes 1 GB for 1,024 hidden units."""
+    sizes = replace(chunks.CPU_SIZES, chunk_bytes=4 * 97 * rows_of_a_chunk)
+    monkeypatch.setattr(chunks, "CPU_SIZES", sizes)
+    model = build_tiny("llama")
+    head = find_head(model)
+    hidden = torch.randn(12, 32, requires_grad=True)
+    linear, targets = head.linear, torch.randint(97, (12,))
+    mean, _ = LinearCrossEntropy.apply(hidden, linear.weight, None, targets, head, 12)
+    address = mean.grad_fn.gradients[1].data_ptr()
+    mean.backward()
+    assert linear.weight.grad.data_ptr() == address
+
+
+def test_large_vocabularies_have_larger_chunks():
+    sizes = [chunk_bytes(torch.empty(tokens, 1, device="meta")) for tokens in (2**17, 2**17 + 1)]
+    assert sizes == [chunks.GPU_SIZES.chunk_bytes, 2**30]
+    assert chunk_bytes(torch.empty(2**17, 1)) == 2**27  # on a CPU, as ever

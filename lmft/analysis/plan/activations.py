@@ -11,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from lmft.config.schema import RunConfig
-from lmft.model.loss import sizes_on
+from lmft.model.chunks import chunk_bytes
 from lmft.model.mixed_precision import Network
 from lmft.objective import Batch
 from lmft.trainer.components import Components
@@ -112,9 +112,7 @@ def loss_chunk_bytes(network: Network, batch: Batch) -> int:
         vocabulary = int(network.model.config.get_text_config().vocab_size)
         return 2 * 4 * batch.targets.numel() * vocabulary
     weight = network.head.linear.weight
-    return min(
-        sizes_on(weight.device).chunk_bytes, batch.num_targets * len(weight) * weight.element_size()
-    )
+    return min(chunk_bytes(weight), batch.num_targets * len(weight) * weight.element_size())
 
 
 class MemoryCounter(TorchDispatchMode):
