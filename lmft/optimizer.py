@@ -33,11 +33,15 @@ def build_optimizer(make: Callable[..., Optimizer], model: nn.Module) -> Optimiz
         {"params": [weight for weight in weights if weight.ndim >= 2]},
         {"params": [weight for weight in weights if weight.ndim < 2], "weight_decay": 0.0},
     ]
-    known = inspect.signature(getattr(make, "func", make)).parameters
+    kind = getattr(make, "func", make)
+    known = inspect.signature(kind).parameters
     for name, value in getattr(make, "keywords", {}).items():
         if name not in known and not any(p.kind is p.VAR_KEYWORD for p in known.values()):
             hint = " Did you mean 'lr'?" if name in LIKE_LR else did_you_mean(name, known)
-            raise UserError(f"There is no knob 'optimizer.{name}'; leave it out.{hint}")
+            raise UserError(
+                f"{kind.__name__} has no knob 'optimizer.{name}'; remove it with "
+                f"~optimizer.{name}.{hint}"
+            )
         if isinstance(value, str) and name != "adjust_lr_fn":  # of Muon; the only string
             raise UserError(
                 f"optimizer.{name} is {value!r}, but must not be a string; set it to a number, a "
