@@ -37,7 +37,7 @@ SPELLING = {
     "model=./folder": ("takes a choice, not a path", "model=pretrained model.name=./folder"),
     "optimzer=adamw": ("no knob 'optimzer'", "Did you mean 'optimizer'"),
     "+trainer.foo=3": ("no knob 'trainer.foo'", "lmft --help"),
-    "+optimizer.foo=3": ("no knob 'optimizer.foo'", "leave it out"),
+    "+optimizer.foo=3": ("has no knob 'optimizer.foo'", "~optimizer.foo"),
     "--config-dir=@/conf optimizer=other": ("'optimizer.learning_rate'", "Did you mean 'lr'"),
     "+dataset.source.foo=1": ("no knob 'dataset.source.foo'", "leave it out"),
     "+seed=3": ("seed is there already", "without the +"),
