@@ -30,7 +30,7 @@ def mark_time(device: torch.device) -> Moment:
     if device.type != "cuda":
         return time.perf_counter()
     event = torch.cuda.Event(enable_timing=True)
-    event.record()
+    event.record(torch.cuda.current_stream(device))  # perhaps not of the current device
     return event
 
 
@@ -56,7 +56,7 @@ class LateNumbers:
         self._values = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
         self._values.copy_(values, non_blocking=True)
         self._arrived = torch.cuda.Event()
-        self._arrived.record()
+        self._arrived.record(torch.cuda.current_stream(values.device))
 
     def read(self) -> list[float]:
         """Return the numbers, once they have arrived."""

@@ -117,6 +117,11 @@ def test_a_model_without_masks_computes_the_same(kind):
     skip_masks(model)
     assert (model.config._attn_implementation == "lmft_unmasked") == (kind not in LIMITED | EAGER)
     assert torch.equal(model(input_ids=ids).logits, expected)
+    if kind in CAUSAL and kind not in LIMITED | EAGER:  # with a cache of keys, too
+        arguments = {"attention_mask": torch.ones_like(ids), "max_new_tokens": 5}
+        unmasked = model.generate(ids, do_sample=False, **arguments)
+        model.set_attn_implementation("sdpa")
+        assert torch.equal(model.generate(ids, do_sample=False, **arguments), unmasked)
 
 
 def test_compiled_attention_is_causal_without_a_mask():
