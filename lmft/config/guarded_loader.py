@@ -23,7 +23,7 @@ from lmft.config.ranges import RANGES, check_ranges
 from lmft.errors import UserError
 
 SCHEMA = SearchPathQuery(provider="schema")  # Hydra wants it last in the search path
-_debug = False  # of the config that was composed last
+_debug = False  # of the config that was composed last, if it could be
 
 
 class GuardedLoader(ConfigLoaderImpl):
@@ -75,6 +75,7 @@ class GuardedLoader(ConfigLoaderImpl):
                 composed.hydra.mode = run_mode
                 composed.hydra.overrides.hydra.append(mode)
                 return composed
+        _debug = False
         try:
             composed = super().load_configuration(
                 config_name, overrides, run_mode, from_shell, validate_sweep_overrides

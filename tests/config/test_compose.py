@@ -30,8 +30,10 @@ def test_debug_in_a_file_shows_the_traceback(command, tmp_path):
     words = f"--config-dir {tmp_path / 'own'} experiment=mine trainer.epochs=-1"
     code, _, complaint = command(words)
     assert code == 2 and "Traceback" in complaint and "lmft: trainer.epochs must be" in complaint
-    code, _, complaint = command(f"{words} debug=false")
-    assert code == 2 and "Traceback" not in complaint
+    for line in (f"{words} debug=false", "trainer.epoch=3"):  # nor does a later command
+        code, _, complaint = command(line)
+        assert code == 2 and "Traceback" not in complaint
+        command(words)
 
 
 @pytest.mark.parametrize(

@@ -244,7 +244,7 @@ def check_words(words):
     assert str(mistake).strip() and "\n" not in str(mistake).strip()
 
 
-@settings(max_examples=20, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
 @given(WORDS)
 @example(["optimizer.lr=[1,2]"])
 def test_whatever_is_written_makes_a_config_or_a_sentence(words):

@@ -145,6 +145,7 @@ def test_jobs_fail_alone_and_interrupts_end_the_sweep(corpus, tmp_path, store_at
     assert sorted(child.info.status for child in children) == ["FAILED", "FAILED", "KILLED"]
 
 
+@pytest.mark.soak
 def test_two_launches_of_one_grid_at_once_run_nothing_twice(corpus, tmp_path, store_at_hand):
     line = train_command(corpus, "clm") + f" {GRID}"
     logs = [tmp_path / "one.txt", tmp_path / "two.txt"]
