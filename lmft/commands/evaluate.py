@@ -52,9 +52,8 @@ class UntrainedModel(Run):
 def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str, Any]:
     """Score one split, keep the result beside the run and in MLflow, and return it.
 
-    A stored result of the same weights under the same conditions is only printed. Without a
-    precision among the words, fp32 is used; without a micro-batch size, as many windows at once as
-    fit into a fixed budget.
+    A stored result of the same weights under the same conditions is only printed. Unless the words
+    set them, the precision is fp32, and as many windows are scored at once as fit a fixed budget.
 
     Args:
         name: the folder or MLflow id of the run whose best weights are scored; None: the model
@@ -65,7 +64,7 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
     Raises:
         UserError: something in the config can't be done.
     """
-    if not any(word.startswith("hardware.precision=") for word in words):
+    if not sets("hardware.precision", words):
         words = [*words, "hardware.precision=fp32"]
     run = UntrainedModel(compose(words)) if name is None else run_with_weights(name, words)
     if run.config.model.from_scratch:
@@ -83,7 +82,7 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
             terminal.show_evaluation(result, is_known=True)
             return dict(result)
     components = build_components(run.config, {split.name: split}, tokenizer=tokenizer)
-    if not any(word.startswith("hardware.micro_batch_size=") for word in words):
+    if not sets("hardware.micro_batch_size", words):
         components = with_windows_that_fit(run, components)
     run.tracker.check()
     changes = describe_changes(split, run, usual_dataset(name, run, words))
@@ -95,6 +94,11 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
     track(run, split, assessed, spread)
     terminal.show_evaluation(result)
     return result
+
+
+def sets(knob: str, words: list[str]) -> bool:
+    """Return whether one of the overrides sets the knob."""
+    return any(word.lstrip("+").startswith(f"{knob}=") for word in words)
 
 
 def with_windows_that_fit(run: Run, components: Components) -> Components:

@@ -14,6 +14,7 @@ from lmft.evaluation.result import (
     Assessment,
     Conditions,
     Result,
+    Sums,
     sum_by,
 )
 from lmft.evaluation.scoring import Scores
@@ -92,15 +93,7 @@ def assess(
         "document": sum_by(documents, int(units[-1]) + 1, scores, spans),
         "block": sum_by(scores.windows, int(scores.windows[-1]) + 1, scores, spans),
     }
-    scored = int((sums["document"].targets > 0).sum())
-    unit = "document" if scored >= FEW_DOCUMENTS else "block"
-    if unit == "document" and scored < SOME_DOCUMENTS:
-        logger.warning(
-            "The interval of the %s loss is from %d documents; with fewer than %d it is rough.",
-            split.name,
-            scored,
-            SOME_DOCUMENTS,
-        )
+    unit = choose_unit(sums, split.name)
     result = Result(
         loss=scores.loss,
         bytes=None if spans is None else int(spans.bytes[scores.positions].sum()),
@@ -116,3 +109,18 @@ def assess(
         lost=lost_characters(split, tokenizer),
     )
     return Assessment(result, sums)
+
+
+def choose_unit(sums: dict[str, Sums], split: str) -> str:
+    """Return what is resampled for an interval: documents, or blocks if there are too few."""
+    scored = int((sums["document"].targets > 0).sum())
+    if scored < FEW_DOCUMENTS:
+        return "block"
+    if scored < SOME_DOCUMENTS:
+        logger.warning(
+            "The interval of the %s loss is from %d documents; with fewer than %d it is rough.",
+            split,
+            scored,
+            SOME_DOCUMENTS,
+        )
+    return "document"

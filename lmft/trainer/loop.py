@@ -4,10 +4,9 @@ With several processes every rank runs this code; only rank 0 prints, logs and w
 """
 
 import logging
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from itertools import chain
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
 from lmft.trainer.baseline import find_baseline
 from lmft.trainer.checkpoint import load_checkpoint
 from lmft.trainer.components import tokens_before_prompt
+from lmft.trainer.due import Clock, Plan
 from lmft.trainer.nonfinite import explain_nonfinite, save_nonfinite_step
 from lmft.trainer.progress import Progress
 from lmft.trainer.session import (
@@ -33,7 +33,7 @@ from lmft.trainer.session import (
     show_loss,
     show_samples,
 )
-from lmft.trainer.step import Step, TakenStep, Training, take_steps
+from lmft.trainer.step import Step, TakenStep, take_steps
 
 logger = logging.getLogger(__name__)
 
@@ -80,58 +80,6 @@ def fine_tune(session: Session) -> tuple[Progress, bool]:
             if checkpoint:
                 save(session, progress)
     return progress, True
-
-
-@dataclass(frozen=True)
-class Plan:
-    """When to evaluate a run, and when to end it."""
-
-    steps: int  # optimizer steps, at most
-    evaluate_every: int  # optimizer steps
-    patience: int | None  # evaluations in a row without a better one
-
-    @staticmethod
-    def of(training: Training) -> "Plan":
-        """Return the plan of a run, which evaluates after each epoch unless told otherwise."""
-        trainer = training.config.trainer
-        every = trainer.evaluate_every or training.steps_per_epoch
-        return Plan(training.steps, every, trainer.patience)
-
-    def evaluates(self, progress: Progress) -> bool:
-        """Return whether a validation is due at this step, and not done yet."""
-        due = progress.step % self.evaluate_every == 0 or progress.step == self.steps
-        return due and progress.evaluated != progress.step
-
-    def is_over(self, progress: Progress) -> bool:
-        """Return whether all steps are taken, or the patience is used up."""
-        stopped_early = self.patience is not None and progress.since_best >= self.patience
-        return stopped_early or progress.step == self.steps
-
-
-@dataclass
-class Clock:
-    """Decides when a checkpoint is due."""
-
-    every: int | None  # optimizer steps
-    minutes: float | None
-    last_step: int  # of the last checkpoint, or of the start of this process
-    last_time: float = field(default_factory=time.monotonic)
-
-    @staticmethod
-    def of(training: Training, step: int) -> "Clock":
-        """Return the clock of a run that starts or resumes at `step`."""
-        trainer = training.config.trainer
-        return Clock(trainer.checkpoint_every, trainer.checkpoint_minutes, step)
-
-    def is_due(self, step: int, requested: bool) -> bool:
-        """Return whether to save now, perhaps on request; if so, restart the clock."""
-        by_steps = self.every is not None and step % self.every == 0
-        waited = time.monotonic() - self.last_time
-        by_clock = self.minutes is not None and waited > 60 * self.minutes
-        if step == self.last_step or not (by_steps or by_clock or requested):
-            return False
-        self.last_step, self.last_time = step, time.monotonic()
-        return True
 
 
 def decide(session: Session, progress: Progress, clock: Clock) -> tuple[bool, bool, bool]:
