@@ -17,8 +17,9 @@ help:  ## Show the targets
 run: .venv/made  ## Train the default experiment, offline
 	$(BIN)/lmft
 
+# In the order of files: xdist would leave those with few but long tests to the end.
 test: .venv/made  ## Run the tests: no network, no GPU
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 check: .venv/made  ## Lint, format and type-check, without changing a file
 	$(BIN)/ruff check .
