@@ -3,6 +3,8 @@
 import socket
 import urllib.request
 
+import pytest
+
 from tests.helpers.processes import kill, start, wait_for
 
 
@@ -12,6 +14,7 @@ def free_port():
         return free.getsockname()[1]
 
 
+@pytest.mark.soak
 def test_the_page_of_the_training_runs_is_served(store, fit, corpus, tmp_path):
     folder = fit(*corpus, *store.overrides, "dataset.block_size=16", "trainer.max_steps=1")
     port, log = free_port(), tmp_path / "log"

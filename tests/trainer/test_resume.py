@@ -67,7 +67,7 @@ def check_kills(line, tmp_path, kills, seed, empty_store=None):
         assert outcome(run_to_its_end(line, folder, log), Store(folder)) == expected
 
 
-@pytest.mark.parametrize("objective", MODELS)
+@pytest.mark.parametrize("objective", ["clm", pytest.param("mlm", marks=pytest.mark.soak)])
 def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
     objective, corpus, tmp_path, empty_store
 ):
