@@ -4,6 +4,7 @@ import logging
 import math
 import time
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from typing import Any
 
 from lmft.evaluation.generation import Sample, draw_samples
@@ -26,6 +27,7 @@ logger = logging.getLogger(__name__)
 
 
 SAMPLES = "samples.json"
+SIZES = "micro_batch.json"  # in the run's folder: each micro-batch size by its first step
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,11 @@ class Session:
     def checkpoints(self) -> Checkpoints:
         """The checkpoints of the run."""
         return Checkpoints(self.run.checkpoints)
+
+    @cached_property
+    def micro_batch_sizes(self) -> dict[str, int]:
+        """The lowered micro-batch sizes, each by its first step; read once, not at each step."""
+        return dict(self.run.read_json(SIZES))
 
     def write_json(self, name: str, value: Any) -> None:
         """Write `value` to the file `name` of the run's folder, on rank 0."""
@@ -115,9 +122,6 @@ def read_samples(run: Run) -> dict[str, list[Sample]]:
     return {when: [Sample(**sample) for sample in samples] for when, samples in saved.items()}
 
 
-SIZES = "micro_batch.json"  # in the run's folder: each micro-batch size by its first step
-
-
 def restore_micro_batch_size(session: Session, step: int) -> None:
     """Set the micro-batch size that was used at `step`, also for the evaluation before it."""
     hardware = session.components.hardware
@@ -129,12 +133,12 @@ def save_micro_batch_size(session: Session, step: int) -> None:
     """Save the micro-batch size used from `step` on, if it was lowered."""
     hardware = session.components.hardware
     if hardware.auto_micro_batch_size and hardware.micro_batch_size < _saved_size(session, step):
-        saved = session.run.read_json(SIZES)
-        session.write_json(SIZES, {**saved, str(step): hardware.micro_batch_size})
+        session.micro_batch_sizes[str(step)] = hardware.micro_batch_size
+        session.write_json(SIZES, session.micro_batch_sizes)
         session.log.set_tags({"micro_batch_size": str(hardware.micro_batch_size)})
 
 
 def _saved_size(session: Session, step: int) -> int:
-    saved = session.run.read_json(SIZES)
-    sizes = [int(size) for first, size in saved.items() if int(first) <= step]
+    saved = session.micro_batch_sizes
+    sizes = [size for first, size in saved.items() if int(first) <= step]
     return min([session.run.config.trainer.batch_size, *sizes])
