@@ -88,19 +88,6 @@ def paired_difference(
     return _bootstrap(np.subtract(nats_a, nats_b), units, seed, draws, level=0.95)
 
 
-def spread(values: Sequence[float]) -> tuple[float, float, Interval]:
-    """Return mean, sample deviation (S - 1) and the mean's 95 % t-interval of values (S,).
-
-    Raises:
-        ValueError: there is only one value.
-    """
-    if len(values) < 2:
-        raise ValueError("One seed has no spread; run the same settings with another seed.")
-    mean, deviation = float(np.mean(values)), float(np.std(values, ddof=1))
-    half_width = float(stdtrit(len(values) - 1, 0.975)) * deviation / math.sqrt(len(values))
-    return mean, deviation, Interval(mean - half_width, mean + half_width)
-
-
 def seeds_needed(values_a: Sequence[float], values_b: Sequence[float]) -> int | None:
     """Return the seeds per side with which a t-test would tell a from b; None if over 1,000.
 

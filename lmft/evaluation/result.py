@@ -10,6 +10,7 @@ import numpy as np
 from lmft.config.schema import is_as_before
 from lmft.evaluation.bootstrap import Interval, bootstrap_interval
 from lmft.metrics import TokenLoss
+from lmft.output.terminal import counted
 from lmft.storage.atomic import new_file
 from lmft.storage.hashing import digest
 
@@ -232,8 +233,7 @@ def _describe_windows(conditions: Conditions) -> list[str]:
     """Return in words what the model reads: which windows, and what is between documents."""
     windows = [f"context {conditions.context}", f"stride {conditions.stride}"]
     if conditions.max_blocks is not None:
-        plural = "" if conditions.max_blocks == 1 else "s"
-        windows.insert(0, f"first {conditions.max_blocks:,} block{plural}")
+        windows.insert(0, f"first {counted(conditions.max_blocks, 'block')}")
     if conditions.windows != "strided":
         windows.append(f"{conditions.windows} windows")
     if conditions.prefix != "none":

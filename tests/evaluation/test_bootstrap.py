@@ -12,7 +12,6 @@ from lmft.evaluation.bootstrap import (
     bootstrap_interval,
     paired_difference,
     seeds_needed,
-    spread,
 )
 
 MEAN = 3.0  # nats per target, of every population here
@@ -320,17 +319,6 @@ def test_too_few_draws_for_a_level_are_refused():
 def test_runs_on_other_documents_are_not_paired():
     with pytest.raises(ValueError, match="a has 3 documents, b 2"):
         paired_difference(np.ones(3), np.ones(2), np.ones(3, dtype=int))
-
-
-def test_spread_over_seeds_is_the_textbook_t_interval():
-    values = [3.31, 3.35, 3.28, 3.40]
-    mean, deviation, interval = spread(values)
-    assert (mean, deviation**2) == pytest.approx((3.335, 0.0081 / 3))
-    half_width = STUDENT[3] * deviation / 2
-    known = (mean - half_width, mean + half_width)
-    assert (interval.low, interval.high) == pytest.approx(known, rel=1e-5)
-    with pytest.raises(ValueError, match="run the same settings with another seed"):
-        spread([3.31])
 
 
 @pytest.mark.parametrize(("effect", "seeds"), [(0.5, 64), (0.8, 26), (1.0, 17)])
