@@ -12,17 +12,10 @@ from enum import Enum
 from typing import Any, get_type_hints
 
 from lmft.config.knob_metadata import HUGE, Decides, Range, count, knob, positive
+from lmft.config.text_words import PREFIXES, SEPARATORS, check_word
 from lmft.errors import UserError
 from lmft.storage.hub import find_local_folder
 
-SEPARATORS = ("eos", "none", "model")  # values of dataset.separator that are no text
-# What people write for one of them -> the one that they may mean.
-SEPARATOR_LIKE = dict.fromkeys(SEPARATORS, "") | {
-    "null": "none",
-    "bos": "model",
-    "sep": "eos",
-    "pad": "none",
-}
 AUTO = "auto"  # hardware.micro_batch_size: the largest that fits
 CORPUS = "corpus"  # model.tokenizer: trained on the training split
 
@@ -66,13 +59,7 @@ class DatasetConfig:
     max_documents: int | None = field(metadata=knob(count(1, None)))  # of each split; null: all
 
     def __post_init__(self) -> None:
-        word = self.separator.lower()
-        if word in SEPARATOR_LIKE and self.separator not in SEPARATORS:
-            meant = word if word in SEPARATORS else SEPARATOR_LIKE[word]
-            raise UserError(
-                f"dataset.separator is {self.separator!r}, which would be inserted as a text; did "
-                f"you mean {meant}?"
-            )
+        check_word("dataset.separator", self.separator, SEPARATORS)
 
 
 @dataclass
@@ -163,11 +150,6 @@ class WindowRule(Enum):
     rolling = "rolling"  # as lm-evaluation-harness: the last one is full too, and begins earlier
 
 
-PREFIXES = ("none", "bos")  # values of evaluation.prefix that are no text
-# What people write for one of them -> the one that they may mean.
-PREFIX_LIKE = {"none": "none", "null": "none", "bos": "bos", "eos": "bos", "model": "bos"}
-
-
 @dataclass
 class EvaluationConfig:
     """The `evaluation` group."""
@@ -192,12 +174,7 @@ class EvaluationConfig:
             raise UserError(
                 f"evaluation.split is {self.split!r}; choose train, validation or test."
             )
-        meant = PREFIX_LIKE.get(self.prefix.lower())
-        if meant is not None and self.prefix not in PREFIXES:
-            raise UserError(
-                f"evaluation.prefix is {self.prefix!r}, which would be read as a text; did you "
-                f"mean {meant}?"
-            )
+        check_word("evaluation.prefix", self.prefix, PREFIXES)
 
 
 class Precision(Enum):

@@ -14,7 +14,8 @@ from typing import Any
 from lmft.analysis.compare.paired import BITS, LOSS, Measure, Pair, pair
 from lmft.analysis.compare.run_results import TRAINING, ScoredRun, differing_knobs, load_runs
 from lmft.analysis.compare.seeds import SeedGroup, group_by_seed
-from lmft.config.schema import PREFIXES, WindowRule
+from lmft.config.schema import WindowRule
+from lmft.config.text_words import PREFIXES
 from lmft.errors import UserError
 
 FEW_RUNS = 5  # up to which all pairs are tested; beyond, each run is only paired with the best
@@ -90,7 +91,7 @@ def merge_bytewise(groups: list[list[ScoredRun]]) -> list[list[ScoredRun]]:
         conditions = group[0].conditions
         if scores_all_bytes(conditions) and all(BITS.name in run.result for run in group):
             rest = {name: v for name, v in conditions.items() if name not in BYTEWISE}
-            if rest["prefix"] in PREFIXES:  # a token without content, and not a text
+            if rest["prefix"] in PREFIXES.values():  # a token without content, and not a text
                 del rest["prefix"]
             merged.setdefault(repr(sorted(rest.items())), []).append(group)
     return [
