@@ -230,7 +230,7 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
         replace_layers(compute_model)
     recompute_hooks: AbstractContextManager[None] = nullcontext()
     # Compiled code and checkpointed layers decide themselves what to save; under FSDP the weights
-    # to recompute with are resharded by then. On a GPU the hooks take longer than the kernels.
+    # to recompute with are resharded by then. On a GPU each hook is work of the host.
     has_own_policy = hardware.compile or hardware.checkpoint_activations
     is_sharded = hardware.strategy is Strategy.fsdp
     if not has_own_policy and not is_sharded and not queues_work(hardware.device):
