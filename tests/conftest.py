@@ -15,6 +15,8 @@ from hypothesis import settings
 
 # Nothing of lmft is imported up here: the process that hands out tests to others needs none of it.
 os.environ["OMP_NUM_THREADS"] = "1"  # tiny models lose more to threads than they gain
+# On a CPU, Triton's kernels run in its interpreter; `make test-cuda` sets 0.
+os.environ.setdefault("TRITON_INTERPRET", "1")
 gc.disable()  # until all is imported: the search for garbage would take a third of that time
 
 # Other work on the machine is no failure; and what `make test` tries is always the same.

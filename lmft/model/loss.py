@@ -8,7 +8,7 @@ to 4e-7, but with its default chunks it takes 8 times as long on a CPU, it has n
 a logit scale, and it rounds the loss of a bf16 model to bf16 (9.8125 instead of 9.8249).
 """
 
-from typing import Any
+from typing import Any, overload
 
 import torch
 from torch import Tensor
@@ -16,30 +16,54 @@ from torch.autograd import Function
 from torch.nn import functional as F
 from transformers import PreTrainedModel
 
-from lmft.hardware.transfer import copy_to_device
 from lmft.model.chunks import chunk_bytes, sizes_on, split_for_fp32, split_into_chunks
+from lmft.model.device_batch import DeviceBatch, all_rows, target_rows
+from lmft.model.kernels.cross_entropy import cross_entropy_, has_kernel
 from lmft.model.lm_head import Head, capture_hidden_states
 from lmft.objective import IGNORED, Batch
 
+MANY_TARGETS = 7 / 8  # of all positions: so many that selecting them would save nothing
+
+
+def to_device(
+    batch: Batch, head: Head | None, device: torch.device, multiple: int = 1
+) -> DeviceBatch:
+    """Copy a batch to the device, with the rows from which its loss is computed there.
+
+    A CUDA kernel skips rows that are not scored, so a few of them do no harm.
+
+    Args:
+        batch: inputs and targets.
+        head: the model's head, if it is known.
+        device: the model's device.
+        multiple: the number of selected rows is one, where such a kernel computes the loss.
+    """
+    if head is None:
+        return all_rows(batch, device)
+    if not has_kernel(device):
+        return target_rows(batch, device)
+    if batch.num_targets >= MANY_TARGETS * batch.targets.numel():
+        return all_rows(batch, device)
+    return target_rows(batch, device, multiple)
+
 
 def mean_nats(
-    model: PreTrainedModel, head: Head | None, batch: Batch, divisor: float
+    model: PreTrainedModel, head: Head | None, batch: DeviceBatch, divisor: float | Tensor
 ) -> tuple[Tensor, Tensor]:
     """Return the batch's nats over `divisor`, to call backward() on, and its nats; both ().
 
     Args:
         model: the model in the precision that it computes in.
         head: its head; None computes all logits at once.
-        batch: inputs and targets.
+        batch: inputs and targets, from `to_device`.
         divisor: the number of targets of the whole step; less where gradients are scaled up.
     """
     if head is None:
         nats = _nats_of_all_logits(model, batch).sum()
         return nats / divisor, nats.detach()
-    hidden, targets, _ = _hidden_states(model, head, batch)
-    weight, bias = head.linear.weight, head.linear.bias
+    hidden, weight, bias = _hidden_states(model, head, batch), head.linear.weight, head.linear.bias
     loss: tuple[Tensor, Tensor] = LinearCrossEntropy.apply(  # type: ignore[no-untyped-call]
-        hidden, weight, bias, targets, head, divisor
+        hidden, weight, bias, batch.targets, head, divisor
     )
     return loss
 
@@ -47,16 +71,17 @@ def mean_nats(
 @torch.no_grad()
 def target_nats(model: PreTrainedModel, head: Head | None, batch: Batch) -> Tensor:
     """Return the nats of each target, without gradients; (B, T), 0 where there is no target."""
+    device = model.device
+    on_device = to_device(batch, head, device)
     if head is None:
-        return _nats_of_all_logits(model, batch)
-    hidden, targets, positions = _hidden_states(model, head, batch)
-    nats = torch.zeros(batch.targets.numel(), device=hidden.device)
-    parts = [nats.new_zeros(0)]
-    size = sizes_on(hidden.device).eval_chunk_bytes
-    for rows, row_targets in split_into_chunks(hidden, targets, head.linear.weight, size):
-        parts += _nats(head.linear(rows), row_targets, head)
-    nats[positions] = torch.cat(parts)
-    return nats.view(batch.targets.shape)
+        return on_device.spread(_nats_of_all_logits(model, on_device))
+    hidden = _hidden_states(model, head, on_device)
+    size, parts = sizes_on(device).eval_chunk_bytes, [torch.zeros(0, device=device)]
+    weight, bias = _aligned(head.linear.weight), _aligned(head.linear.bias)
+    for rows, targets in split_into_chunks(hidden, on_device.targets, weight, size):
+        logits = F.linear(rows, weight, bias)[:, : len(head.linear.weight)]
+        parts += _nats(logits, targets, head)
+    return on_device.spread(torch.cat(parts))
 
 
 class LinearCrossEntropy(Function):
@@ -70,31 +95,28 @@ class LinearCrossEntropy(Function):
         bias: Tensor | None,  # (V,)
         targets: Tensor,  # (N,) int64
         head: Head,
-        divisor: float,
+        divisor: float | Tensor,
     ) -> tuple[Tensor, Tensor]:
         """Return nats over `divisor`, and nats; save the gradients of the first."""
-        nats = torch.zeros((), device=hidden.device)
+        vocabulary, weight, bias = len(weight), _aligned(weight), _aligned(bias)
+        dtype = torch.float64 if has_kernel(hidden.device) else torch.float32
+        nats = torch.zeros((), dtype=dtype, device=hidden.device)
         grad_hidden = torch.empty_like(hidden)
         chunks = split_into_chunks(hidden, targets, weight, chunk_bytes(weight))
         grad_weight = WeightGradient(weight, chunks=len(chunks))
-        grad_bias = None if bias is None else torch.zeros_like(bias, dtype=torch.float32)
+        grad_bias = None if bias is None else hidden.new_zeros(vocabulary, dtype=torch.float32)
         start = 0
         for rows, row_targets in chunks:
-            logits = _logits(rows, weight, bias)  # (n, V); overwritten by their gradient
-            for part, part_targets in split_for_fp32(logits, row_targets):
-                part_nats, gradient = _nats_and_gradient(part, part_targets, head)
-                nats += part_nats
-                part.copy_(gradient)
-                if grad_bias is not None:
-                    grad_bias += gradient.sum(dim=0)
+            logits = F.linear(rows, weight, bias)  # (n, V); overwritten by their gradient
+            _replace_by_gradient(logits[:, :vocabulary], row_targets, head, nats, grad_bias)
             grad_hidden[start : start + len(rows)] = _times_weight(logits, weight).div_(divisor)
             grad_weight.add(logits, rows / divisor)
             start += len(rows)
-            del logits, part  # frees this chunk before the next one is computed
+            del logits  # frees this chunk before the next one is computed
         # Not by save_for_backward, which would hold them until they are copied into .grad.
         ctx.gradients = (
             grad_hidden,
-            grad_weight.total(),
+            grad_weight.total()[:vocabulary],
             None if grad_bias is None else grad_bias.div_(divisor).to(weight.dtype),
         )
         ctx.mark_non_differentiable(nats)
@@ -108,51 +130,63 @@ class LinearCrossEntropy(Function):
         return (*gradients, None, None, None)
 
 
-def _nats_of_all_logits(model: PreTrainedModel, batch: Batch) -> Tensor:
-    """Return the nats of each target (B, T), from whole logits."""
-    inputs, targets = (copy_to_device(part, model.device) for part in (batch.inputs, batch.targets))
-    logits = model(input_ids=inputs, use_cache=False).logits  # (B, T, V)
-    nats = F.cross_entropy(
-        logits.float().flatten(0, 1),
-        targets.flatten(),
-        ignore_index=IGNORED,
-        reduction="none",
+def _nats_of_all_logits(model: PreTrainedModel, batch: DeviceBatch) -> Tensor:
+    """Return the nats of all positions (B * T,), from whole logits."""
+    logits = model(input_ids=batch.inputs, use_cache=False).logits  # (B, T, V)
+    return F.cross_entropy(
+        logits.float().flatten(0, 1), batch.targets, ignore_index=IGNORED, reduction="none"
     )
-    return nats.view(batch.targets.shape)
 
 
-def _hidden_states(
-    model: PreTrainedModel, head: Head, batch: Batch
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the hidden states (N, H), targets (N,) and flat positions (N,) of all targets."""
-    # Found on the CPU: nonzero() on a GPU would wait for the work before it.
-    positions = (batch.targets.flatten() != IGNORED).nonzero().squeeze(1)
-    targets = copy_to_device(batch.targets.flatten()[positions], model.device)
-    positions = copy_to_device(positions, model.device)
-    inputs = copy_to_device(batch.inputs, model.device)
+def _hidden_states(model: PreTrainedModel, head: Head, batch: DeviceBatch) -> Tensor:
+    """Return the hidden states (N, H) from which targets are predicted."""
     with capture_hidden_states(head.linear) as captured:
-        model(input_ids=inputs, use_cache=False)
-    return captured[0].flatten(0, 1)[positions], targets, positions
+        model(input_ids=batch.inputs, use_cache=False)
+    return batch.select(captured[0])
 
 
-def _logits(rows: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
-    """Return rows @ weight.T + bias (n, V), in rows of an aligned length."""
-    alignment = sizes_on(rows.device).alignment
-    if len(weight) % alignment == 0:
-        return F.linear(rows, weight, bias)
-    padded = rows.new_empty(len(rows), -(-len(weight) // alignment) * alignment)
-    logits = padded[:, : len(weight)]
-    if bias is None:
-        return torch.mm(rows, weight.T, out=logits)
-    return torch.addmm(bias, rows, weight.T, out=logits)
+@overload
+def _aligned(weight: Tensor) -> Tensor: ...
+@overload
+def _aligned(weight: Tensor | None) -> Tensor | None: ...
+def _aligned(weight: Tensor | None) -> Tensor | None:
+    """Return a weight (V, H) or bias (V,) with zeros added, so that V is aligned on its device.
+
+    The logits of the added rows are 0, and nothing reads them or the gradients that they get.
+    """
+    if weight is None or (added := -len(weight) % sizes_on(weight.device).alignment) == 0:
+        return weight
+    return F.pad(weight, (0, 0) * (weight.ndim - 1) + (0, added))
 
 
 def _nats(logits: Tensor, targets: Tensor, head: Head) -> list[Tensor]:
-    """Return the nats of each target, in parts (n,)."""
+    """Return the nats of each target, in parts (n,); logits may be overwritten."""
+    if has_kernel(logits.device):
+        return [cross_entropy_(logits, targets, head.scale, head.softcap, gradient=False)]
     return [
         F.cross_entropy(head.scale_and_cap(part.float()), part_targets, reduction="none")
         for part, part_targets in split_for_fp32(logits, targets)
     ]
+
+
+def _replace_by_gradient(
+    logits: Tensor, targets: Tensor, head: Head, nats: Tensor, grad_bias: Tensor | None
+) -> None:
+    """Overwrite logits (n, V) by the gradient of their nats.
+
+    The summed nats are added to `nats` (), and the gradient of a bias to `grad_bias` (V,).
+    """
+    if has_kernel(logits.device):
+        nats += cross_entropy_(logits, targets, head.scale, head.softcap, True).double().sum()
+        if grad_bias is not None:
+            grad_bias += logits.sum(dim=0, dtype=torch.float32)
+        return
+    for part, part_targets in split_for_fp32(logits, targets):
+        part_nats, gradient = _nats_and_gradient(part, part_targets, head)
+        nats += part_nats
+        part.copy_(gradient)
+        if grad_bias is not None:
+            grad_bias += gradient.sum(dim=0)
 
 
 def _nats_and_gradient(logits: Tensor, targets: Tensor, head: Head) -> tuple[Tensor, Tensor]:
@@ -200,13 +234,13 @@ class WeightGradient:
         columns = [part.T for part in gradient.split(self._slice, dim=1)]
         if self._slices:
             for total, part in zip(self._slices, columns, strict=True):
-                total += part @ rows
+                _add_product(total, part, rows)
         elif self._whole is not None:
             self._slices = list(self._whole.split(self._slice))
             for out, part in zip(self._slices, columns, strict=True):
                 torch.mm(part, rows, out=out)
         else:
-            self._slices = [(part @ rows).float() for part in columns]
+            self._slices = [_product_in_fp32(part, rows) for part in columns]
 
     def total(self) -> Tensor:
         """Return the sum; call it once."""
@@ -214,3 +248,20 @@ class WeightGradient:
             return self._whole
         count = len(self._slices)
         return torch.cat([self._slices.pop(0).to(self._dtype) for _ in range(count)])
+
+
+def _product_in_fp32(left: Tensor, right: Tensor) -> Tensor:
+    """Return left @ right in fp32; a CPU rounds it to the dtype of both first."""
+    if left.is_cuda:
+        return torch.mm(left, right, out_dtype=torch.float32)
+    return (left @ right).float()
+
+
+def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Add left @ right to `total`, which is in fp32."""
+    if not total.is_cuda:
+        total += left @ right
+    elif left.dtype is torch.float32:
+        total.addmm_(left, right)
+    else:
+        torch.addmm(total, left, right, out_dtype=torch.float32, out=total)

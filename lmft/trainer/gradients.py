@@ -13,10 +13,14 @@ from torch.linalg import vector_norm
 from torch.nn.utils import get_total_norm
 
 from lmft.hardware.device import Hardware
-from lmft.model.loss import mean_nats
+from lmft.hardware.transfer import queues_work
+from lmft.model.device_batch import DeviceBatch
+from lmft.model.loss import mean_nats, to_device
 from lmft.model.mixed_precision import Network
 from lmft.objective import Batch
 from lmft.optimizer import slices
+
+ROWS = 128  # a multiple, to which positions with targets are filled up on a GPU
 
 
 @dataclass(frozen=True)
@@ -101,24 +105,34 @@ def accumulate_gradients(
     backward pass, gradients are `scale` times as large.
     """
     process_group, targets = hardware.process_group, count_targets(parts)
-    divisor = max(1, targets) / (scale * process_group.size)  # ranks average their gradients
+    # Ranks average their gradients.
+    divisor = as_divisor(max(1, targets) / (scale * process_group.size), hardware.device)
     micro_batches = list(local_micro_batches(parts, hardware))
     dtype = torch.float64 if hardware.device.type != "mps" else torch.float32
     nats = torch.zeros((), dtype=dtype, device=hardware.device)
     for number, micro_batch in enumerate(micro_batches, start=1):
         torch.manual_seed(seeds.of((number - 1) * process_group.size + process_group.rank))
         with network.gradient_accumulation(number, len(micro_batches)):
-            with network.recompute_hooks:
-                mean, micro_nats = mean_nats(
-                    network.wrapped_model, network.head, micro_batch, divisor
-                )
-            mean.backward()
-        nats += micro_nats
+            batch = to_device(micro_batch, network.head, hardware.device, ROWS)
+            nats += backpropagate(network, batch, divisor)
     network.all_reduce_gradients(len(micro_batches))
     if scale != 1.0:
         network.gradients_to_fp32()  # in fp16, small gradients would underflow without the scale
         torch._foreach_div_(network.gradients(), scale)
     return process_group.sum(nats)
+
+
+def backpropagate(network: Network, batch: DeviceBatch, divisor: float | Tensor) -> Tensor:
+    """Run both passes of a micro-batch, and return its nats (), on the device."""
+    with network.recompute_hooks:
+        mean, nats = mean_nats(network.wrapped_model, network.head, batch, divisor)
+    mean.backward()
+    return nats
+
+
+def as_divisor(divisor: float, device: torch.device) -> float | Tensor:
+    """Return the divisor of a loss; on a GPU as a tensor (), which a CUDA graph can read."""
+    return torch.full((), divisor, device=device) if queues_work(device) else divisor
 
 
 def count_targets(parts: list[Batch]) -> int:

@@ -11,7 +11,7 @@ from lmft.hardware import mfu
 from lmft.hardware.device import Hardware
 from lmft.hardware.mfu import estimate_flops, measure_peak_throughput
 from lmft.model.lm_head import find_head
-from lmft.model.loss import mean_nats
+from lmft.model.loss import mean_nats, to_device
 from lmft.objective import IGNORED, Batch
 from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
 
@@ -33,7 +33,7 @@ def test_the_operations_of_a_step_are_those_that_torch_counts(kind, batch):
     model.set_attn_implementation("eager")  # torch counts no other on a CPU
     head = find_head(model)
     with FlopCounterMode(display=False) as counter:
-        mean, _ = mean_nats(model, head, batch, batch.num_targets)
+        mean, _ = mean_nats(model, head, to_device(batch, head, model.device), batch.num_targets)
         mean.backward()
     estimate = estimate_flops(model, HARDWARE, causal=False)
     assert estimate.flops([batch]) == pytest.approx(counter.get_total_flops(), rel=1e-6)
