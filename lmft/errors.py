@@ -6,9 +6,13 @@ is one sentence that names the way out.
 
 import difflib
 import errno
+import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+
+# torch's error for an operation in its deterministic mode.
+NONDETERMINISTIC = re.compile(r"(\S+) does not have a deterministic implementation")
 
 
 class UserError(ValueError):
@@ -165,6 +169,12 @@ def as_fault(error: BaseException) -> Fault | None:
         return Fault(
             f"Memory ran out; lower hardware.micro_batch_size or {LESS_MEMORY}; lmft plan "
             "estimates what a run needs."
+        )
+    found = next(filter(None, (NONDETERMINISTIC.match(str(link)) for link in chain)), None)
+    if found is not None:
+        return Fault(
+            f"{found[1]} has no kernel that computes the same bits each time; use "
+            "hardware.deterministic=false."
         )
     if any(isinstance(link, FileNotFoundError) and not link.filename for link in chain):
         return Fault("The current directory is gone; change to one that exists, and try again.")

@@ -189,5 +189,21 @@ def slices(tensor: Tensor) -> tuple[Tensor, ...]:
 def set_learning_rate(optimizer: Optimizer, factor: float) -> float:
     """Multiply each group's base learning rate by `factor`; return that of the first group."""
     for group in optimizer.param_groups:
-        group["lr"] = group["base_lr"] * factor
-    return float(optimizer.param_groups[0]["lr"])
+        learning_rate = group["base_lr"] * factor
+        if isinstance(group["lr"], Tensor):
+            group["lr"].fill_(learning_rate)
+        else:
+            group["lr"] = learning_rate
+    return float(optimizer.param_groups[0]["base_lr"] * factor)
+
+
+def can_be_recorded(optimizer: Optimizer) -> bool:
+    """Check whether the optimizer's steps can be recorded as a CUDA graph: fused Adam or AdamW."""
+    fused = getattr(optimizer, "_step_supports_amp_scaling", False)
+    return fused and "capturable" in optimizer.defaults
+
+
+def prepare_recording(optimizer: Optimizer, device: torch.device) -> None:
+    """Let a CUDA graph record the optimizer's steps: learning rates become tensors of `device`."""
+    for group in optimizer.param_groups:
+        group["capturable"], group["lr"] = True, torch.tensor(group["lr"], device=device)

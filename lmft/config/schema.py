@@ -16,7 +16,7 @@ from lmft.config.text_words import PREFIXES, SEPARATORS, check_word
 from lmft.errors import UserError
 from lmft.storage.hub import find_local_folder
 
-AUTO = "auto"  # hardware.micro_batch_size: the largest that fits
+AUTO = "auto"  # hardware.micro_batch_size: the largest that fits; hardware.compile: by run length
 CORPUS = "corpus"  # model.tokenizer: trained on the training split
 
 
@@ -206,12 +206,19 @@ class HardwareConfig:
     precision: Precision
     # blocks in memory at once; auto: halved until they fit; null: auto on a GPU, else 8
     micro_batch_size: int | str | None = field(metadata=knob(count(1, AUTO, None), Decides.speed))
-    # with torch.compile: a slower start, faster steps
-    compile: bool = field(metadata=knob(decides=Decides.speed))
+    # with torch.compile: a slower start, faster steps; auto: long runs on CUDA
+    compile: bool | str = field(metadata=knob(decides=Decides.speed))
+    # kernels that compute the same bits each time; a CPU has no others
+    deterministic: bool = field(metadata=knob(formerly=True))
     # recomputed in the backward pass
     checkpoint_activations: bool = field(metadata=knob(decides=Decides.speed))
 
     def __post_init__(self) -> None:
+        if self.compile not in (True, False, AUTO):
+            raise UserError(
+                f"hardware.compile is {self.compile!r}; choose true, false or auto (for long runs "
+                "on an NVIDIA GPU)."
+            )
         if self.micro_batch_size == AUTO and self.strategy is not Strategy.none:
             raise UserError(
                 "hardware.micro_batch_size is auto, which is for one process alone; set it to a "
@@ -246,6 +253,11 @@ class RunConfig:
     cache_root: str = field(metadata=knob(decides=Decides.location))
     fresh: bool = field(metadata=knob(decides=Decides.location))
     debug: bool = field(metadata=knob(decides=Decides.location))
+
+    @property
+    def tokens_per_step(self) -> int:
+        """Tokens of a whole batch; the last one of an epoch may be shorter."""
+        return self.trainer.batch_size * self.dataset.block_size
 
 
 def knobs(schema: type = RunConfig, prefix: str = "") -> Iterator[tuple[str, Mapping[str, Any]]]:

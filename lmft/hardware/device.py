@@ -11,6 +11,7 @@ import torch
 
 from lmft.config.schema import AUTO, HardwareConfig, Precision, Strategy
 from lmft.errors import LESS_MEMORY, Fault, UserError, is_out_of_memory
+from lmft.hardware.determinism import prepare_deterministic_kernels
 from lmft.hardware.process_group import ProcessGroup, join_process_group
 from lmft.hardware.ranks import is_distributed
 from lmft.hardware.transfer import queues_work
@@ -27,6 +28,17 @@ MICRO_BATCH_SIZE = 8  # blocks
 T = TypeVar("T")
 
 
+@dataclass(frozen=True)
+class Choices:
+    """What auto stood for when a run was first started; None where it is not known yet."""
+
+    precision: str | None = None
+    compile: bool | None = None
+
+
+FIRST_START = Choices()
+
+
 @dataclass
 class Hardware:
     """A `HardwareConfig` with all choices resolved for this machine."""
@@ -34,11 +46,12 @@ class Hardware:
     device: torch.device
     precision: Precision  # not auto
     micro_batch_size: int  # blocks in memory at once
-    compile: bool
+    compile: bool | None  # None: not decided yet
     checkpoint_activations: bool
     strategy: Strategy = Strategy.none
     process_group: ProcessGroup = field(default_factory=ProcessGroup)
     auto_micro_batch_size: bool = False  # halve micro_batch_size until it fits in memory
+    deterministic: bool = False  # kernels of a GPU that compute the same bits each time
 
     @property
     def dtype(self) -> torch.dtype:
@@ -107,15 +120,14 @@ class Hardware:
 
 
 def find_hardware(
-    config: HardwareConfig, batch_size: int, saved_precision: str | None = None
+    config: HardwareConfig, batch_size: int, saved: Choices = FIRST_START
 ) -> Hardware:
     """Resolve `config` for this machine.
 
     Args:
         config: the knobs.
         batch_size: blocks per optimizer step, which micro_batch_size=auto tries first.
-        saved_precision: what precision=auto resolved to at the first start of a resumed run,
-            perhaps on another device.
+        saved: what auto stood for at the first start of a resumed run, perhaps elsewhere.
 
     Raises:
         UserError: this machine lacks the device, or it does not support the precision.
@@ -124,25 +136,30 @@ def find_hardware(
     device = find_device(config.device)
     if process_group.size > 1 and device.type == "cuda":
         device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-        torch.cuda.set_device(device)
+    if device.index is not None and device.type == "cuda":
+        torch.cuda.set_device(device)  # on which CUDA graphs and Triton's kernels run
     precision = config.precision
     if precision is Precision.auto:
-        precision = Precision(saved_precision or fastest_precision(device, config.strategy))
+        precision = Precision(saved.precision or fastest_precision(device, config.strategy))
         if precision is Precision.bf16 and not has_bf16(device):
             raise UserError(
                 f"This run was started in bf16, which hardware.device={device} does not support; "
                 "resume it on a device that does, or start it over with fresh=true."
             )
     micro_batch_size = choose_micro_batch_size(config, device)
+    is_deterministic = config.deterministic and device.type == "cuda"
+    if is_deterministic:
+        prepare_deterministic_kernels()
     return Hardware(
         device,
         precision,
         batch_size if isinstance(micro_batch_size, str) else micro_batch_size,
-        config.compile,
+        choose_compile(config, device, saved),
         config.checkpoint_activations,
         config.strategy if process_group.size > 1 else Strategy.none,
         process_group,
         auto_micro_batch_size=micro_batch_size == AUTO,
+        deterministic=is_deterministic,
     )
 
 
@@ -155,6 +172,13 @@ def choose_micro_batch_size(config: HardwareConfig, device: torch.device) -> int
         return config.micro_batch_size
     alone = config.strategy is Strategy.none
     return AUTO if alone and queues_work(device) else MICRO_BATCH_SIZE
+
+
+def choose_compile(config: HardwareConfig, device: torch.device, saved: Choices) -> bool | None:
+    """Return whether to compile layers; None if that depends on the length of the run."""
+    if isinstance(config.compile, bool):
+        return config.compile
+    return saved.compile if device.type == "cuda" else False
 
 
 def find_process_group(config: HardwareConfig) -> ProcessGroup:

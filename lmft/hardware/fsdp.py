@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import FSDPModule, MixedPrecisionPolicy, fully_shard
 from torch.distributed.fsdp._fully_shard._fsdp_api import ReduceScatter
@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from lmft.errors import UserError
 from lmft.hardware.device import Hardware
+from lmft.hardware.layers import find_layers
 
 
 def shard(model: PreTrainedModel, hardware: Hardware) -> None:
@@ -34,20 +35,6 @@ def shard(model: PreTrainedModel, hardware: Hardware) -> None:
         for module in model.modules():
             if isinstance(module, FSDPModule):
                 module.set_custom_reduce_scatter(ReduceInPlace())
-
-
-def find_layers(model: PreTrainedModel) -> list[nn.Module]:
-    """Return the modules to shard separately.
-
-    A module that contains the input embeddings, which may be tied to the head, is not among them.
-    """
-    names, tied = set(model._no_split_modules or ()), model.get_input_embeddings().weight
-    return [
-        module
-        for module in model.modules()
-        if type(module).__name__ in names
-        and all(tied is not weight for weight in module.parameters())
-    ]
 
 
 class ReduceInPlace(ReduceScatter):

@@ -27,6 +27,7 @@ from lmft.errors import UserError
 from lmft.hardware.device import Hardware
 from lmft.hardware.fsdp import shard
 from lmft.hardware.transfer import queues_work
+from lmft.model.compilation import CompiledLayers
 from lmft.model.kernels.attention import skip_masks
 from lmft.model.kernels.recompute import RecomputeHooks
 from lmft.model.kernels.replace import replace_layers
@@ -52,6 +53,7 @@ class Network:
     strategy: Strategy = Strategy.none
     ddp: DistributedDataParallel | None = None  # wraps compute_model if the strategy is ddp
     recompute_hooks: AbstractContextManager[None] = nullcontext()  # to enter for forward passes
+    compiled_layers: CompiledLayers | None = None  # of compute_model
 
     @property
     def models(self) -> list[PreTrainedModel]:
@@ -63,6 +65,10 @@ class Network:
     def wrapped_model(self) -> Any:
         """The model to call in training: compute_model, in its DDP wrapper if there is one."""
         return self.ddp or self.compute_model
+
+    def compiled(self, whole: bool) -> AbstractContextManager[None]:
+        """Use compiled layers inside, if there are any, for the steps of `whole` batches."""
+        return self.compiled_layers.used() if whole and self.compiled_layers else nullcontext()
 
     @cached_property
     def low_precision_weights(self) -> dict[Tensor, Tensor]:
@@ -224,10 +230,9 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
         checkpoint_activations(compute_model)
     if queues_work(hardware.device):
         skip_masks(compute_model)
-    if hardware.compile:
-        (compute_model if head is None else compute_model.base_model).compile()
-    else:
-        replace_layers(compute_model)
+    if not hardware.compile or queues_work(hardware.device):
+        replace_layers(compute_model)  # kernels of a GPU can be compiled, those of a CPU can't
+    compiled_layers = CompiledLayers(compute_model) if hardware.compile else None
     recompute_hooks: AbstractContextManager[None] = nullcontext()
     # Compiled code and checkpointed layers decide themselves what to save; under FSDP the weights
     # to recompute with are resharded by then. On a GPU each hook is work of the host.
@@ -240,7 +245,9 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
         ddp = DistributedDataParallel(compute_model, forward_sync_buffers=False)
     elif hardware.strategy is Strategy.fsdp:
         shard(model, hardware)
-    return Network(model, compute_model, head, hardware.strategy, ddp, recompute_hooks)
+    return Network(
+        model, compute_model, head, hardware.strategy, ddp, recompute_hooks, compiled_layers
+    )
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

@@ -4,7 +4,7 @@ import logging
 from dataclasses import dataclass
 from pathlib import Path
 
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.config.schema import CORPUS, RunConfig, Strategy
 from lmft.dataset.batches import Batches
@@ -14,7 +14,7 @@ from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_
 from lmft.errors import UserError
 from lmft.evaluation.windows import check_evaluation
 from lmft.hardware.allocator import keep_freed_memory
-from lmft.hardware.device import Hardware, find_hardware
+from lmft.hardware.device import FIRST_START, Choices, Hardware, find_hardware
 from lmft.model.load import context_size, load_model, silence_transformers
 from lmft.model.mixed_precision import Network, build_network
 from lmft.model.weights import check_not_adapter
@@ -24,6 +24,9 @@ from lmft.storage.hub import pinned_revision
 
 logger = logging.getLogger(__name__)
 
+# FLOPs of a run, 6 for each weight and token, from which compile=auto compiles: some minutes on an
+# H100, where compiled layers take about 5 % less time and compiling them takes about 10 s.
+COMPILED_FROM = 1e17
 FEW_HELD_OUT = 5  # documents; with fewer, a validation loss is about these alone
 
 
@@ -60,7 +63,7 @@ class Components:
 def build_components(
     config: RunConfig,
     splits: dict[str, Split],
-    precision: str | None = None,
+    saved: Choices = FIRST_START,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> Components:
     """Tokenize the splits and load the model.
@@ -68,13 +71,13 @@ def build_components(
     Args:
         config: the run's config.
         splits: of its dataset.
-        precision: the precision that the run was started in, if it is resumed.
+        saved: what auto stood for when the run was first started, if it is resumed.
         tokenizer: that `find_tokenizer` has loaded, if it has been called.
 
     Raises:
         UserError: something is missing, or two components do not fit each other.
     """
-    hardware = find_hardware(config.hardware, config.trainer.batch_size, precision)
+    hardware = find_hardware(config.hardware, config.trainer.batch_size, saved)
     if tokenizer is None:
         tokenizer = find_tokenizer(config, splits)
     config.objective.check(tokenizer)
@@ -83,10 +86,19 @@ def build_components(
     warn_of_few_documents(splits, batches)
     model = load_model(config.model, config.objective, tokenizer, config.seed)
     check_context(config, context_size(model))
+    if hardware.compile is None:
+        hardware.compile = "train" in batches and is_long(config, model, batches["train"])
     network = build_network(model, hardware)
     # Only now, so that memory used for loading is returned. FSDP gathers tensors of many sizes.
     keep_freed_memory(large=config.hardware.strategy is not Strategy.fsdp)
     return Components(hardware, tokenizer, batches, network)
+
+
+def is_long(config: RunConfig, model: PreTrainedModel, train: Batches) -> bool:
+    """Return whether a run is so long that compiling its layers takes less time than it saves."""
+    steps = config.trainer.steps(train.steps_per_epoch(config.trainer.batch_size))
+    weights = sum(weight.numel() for weight in model.parameters())
+    return 6 * weights * config.tokens_per_step * steps >= COMPILED_FROM
 
 
 def open_batches(config: RunConfig, split: Split, tokenizer: PreTrainedTokenizerBase) -> Batches:

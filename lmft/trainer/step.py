@@ -2,15 +2,17 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
-import torch
 from torch import Tensor
 from torch.optim import Optimizer
 from torch.profiler import record_function
 
 from lmft.config.schema import OnNonfinite, Precision, RunConfig
 from lmft.hardware.allocator import release_freed_memory
+from lmft.hardware.determinism import deterministic_kernels
 from lmft.hardware.mfu import FlopsEstimate, estimate_flops
 from lmft.hardware.transfer import LateNumbers, Moment, mark_time, seconds_between
 from lmft.metrics import (
@@ -26,6 +28,7 @@ from lmft.objective import Batch
 from lmft.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
 from lmft.trainer.components import Components
 from lmft.trainer.gradients import DropoutSeeds, LossScale, compute_gradients, count_targets
+from lmft.trainer.step_graphs import StepGraphs, record_steps, update_on_device
 
 BATCH = "lmft batch"  # the name of making a batch in torch's profiler
 
@@ -78,8 +81,7 @@ class TakenStep:
         """
         nats, grad_norm = self.numbers.read()
         seconds = seconds_between(self.started, self.ended)
-        tokens, config = sum(part.inputs.numel() for part in self.parts), training.config
-        whole = config.trainer.batch_size * config.dataset.block_size
+        tokens, config = count_tokens(self.parts), training.config
         step = Step(
             number=self.number,
             loss=TokenLoss(nats, count_targets(self.parts)),
@@ -89,7 +91,7 @@ class TakenStep:
             seconds=seconds,
             share_of_limit=training.flops.mfu(self.parts, seconds),
             loss_scale=self.loss_scale,
-            is_short=self.number > 1 and tokens < whole,
+            is_short=self.number > 1 and tokens < config.tokens_per_step,
             skipped=not (math.isfinite(nats) and math.isfinite(grad_norm)),
         )
         if step.skipped and config.trainer.on_nonfinite is OnNonfinite.stop:
@@ -118,6 +120,7 @@ class Training:
     components: Components
     optimizer: Optimizer
     flops: FlopsEstimate  # of a step, and the device's peak throughput
+    graphs: StepGraphs | None = None  # of its steps, where they can be recorded
 
     @property
     def steps(self) -> int:
@@ -144,10 +147,11 @@ def start_training(config: RunConfig, components: Components) -> Training:
     Raises:
         UserError: the optimizer rejects a value.
     """
-    model = components.network.model
-    optimizer = build_optimizer(config.optimizer, model)
-    flops = estimate_flops(model, components.hardware, config.objective.is_causal)
-    return Training(config, components, optimizer, flops)
+    network, hardware = components.network, components.hardware
+    optimizer = build_optimizer(config.optimizer, network.model)
+    flops = estimate_flops(network.model, hardware, config.objective.is_causal)
+    graphs = record_steps(network, optimizer, hardware, config.trainer.max_grad_norm)
+    return Training(config, components, optimizer, flops, graphs)
 
 
 def training_steps(
@@ -210,16 +214,32 @@ def update_weights(
     Returns:
         The batch's nats () before the update, and the norm () of its gradients before clipping.
     """
-    network, max_norm = training.components.network, training.config.trainer.max_grad_norm
+    network, hardware = training.components.network, training.components.hardware
     network.compute_model.train()
     seeds = DropoutSeeds(training.config.seed, number)
+    take_step = partial(take_step_by_operation, training, parts, seeds, scale)
+    kernels = deterministic_kernels() if hardware.deterministic else nullcontext()
+    with kernels, network.compiled(count_tokens(parts) == training.config.tokens_per_step):
+        if training.graphs is None:
+            return take_step()
+        return training.graphs.take_step(parts, seeds, take_step)
+
+
+def take_step_by_operation(
+    training: Training, parts: list[Batch], seeds: DropoutSeeds, scale: LossScale | None
+) -> tuple[Tensor, Tensor]:
+    """Update the weights as `update_weights` does, launching one operation after the other."""
+    network, max_norm = training.components.network, training.config.trainer.max_grad_norm
     nats, grad_norm = compute_gradients(network, parts, training.components.hardware, seeds, scale)
     if network.can_skip_on_device(training.optimizer):
-        skip = ~(torch.isfinite(nats) & torch.isfinite(grad_norm))
-        divisor = (grad_norm.double() / (max_norm or math.inf)).clamp(min=1.0)
-        network.optimizer_step_on_device(training.optimizer, divisor.float(), skip.float())
+        update_on_device(network, training.optimizer, nats, grad_norm, max_norm)
     elif math.isfinite(nats) and math.isfinite(grad_norm):
         clip_divisor = float(grad_norm) / max_norm if max_norm else 1.0
         network.optimizer_step(training.optimizer, max(1.0, clip_divisor))
     network.zero_gradients()
     return nats, grad_norm
+
+
+def count_tokens(parts: list[Batch]) -> int:
+    """Return the number of tokens of a whole batch."""
+    return sum(part.inputs.numel() for part in parts)

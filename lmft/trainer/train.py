@@ -8,6 +8,7 @@ import shutil
 import time
 from collections.abc import Iterator
 from contextlib import closing, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from lmft.dataset.splits import warn_of_overlap
 from lmft.errors import StoreUnavailable, UserError
 from lmft.evaluation.result import write_sums
 from lmft.evaluation.scoring import Scores
+from lmft.hardware.device import Choices
 from lmft.hardware.process_group import join_process_group, worker_failures_raised
 from lmft.metrics import of_split
 from lmft.model.load import silence_transformers
@@ -38,6 +40,8 @@ from lmft.trainer.model_card import CardFacts, write_card
 from lmft.trainer.progress import Outcome, Progress
 from lmft.trainer.session import Session, read_samples, score_split, show_loss, show_samples
 from lmft.trainer.step import Training, start_training
+
+COMPILED = "compiled"  # the tag of a run whose layers torch.compile compiles
 
 
 def train(run: Run, terminal: Terminal, job: Job | None = None) -> None:
@@ -87,7 +91,7 @@ def train_as_worker(job: dict[str, Any]) -> None:
     composed = OmegaConf.create(job["config"])
     assert isinstance(composed, DictConfig)
     run = Run(composed, folder=Path(job["folder"]))
-    training = build_training(run, job["precision"])
+    training = build_training(run, Choices(**job["choices"]))
     never = Job("", None).prune
     train_to_end(Session(run, training, NullLog(), Terminal.quiet(), never, time.monotonic()))
 
@@ -107,17 +111,19 @@ def build_on_all_ranks(run: Run) -> tuple[Training, bool]:
     """Build and check everything on all ranks; return it, and whether the run is new."""
     warn_of_overlap(run.splits)
     facts = {} if run.config.fresh else read_facts(run.folder)  # of an earlier start
-    precision = facts.get("precision")
+    choices = Choices()
+    if facts:
+        choices = Choices(facts.get("precision"), COMPILED in facts.get("tags", {}))
     join_process_group().share(
-        {"config": run.files[CONFIG], "folder": str(run.folder), "precision": precision}
+        {"config": run.files[CONFIG], "folder": str(run.folder), "choices": asdict(choices)}
     )
     with worker_failures_raised():
-        return build_training(run, precision), not facts
+        return build_training(run, choices), not facts
 
 
-def build_training(run: Run, precision: str | None) -> Training:
-    """Build the components and the optimizer, on any rank; `precision` is a resumed run's."""
-    components = build_components(run.config, run.splits, precision)
+def build_training(run: Run, choices: Choices) -> Training:
+    """Build the components and the optimizer, on any rank; `choices` are a resumed run's."""
+    components = build_components(run.config, run.splits, choices)
     return start_training(run.config, components)
 
 
@@ -154,10 +160,12 @@ def open_session(
     with log_to_file(run.folder / "run.log"), closing(Record(run.folder)) as record:
         if run.config.model.trust_remote_code:
             warn_about_remote_code(str(run.config.model.name))
-        precision = training.components.hardware.precision.value
+        hardware = training.components.hardware
+        tags = run.origin.tags | {"lmft.key": run.key, "lmft.folder": str(run.folder)}
+        tags |= {COMPILED: "true"} if hardware.compile else {}
         record.start(
-            Facts(job.name, run.key, flatten(run.values), run.corpora, precision),
-            run.origin.tags | {"lmft.key": run.key, "lmft.folder": str(run.folder)},
+            Facts(job.name, run.key, flatten(run.values), run.corpora, hardware.precision.value),
+            tags,
         )
         with run.tracker.track_run(record, job.sweep_entry) as log, worker_failures_raised():
             yield Session(run, training, log, terminal, job.prune, started)

@@ -28,7 +28,7 @@ from lmft.optimizer import build_optimizer
 from lmft.trainer.components import Components
 from lmft.trainer.step import Training, update_weights
 from tests.helpers.architectures import build_tiny
-from tests.helpers.training import CONFIG, FLOPS
+from tests.helpers.training import BLOCKS, CONFIG, FLOPS
 
 DEVICE = "fake_gpu"
 CASES = {  # architecture, micro-batch size of 8 blocks
@@ -108,7 +108,7 @@ def record_step(kind: str, micro_batch_size: int) -> Recorder:
         )
         hardware = Hardware(torch.device(DEVICE), Precision.bf16, micro_batch_size, False, False)
         optimizer = build_optimizer(partial(torch.optim.AdamW, lr=1e-3, fused=True), model)
-        config = RunConfig(*[None] * 4, CONFIG, *[None] * 3, 0, *[None] * 4)
+        config = RunConfig(BLOCKS, *[None] * 3, CONFIG, *[None] * 3, 0, *[None] * 4)
         training = Training(config, Components(hardware, None, {}, network), optimizer, FLOPS)
         for number in (1, 2):
             recorder = Recorder()

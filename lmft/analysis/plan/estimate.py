@@ -11,7 +11,7 @@ from torch.nn import Parameter, ParameterList
 
 from lmft.analysis.plan.activations import StepMemory
 from lmft.config.schema import RunConfig, Strategy
-from lmft.hardware.fsdp import find_layers
+from lmft.hardware.layers import find_layers
 from lmft.model.mixed_precision import Network
 from lmft.optimizer import build_optimizer
 from lmft.runs.run import root_of
