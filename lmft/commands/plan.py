@@ -15,7 +15,7 @@ from lmft.analysis.plan.trial_steps import load_libraries, run_trial_steps
 from lmft.config.compose import compose
 from lmft.config.schema import Strategy
 from lmft.errors import UserError
-from lmft.hardware.memory import reset_used_memory, used_memory
+from lmft.hardware.memory import context_memory, reset_used_memory, used_memory
 from lmft.hardware.ranks import count_processes
 from lmft.output.terminal import Screen
 from lmft.runs.run import Run
@@ -44,7 +44,9 @@ def main(arguments: Namespace) -> None:
             components, network=replace(components.network, recompute_hooks=nullcontext())
         )
     with console.status("a few steps"):
-        process = used_memory(components.hardware.device) - weight_bytes(components.network.models)
+        device = components.hardware.device
+        process = used_memory(device) - weight_bytes(components.network.models)
+        process += context_memory(device)
         optimizer = optimizer_bytes(config, components.network)
         memory, timing = run_trial_steps(config, components, processes, max(0, process), optimizer)
     work, disk = count_work(config, components), estimate_disk_space(config, components, optimizer)

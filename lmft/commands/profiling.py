@@ -37,6 +37,6 @@ def main(arguments: Namespace) -> None:
         )
     training = start_training(run.config, components)
     with console.status(counted(WARM_UP + count + PROFILED, "step")):
-        steps, memory, calls = measure(training, count)
-    show_speed(console, training, steps, memory)
-    report(console, training, steps, calls)
+        measured = measure(training, count)
+    show_speed(console, training, measured)
+    report(console, training, measured)

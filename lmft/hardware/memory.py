@@ -17,6 +17,14 @@ def used_memory(device: torch.device) -> int:
     return int(psutil.Process().memory_info().rss)
 
 
+def context_memory(device: torch.device) -> int:
+    """Return the memory of a GPU that holds no tensors: CUDA's context, and other programs."""
+    if device.type != "cuda":
+        return 0
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free - torch.cuda.memory_reserved(device)
+
+
 def free_memory(device: torch.device) -> int:
     """Return the memory that is available to this process."""
     if device.type == "cuda":

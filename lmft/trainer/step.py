@@ -1,7 +1,7 @@
 """Optimizer steps: micro-batches, gradients, clipping, learning rate."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -14,7 +14,7 @@ from lmft.config.schema import OnNonfinite, Precision, RunConfig
 from lmft.hardware.allocator import release_freed_memory
 from lmft.hardware.determinism import deterministic_kernels
 from lmft.hardware.mfu import FlopsEstimate, estimate_flops
-from lmft.hardware.transfer import LateNumbers, Moment, mark_time, seconds_between
+from lmft.hardware.transfer import LateNumbers, Moment, mark_time, queues_work, seconds_between
 from lmft.metrics import (
     GRAD_NORM,
     LEARNING_RATE,
@@ -163,6 +163,24 @@ def training_steps(
         NotFinite: a loss or gradient is not finite, and such steps are not skipped.
     """
     return (step.read(training) for step in take_steps(training, first, last, loss_scale))
+
+
+def read_late(training: Training, steps: Iterable[TakenStep]) -> Iterator[Step]:
+    """Read steps; where the device queues work, each after the next one is launched, as in a run.
+
+    Raises:
+        NotFinite: as `training_steps` does.
+    """
+    late = queues_work(training.components.hardware.device)
+    unread: TakenStep | None = None
+    for step in steps:
+        if not late:
+            yield step.read(training)
+        elif unread is not None:
+            yield unread.read(training)
+        unread = step
+    if late and unread is not None:
+        yield unread.read(training)
 
 
 def take_steps(

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile, record_function
 
-from lmft.analysis.profiling.measure import PROFILED, measure
+from lmft.analysis.profiling.measure import PROFILED, WARM_UP, measure
 from lmft.analysis.profiling.operators import (
     FAMILIES,
     PHASES,
@@ -32,8 +32,10 @@ def test_every_operation_has_a_family_and_a_phase_and_the_shares_add_up(
     groups = [f"objective={objective}", f"model={model}", "hardware.micro_batch_size=2"]
     run = Run(compose(*corpus, *TINY, *groups, f"cache_root={tmp_path}"))
     components = build_components(run.config, {"train": run.splits["train"]})
-    measured, memory, operations = measure(start_training(run.config, components), 2)
-    assert [step.number for step in measured] == [3, 4] and memory > 0
+    measured = measure(start_training(run.config, components), 2)
+    assert [step.number for step in measured.steps] == [WARM_UP + 1, WARM_UP + 2]
+    assert measured.memory == measured.host_memory > 0 and measured.launches == 0
+    operations = measured.calls
     families, phases = time_shares(operations, "family"), time_shares(operations, "phase")
     assert sum(families.values()) == pytest.approx(1) == sum(phases.values())
     assert families.keys() <= FAMILIES.keys() and phases.keys() == set(PHASES)

@@ -12,7 +12,7 @@ from lmft.model.kernels.cross_entropy import cross_entropy_
 from lmft.model.mixed_precision import build_network
 from lmft.objective import IGNORED, Batch
 from tests.helpers.architectures import build_tiny
-from tests.model.test_loss import measure
+from tests.helpers.losses import measure
 
 pytest.importorskip("triton", reason="Triton, with which the kernel is written, is not installed")
 if torch.cuda.is_available():

@@ -10,21 +10,11 @@ from lmft.hardware.device import Hardware
 from lmft.model import chunks
 from lmft.model.chunks import Sizes, chunk_bytes
 from lmft.model.lm_head import find_head
-from lmft.model.loss import LinearCrossEntropy, mean_nats, target_nats, to_device
+from lmft.model.loss import LinearCrossEntropy
 from lmft.model.mixed_precision import build_network
 from lmft.objective import IGNORED, Batch
 from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
-
-
-def measure(network, head, batch, multiple=1):
-    network.zero_gradients()
-    on_device = to_device(batch, head, network.model.device, multiple)
-    mean, nats = mean_nats(network.compute_model, head, on_device, batch.num_targets)
-    mean.backward()
-    network.gradients_to_fp32()
-    named = network.model.named_parameters()  # in fp32, whatever computed them
-    gradients = {name: w.grad.clone() for name, w in named if w.grad is not None}
-    return mean.detach(), nats, target_nats(network.compute_model, head, batch), gradients
+from tests.helpers.losses import measure
 
 
 @pytest.mark.parametrize("precision", [Precision.fp32, Precision.bf16])

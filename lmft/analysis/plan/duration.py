@@ -8,10 +8,12 @@ from lmft.config.schema import RunConfig
 from lmft.evaluation.scoring import score
 from lmft.evaluation.windows import windows_of
 from lmft.hardware.memory import reset_used_memory, used_memory
+from lmft.hardware.transfer import queues_work
 from lmft.trainer.components import Components
-from lmft.trainer.step import start_training, training_steps
+from lmft.trainer.step import read_late, start_training, take_steps
 
-WARM_UP, MEASURED = 1, 3  # steps
+STEPS = 1, 3  # to warm up, and measured
+GPU_STEPS = 4, 10  # the first ones are recorded as a CUDA graph
 WINDOW_BATCHES = 2  # micro-batches of windows to score
 
 
@@ -60,14 +62,15 @@ def measure_timing(config: RunConfig, components: Components, size: int) -> tupl
     hardware = replace(components.hardware, micro_batch_size=size)
     training = start_training(config, replace(components, hardware=hardware))
     reset_used_memory(hardware.device)  # excludes the large matrices that measure the throughput
-    steps = training_steps(training, last=WARM_UP + MEASURED)
+    count = GPU_STEPS if queues_work(hardware.device) else STEPS
+    steps = take_steps(training, last=sum(count))
     seconds, used = [], 0
-    for step in steps:
+    for step in read_late(training, steps):
         seconds.append(step.seconds)
         used = max(used, used_memory(hardware.device))
     window = time_window(config, training.components)
     used = max(used, used_memory(hardware.device))
-    return Timing(statistics.median(seconds[WARM_UP:]), window), used
+    return Timing(statistics.median(seconds[count[0] :]), window), used
 
 
 def time_window(config: RunConfig, components: Components) -> float:

@@ -64,7 +64,7 @@ def suggest_knobs(config: RunConfig, memory: Memory, available: int, size: int) 
 
 
 LABELS = {  # of the fields of Memory
-    "process": "process, libraries and token ids",
+    "process": "process, libraries and token ids",  # on a GPU, what holds no tensors
     "weights": "weights",
     "gradients": "gradients",
     "gathered": "gathered from other processes",

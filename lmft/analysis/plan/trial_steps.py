@@ -13,7 +13,7 @@ from lmft.analysis.plan.estimate import (
     gradient_bytes,
 )
 from lmft.config.schema import RunConfig
-from lmft.hardware.memory import free_memory
+from lmft.hardware.memory import context_memory, free_memory
 from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.trainer.components import Components
 
@@ -51,4 +51,6 @@ def run_trial_steps(
     if step is not None and not step.extrapolated:
         timing, used = measure_timing(config, components, step.micro_batch_size)
     memory = estimate_memory(config, components, processes, step, process, optimizer)
+    if used is not None:  # which counts tensors alone
+        used += context_memory(device)
     return add_allocator_overhead(memory, single, used, device), timing

@@ -7,13 +7,13 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmft.analysis.profiling.measure import PROFILED
+from lmft.analysis.profiling.measure import PROFILED, Measurement
 from lmft.analysis.profiling.operators import PYTHON, OperatorCall, time_shares
 from lmft.config.schema import Precision, RunConfig
 from lmft.hardware.device import Hardware, has_bf16
 from lmft.output.terminal import Screen
 from lmft.runs.run_id import model_label
-from lmft.trainer.step import Step, Training
+from lmft.trainer.step import Training
 
 SMALLEST_SHARE = 0.005  # that is shown
 MOST_ADVICE = 2  # sentences
@@ -113,15 +113,9 @@ def _percent(share: float) -> str:
 MOST_ROWS = 15  # of the table of operators
 
 
-def show_speed(console: Console, training: Training, steps: list[Step], memory: int) -> None:
-    """Print the setup, the time of a step, the speed and the peak memory.
-
-    Args:
-        console: where to print.
-        training: what was measured.
-        steps: timed ones.
-        memory: the peak, in bytes.
-    """
+def show_speed(console: Console, training: Training, measured: Measurement) -> None:
+    """Print the setup, the time of a step, the speed and the peak memory."""
+    steps = measured.steps
     config, components, flops = training.config, training.components, training.flops
     label = model_label(config.model)
     weights = sum(weight.numel() for weight in components.network.model.parameters())
@@ -143,7 +137,15 @@ def show_speed(console: Console, training: Training, steps: list[Step], memory: 
         f"({flops.peak / 1e9:,.0f} GFLOP/s peak measured in matrix products)",
         soft_wrap=True,
     )
-    console.print(f"peak memory: {memory / 2**20:,.0f} MiB")
+    console.print(f"peak memory: {describe_memory(measured, hardware)}")
+
+
+def describe_memory(measured: Measurement, hardware: Hardware) -> str:
+    """Return the peak memory as text; of an accelerator and of the host, if there is one."""
+    host = f"{measured.host_memory / 2**20:,.0f} MiB"
+    if hardware.device.type != "cuda":
+        return host
+    return f"{measured.memory / 2**20:,.0f} MiB of tensors on the GPU, {host} of the host"
 
 
 def show_operators(console: Console, calls: list[OperatorCall], steps: int) -> None:
@@ -169,24 +171,19 @@ def show_operators(console: Console, calls: list[OperatorCall], steps: int) -> N
     console.print(table)
 
 
-def report(
-    console: Screen, training: Training, steps: list[Step], calls: list[OperatorCall]
-) -> None:
-    """Print shares of time, the slowest operators, and advice.
-
-    Args:
-        console: where to print.
-        training: what was measured.
-        steps: timed ones.
-        calls: of the profiled steps.
-    """
-    hardware = training.components.hardware
+def report(console: Screen, training: Training, measured: Measurement) -> None:
+    """Print shares of time, the slowest operators, and advice."""
+    hardware, calls, steps = training.components.hardware, measured.calls, measured.steps
     families, phases = time_shares(calls, "family"), time_shares(calls, "phase")
     idle = 0.0
     if hardware.device.type == "cuda":
         busy = sum(call.seconds for call in calls) / PROFILED
         idle = max(0.0, 1 - busy / statistics.median(step.seconds for step in steps))
-        console.print(f"The device is idle for {100 * idle:.0f} % of a step.")
+        graph = "as one CUDA graph" if training.graphs else "one after the other"
+        console.print(
+            f"The device is idle for {100 * idle:.0f} % of a step, whose {measured.launches:,.0f} "
+            f"kernels are launched {graph}."
+        )
     console.print("Where a step's time goes", style="bold")
     console.print(f"by family: {format_shares(families)}", soft_wrap=True)
     console.print(f"by phase: {format_shares(phases)}", soft_wrap=True)
