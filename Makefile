@@ -2,10 +2,10 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench ui clean
+.PHONY: help run test check soak bench test-cuda bench-cuda ui clean
 
 help:  ## Show the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
 # Everything a checkout needs, at the exact versions of constraints.txt.
 .venv/made: pyproject.toml constraints.txt
@@ -32,6 +32,17 @@ soak: .venv/made  ## Run the slow proofs as well
 
 bench: .venv/made  ## Measure the figures of the README: two hours (BENCH=quick: a quarter of one)
 	$(BIN)/python -m benchmarks $(if $(filter quick,$(BENCH)),--quick)
+
+# On a machine with torch for CUDA, perhaps without a network: with its own Python, and what
+# `python -m benchmarks.pack` packed, if it is here.
+CUDA = LMFT_SHARED=$${LMFT_SHARED:-$(CURDIR)/shared} PYTHONPATH=$(CURDIR):$(CURDIR)/site HF_HUB_OFFLINE=1 \
+	TRITON_INTERPRET=0 PYTHONUNBUFFERED=1 $(PYTHON)
+test-cuda:  ## Run the tests of tests/cuda on an NVIDIA GPU: three minutes
+	$(CUDA) -m pytest -p no:cacheprovider tests/cuda
+
+TASKS ?=
+bench-cuda:  ## Measure the figures of docs/gpu.md on an NVIDIA GPU: six minutes (TASKS="s1 s2": these)
+	$(CUDA) -m benchmarks.cuda $(TASKS)
 
 STORE ?= sqlite:///$(CURDIR)/mlflow.db
 PORT ?= 5000

@@ -116,7 +116,10 @@ class Hardware:
             if self.process_group.size > 1
             else ""
         )
-        return f"{name}, {self.precision.value}{processes}"
+        bits = ""
+        if self.device.type == "cuda" and not self.deterministic:
+            bits = ", kernels whose last bits vary"
+        return f"{name}, {self.precision.value}{processes}{bits}"
 
 
 def find_hardware(

@@ -1,6 +1,7 @@
 """The origin of a run: user, machine, commit, uncommitted changes, package versions."""
 
 import getpass
+import logging
 import os
 import platform
 import shlex
@@ -14,6 +15,8 @@ from importlib.metadata import version
 import yaml
 
 from lmft.output.sanitize import redact
+
+logger = logging.getLogger(__name__)
 
 PACKAGES = ("lmft", "torch", "transformers", "tokenizers", "datasets", "hydra-core", "mlflow")
 DIFF_SIZE = 20_000  # characters, at most
@@ -96,6 +99,23 @@ def repeat_command(composed: Mapping[str, str]) -> str:
     ]
     # Redacted before quoting, which could hide a secret from redact().
     return shlex.join(["lmft", *map(redact, [*flags, *words])])
+
+
+def log_other_versions(begun: Mapping[str, str], now: Mapping[str, str]) -> None:
+    """Log which code a resumed run was begun with, if it was other code.
+
+    On a GPU, whose kernels change with versions, the last bits of its numbers may differ then.
+
+    Args:
+        begun: the tags of the run so far; empty if it is new.
+        now: the tags of this start.
+    """
+    for tag in ("mlflow.source.git.commit", "version.lmft", "version.torch"):
+        if tag in begun and begun[tag] != now.get(tag):
+            logger.info(
+                "begun with %s %s and resumed with %s: the last bits may be those of neither",
+                tag.rpartition(".")[2], begun[tag], now.get(tag),
+            )  # fmt: skip
 
 
 def git(*words: str) -> str:

@@ -61,6 +61,10 @@ def key_inputs(
             and not is_as_before(f"evaluation.{knob}", value)
         },
         "seed": values["seed"],
-        "precision": values["hardware"]["precision"],
+        **{
+            knob: values["hardware"][knob]
+            for knob in ("precision", "deterministic")
+            if not is_as_before(f"hardware.{knob}", values["hardware"].get(knob, True))
+        },
         "numerics": NUMERICS,
     }

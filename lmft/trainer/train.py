@@ -26,6 +26,7 @@ from lmft.model.load import silence_transformers
 from lmft.output.run_logging import log_to_file
 from lmft.output.terminal import Terminal
 from lmft.runs.finished import Job, report_finished, show_result
+from lmft.runs.provenance import log_other_versions
 from lmft.runs.run import CONFIG, RESULT, Run, set_aside
 from lmft.signals import defer_signals
 from lmft.storage.atomic import new_folder
@@ -161,6 +162,8 @@ def open_session(
         if run.config.model.trust_remote_code:
             warn_about_remote_code(str(run.config.model.name))
         hardware = training.components.hardware
+        if hardware.device.type == "cuda":
+            log_other_versions(read_facts(run.folder).get("tags", {}), run.origin.tags)
         tags = run.origin.tags | {"lmft.key": run.key, "lmft.folder": str(run.folder)}
         tags |= {COMPILED: "true"} if hardware.compile else {}
         record.start(
