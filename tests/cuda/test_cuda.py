@@ -72,8 +72,8 @@ def is_equal(one, other):
 @pytest.mark.parametrize("precision, close", [("fp32", 1e-5), ("bf16", 5e-3), ("fp16", 2e-3)])
 def test_losses_are_those_of_a_cpu(precision, close, story_words, fit):
     words = [*story_words, "trainer.max_steps=20", "evaluation.max_blocks=4"]
-    expected = losses(fit(*words, "run_root=cpu"))
-    found = losses(fit(*words, *HARDWARE, f"hardware.precision={precision}"))
+    expected = losses(fit(*words))
+    found = losses(fit(*words, *HARDWARE, f"hardware.precision={precision}", "fresh=true"))
     assert len(found) == 20 and found == pytest.approx(expected, rel=close)
 
 
