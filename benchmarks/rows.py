@@ -13,10 +13,10 @@ from benchmarks.commands import share, start_up, sweep, tokenize
 from benchmarks.duel import (
     Targets,
     compile_twice,
-    evaluate_in_turns,
+    evaluate_alternately,
     track,
     train_alone,
-    train_in_turns,
+    train_alternately,
 )
 from benchmarks.figures import Figure, Target
 from benchmarks.ours import SHARED, TEXT, words_of
@@ -84,7 +84,7 @@ def training(ours: Job, theirs: Job, targets: Targets, meant: str = "bf16") -> R
     return Row(
         name if ours.model == DISTILGPT2 else f"{label.lower()}-{name}",
         what,
-        partial(train_in_turns, ours, theirs, 2 if short else 1, targets),
+        partial(train_alternately, ours, theirs, 12 if short else 4, targets),
         ours.model,
         quick=short,
     )
@@ -104,7 +104,7 @@ def evaluation(half: str) -> Row:
     return Row(
         f"evaluate-1024-{half}-vs-{half}",
         f"evaluation, distilgpt2, 64 blocks of 1024, {half}, against Trainer.evaluate {half}",
-        partial(evaluate_in_turns, job, job, 64, meant_for("bf16", job, targets)),
+        partial(evaluate_alternately, job, job, 64, meant_for("bf16", job, targets)),
         job.model,
     )
 

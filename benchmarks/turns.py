@@ -1,9 +1,8 @@
-"""Two live processes that alternate: while one computes, the other waits on a pipe.
+"""A live process that takes a step whenever the driver asks for one.
 
-Both therefore run under the same machine load, step by step, and pairs are short. `Side` is the
-driver's end of the pipes, `Turns` the process's end. Messages are lines of JSON: the driver sends
-the job and then a line per turn; the process sends a line when it is ready, one after each turn and
-one at its end.
+`Side` is the driver's end of the pipes, `Turns` the process's end. Messages are lines of JSON: the
+driver sends the job and then a line per turn; the process sends a line when it is ready, one after
+each turn and one at its end.
 """
 
 import json
@@ -17,7 +16,7 @@ from typing import Any
 
 from lmft.hardware import allocator
 
-# Idle threads of the waiting process must not spin on the cores that the other one needs.
+# Idle threads of a waiting process must not spin on the cores that the driver needs.
 PATIENT = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
@@ -51,7 +50,8 @@ class Job:
 class Side:
     """The driver's handle of a process; `facts` holds the values it sent when it was ready."""
 
-    def __init__(self, module: str, job: Job):
+    def __init__(self, module: str, job: Job, patient: bool = True):
+        """Start the process; it waits patiently if something else computes between its turns."""
         cache = {"TORCHINDUCTOR_CACHE_DIR": f"{job.folder}/compiled"}  # not shared with older runs
         log = Path(job.folder) / f"{module}.log"
         self._process = subprocess.Popen(
@@ -59,7 +59,7 @@ class Side:
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=log.open("w"),
-            env=os.environ | PATIENT | cache,
+            env=os.environ | (PATIENT if patient else {}) | cache,
             text=True,
         )
         self._log = log
