@@ -63,7 +63,11 @@ class Objective(Protocol):
         """What the perplexity in a label counts, such as "per token"."""
 
     def batch(
-        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]
+        self,
+        blocks: Tensor,
+        tokenizer: PreTrainedTokenizerBase,
+        rngs: list[np.random.Generator],
+        learnt: Tensor | None = None,
     ) -> Batch:
         """Return inputs and targets (B, T) for `blocks`.
 
@@ -73,9 +77,12 @@ class Objective(Protocol):
             rngs: a random generator for each block, seeded by (seed, epoch, block). Draw random
                 numbers from these alone, so that the result does not depend on how blocks are
                 batched, and a resumed run repeats it.
+            learnt: (B, T) bool, which tokens may be targets; None: all.
         """
 
-    def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
+    def one_by_one(
+        self, block: Tensor, tokenizer: PreTrainedTokenizerBase, learnt: Tensor | None = None
+    ) -> Batch:
         """Return a batch (B, T) that has each token of `block` (T,) as a target at most once.
 
         Each target may be predicted from all other tokens that the objective lets the model see:
@@ -106,16 +113,23 @@ class CausalLM:
         return "per token"
 
     def batch(
-        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]
+        self,
+        blocks: Tensor,
+        tokenizer: PreTrainedTokenizerBase,
+        rngs: list[np.random.Generator],
+        learnt: Tensor | None = None,
     ) -> Batch:
         """Return the blocks themselves, with the token at t + 1 as the target at t."""
-        targets = blocks.roll(-1, dims=1)
+        targets = blocks if learnt is None else blocks.where(learnt, IGNORED)
+        targets = targets.roll(-1, dims=1)
         targets[:, -1] = IGNORED  # no token follows the last one
         return Batch(blocks, targets)
 
-    def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
+    def one_by_one(
+        self, block: Tensor, tokenizer: PreTrainedTokenizerBase, learnt: Tensor | None = None
+    ) -> Batch:
         """Return `block` as a batch of one row: a causal model predicts all tokens in one pass."""
-        return self.batch(block[None], tokenizer, [])
+        return self.batch(block[None], tokenizer, [], None if learnt is None else learnt[None])
 
     def check(self, tokenizer: PreTrainedTokenizerBase) -> None:
         """Accept any tokenizer."""
@@ -125,7 +139,9 @@ class CausalLM:
 class MaskedLM:
     """Predict masked tokens from all the others (Devlin et al. 2019, section 3.1)."""
 
-    mask_fraction: float  # of a block's ordinary tokens; special tokens are never masked
+    mask_fraction: (
+        float  # of a block's ordinary tokens that are learnt; special ones are never masked
+    )
 
     name: ClassVar[str] = "mlm"
     auto_model: ClassVar[Any] = AutoModelForMaskedLM
@@ -139,18 +155,24 @@ class MaskedLM:
         return f"per hidden token, {100 * self.mask_fraction:.6g}% hidden"
 
     def batch(
-        self, blocks: Tensor, tokenizer: PreTrainedTokenizerBase, rngs: list[np.random.Generator]
+        self,
+        blocks: Tensor,
+        tokenizer: PreTrainedTokenizerBase,
+        rngs: list[np.random.Generator],
+        learnt: Tensor | None = None,
     ) -> Batch:
         """Select `mask_fraction` of each block as targets and corrupt them in the inputs.
 
         80 % of the selected tokens become the mask token, 10 % a random token, 10 % stay unchanged.
         """
         inputs, targets = blocks.clone(), torch.full_like(blocks, IGNORED)
-        special = np.isin(blocks.numpy(), tokenizer.all_special_ids)  # (B, T)
+        fixed = np.isin(blocks.numpy(), tokenizer.all_special_ids)  # (B, T)
+        if learnt is not None:
+            fixed |= ~learnt.numpy()
         for row, rng in enumerate(rngs):
             # Draw three numbers for every token, so that the draws do not depend on the text.
             order, corruption, replacement = rng.random((3, blocks.shape[1]))
-            ordinary = np.flatnonzero(~special[row])
+            ordinary = np.flatnonzero(~fixed[row])
             count = min(len(ordinary), max(1, round(self.mask_fraction * len(ordinary))))
             selected = ordinary[np.argsort(order[ordinary], kind="stable")[:count]]
             targets[row, selected] = blocks[row, selected]
@@ -161,13 +183,17 @@ class MaskedLM:
             inputs[row, replaced] = torch.from_numpy(random_ids)
         return Batch(inputs, targets)
 
-    def one_by_one(self, block: Tensor, tokenizer: PreTrainedTokenizerBase) -> Batch:
+    def one_by_one(
+        self, block: Tensor, tokenizer: PreTrainedTokenizerBase, learnt: Tensor | None = None
+    ) -> Batch:
         """Mask each ordinary token of `block` (T,) in a row of its own; (B, T) for B such tokens.
 
         The negative sum of its nats is the pseudo-log-likelihood of Salazar et al. 2020.
         """
-        special = torch.from_numpy(np.isin(block.numpy(), tokenizer.all_special_ids))
-        masked = torch.eye(len(block), dtype=torch.bool)[~special]  # (B, T)
+        fixed = torch.from_numpy(np.isin(block.numpy(), tokenizer.all_special_ids))
+        if learnt is not None:
+            fixed |= ~learnt
+        masked = torch.eye(len(block), dtype=torch.bool)[~fixed]  # (B, T)
         return Batch(
             inputs=torch.where(masked, int(tokenizer.mask_token_id), block),
             targets=torch.where(masked, block, IGNORED),

@@ -38,6 +38,24 @@ class TextErrors(Enum):
     replace = "replace"  # each is read as U+FFFD
 
 
+class DataKind(Enum):
+    """What the records of a file hold."""
+
+    auto = "auto"  # text where dataset.text_column is there, else what other columns hold
+    text = "text"
+    completion = "completion"  # prompt + completion, or instruction + input + output
+    chat = "chat"  # messages, or conversations
+
+
+class Learn(Enum):
+    """Which tokens of a document are targets."""
+
+    auto = "auto"  # completion for completion and chat, all for text
+    completion = "completion"  # the completion, or what the assistant says
+    all = "all"
+    last = "last"  # only the assistant's last message
+
+
 @dataclass
 class DatasetConfig:
     """The `dataset` group."""
@@ -57,6 +75,12 @@ class DatasetConfig:
     separator: str = field(metadata=knob(may_be_empty=True))
     block_size: int = field(metadata=knob(count(2)))  # tokens
     max_documents: int | None = field(metadata=knob(count(1, None)))  # of each split; null: all
+    kind: DataKind = field(metadata=knob(formerly="auto"))
+    learn: Learn = field(metadata=knob(formerly="auto"))
+    # of chats: tokenizer (its own), chatml, or a file
+    chat_template: str = field(metadata=knob(formerly="tokenizer"))
+    # of completions, for the prompt: none, alpaca, or a file
+    prompt_template: str = field(metadata=knob(formerly="none"))
 
     def __post_init__(self) -> None:
         check_word("dataset.separator", self.separator, SEPARATORS)

@@ -2,14 +2,18 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from lmft.dataset.token_stream import Blocks
 from lmft.objective import Batch, Objective
 
 SHUFFLE = 2**64 - 1  # in place of a block number: the generator that shuffles an epoch
+
+AT_ONCE = 1 << 12  # blocks whose learnt tokens are read at once
 
 
 def block_rng(seed: int, epoch: int, block: int) -> np.random.Generator:
@@ -31,8 +35,20 @@ class Batches:
 
     def __len__(self) -> int:
         """Number of blocks with a target: in clm a last block of one token has none."""
-        tokens = len(self.blocks.stream.ids)
-        return -(-(tokens - self.objective.target_shift) // self.blocks.size)
+        return len(self.numbers)
+
+    @cached_property
+    def numbers(self) -> np.ndarray:
+        """The numbers of the blocks with a target, ascending; (len(self),) int64."""
+        stream, size, shift = self.blocks.stream, self.blocks.size, self.objective.target_shift
+        numbers = np.arange(-(-(len(stream.ids) - shift) // size))
+        if stream.learnt is None:
+            return numbers
+        found = [
+            _rows(stream.read_learnt(first * size, (first + AT_ONCE) * size), size)[:, shift:]
+            for first in range(0, len(numbers), AT_ONCE)
+        ]
+        return np.flatnonzero(np.concatenate([rows.any(axis=1) for rows in found])[: len(numbers)])
 
     def steps_per_epoch(self, size: int) -> int:
         """Return the number of batches of `size` blocks in an epoch; the last may be smaller."""
@@ -67,8 +83,9 @@ class Batches:
 
     def _order(self, seed: int, epoch: int, shuffle: bool) -> np.ndarray:
         if not shuffle:
-            return np.arange(len(self))
-        return np.argsort(block_rng(seed, epoch, SHUFFLE).random(len(self)), kind="stable")
+            return self.numbers
+        order = np.argsort(block_rng(seed, epoch, SHUFFLE).random(len(self)), kind="stable")
+        return self.numbers[order]
 
     def _parts(self, numbers: np.ndarray, seed: int, epoch: int) -> list[Batch]:
         return [self._part(group, seed, epoch) for group in self._by_length(numbers)]
@@ -79,4 +96,17 @@ class Batches:
 
     def _part(self, numbers: np.ndarray, seed: int, epoch: int) -> Batch:
         rngs = [block_rng(seed, epoch, int(number)) for number in numbers]
-        return self.objective.batch(self.blocks.read(numbers), self.tokenizer, rngs)
+        return self.batch_of(self.blocks.read(numbers), rngs, self.blocks.read_learnt(numbers))
+
+    def batch_of(
+        self, blocks: Tensor, rngs: list[np.random.Generator], learnt: Tensor | None
+    ) -> Batch:
+        """Return inputs and targets of blocks (B, T); `learnt` (B, T): what may be targets."""
+        # An objective of before `learnt` existed still works on text.
+        bits = {} if learnt is None else {"learnt": learnt}
+        return self.objective.batch(blocks, self.tokenizer, rngs, **bits)
+
+
+def _rows(bits: np.ndarray, size: int) -> np.ndarray:
+    """Return truth values (n,) as rows of `size`; the last is padded with False."""
+    return np.append(bits, np.zeros(-len(bits) % size, dtype=bool)).reshape(-1, size)

@@ -80,3 +80,13 @@ def _lines(row: str) -> list[str]:
     lines = [line + "\n" for line in row.split("\n")]
     lines[-1] = lines[-1][:-1]
     return lines if lines[-1] or len(lines) == 1 else lines[:-1]
+
+
+def whole_documents(pieces: Iterator[Piece]) -> Iterator[Piece]:
+    """Join the pieces of each document."""
+    texts: list[str] = []
+    for text, ends in pieces:
+        texts.append(text)
+        if ends:
+            yield "".join(texts), True
+            texts = []

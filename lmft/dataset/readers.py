@@ -144,52 +144,67 @@ def readable(path: Path) -> Iterator[None]:
         raise UserError(f"{path} cannot be read ({reason}); fetch it again.") from error
 
 
-def _read_text(file: IO[bytes], source: TextFile) -> Iterator[str]:
+def read_text(file: IO[bytes], source: TextFile) -> Iterator[str]:
+    """Yield the lines of a file."""
     return read_lines(file, source.path, source.errors)
 
 
 def _read_jsonl(file: IO[bytes], source: TextFile) -> Iterator[str]:
-    for number, line in enumerate(_read_text(file, source), start=1):
+    for number, line in enumerate(read_text(file, source), start=1):
         if line.strip():
-            yield source.column(_parsed(line, source.path, number), number)
+            yield source.column(parsed(line, source.path, number), number)
 
 
 def _read_json(file: IO[bytes], source: TextFile) -> Iterator[str]:
+    for number, record in enumerate(json_records(file, source), start=1):
+        yield source.column(record, number)
+
+
+def json_records(file: IO[bytes], source: TextFile) -> list[Any]:
+    """Return the records of a .json file."""
     text = "".join(read_texts(file, source.path, source.errors))
-    records = _parsed(text, source.path)
+    records = parsed(text, source.path)
     if not isinstance(records, list):
         raise UserError(
             f"{source.path} is not a list of records; rename it to .jsonl if it has one per line."
         )
-    for number, record in enumerate(records, start=1):
-        yield source.column(record, number)
+    return records
 
 
 def _read_csv(file: IO[bytes], source: TextFile) -> Iterator[str]:
-    rows = _csv_rows(file, source)
+    rows = csv_rows(file, source)
     _, names = next(rows, (0, None))
     if names is None:
         return
     source.check_column(names)
     column = names.index(source.text_column)
     for line, fields in rows:
-        if len(fields) != len(names):
-            plural = "" if len(fields) == 1 else "s"
-            raise UserError(
-                f"{source.path}, line {line} has {len(fields)} field{plural}, the header "
-                f"{len(names)}; put quotes around a text that contains commas, or fix the line."
-            )
+        check_fields(fields, names, source, line)
         yield source.text(fields[column], line)
 
 
-def _csv_rows(file: IO[bytes], source: TextFile) -> Iterator[tuple[int, list[str]]]:
+def check_fields(fields: list[str], names: list[str], source: TextFile, line: int) -> None:
+    """Check that a line of a table has as many fields as its header.
+
+    Raises:
+        UserError: it has not.
+    """
+    if len(fields) != len(names):
+        plural = "" if len(fields) == 1 else "s"
+        raise UserError(
+            f"{source.path}, line {line} has {len(fields)} field{plural}, the header "
+            f"{len(names)}; put quotes around a text that contains commas, or fix the line."
+        )
+
+
+def csv_rows(file: IO[bytes], source: TextFile) -> Iterator[tuple[int, list[str]]]:
     """Yield the fields of each row that is not blank, and the number of its first line.
 
     Raises:
         UserError: a quoted field is not closed, or goes on after its closing quote.
     """
     csv.field_size_limit(sys.maxsize)
-    table = csv.reader(_read_text(file, source), strict=True)
+    table = csv.reader(read_text(file, source), strict=True)
     while True:
         line = table.line_num + 1
         try:
@@ -207,6 +222,22 @@ def _csv_rows(file: IO[bytes], source: TextFile) -> Iterator[tuple[int, list[str
 
 
 def _read_parquet(file: IO[bytes], source: TextFile) -> Iterator[str]:
+    with parquet_table(file, source) as table:
+        source.check_column(table.schema_arrow.names)
+        first = 1
+        for page in table.iter_batches(columns=[source.text_column]):
+            for number, text in enumerate(_texts(page.column(0), source, first), first):
+                yield source.text(text, number)
+            first += page.num_rows
+
+
+@contextmanager
+def parquet_table(file: IO[bytes], source: TextFile) -> Iterator[Any]:
+    """Open a parquet file.
+
+    Raises:
+        UserError: it is damaged.
+    """
     import pyarrow
     import pyarrow.parquet
 
@@ -215,13 +246,7 @@ def _read_parquet(file: IO[bytes], source: TextFile) -> Iterator[str]:
             shutil.copyfileobj(file, decompressed)
             file = decompressed
         try:
-            table = pyarrow.parquet.ParquetFile(file)
-            source.check_column(table.schema_arrow.names)
-            first = 1
-            for page in table.iter_batches(columns=[source.text_column]):
-                for number, text in enumerate(_texts(page.column(0), source, first), first):
-                    yield source.text(text, number)
-                first += page.num_rows
+            yield pyarrow.parquet.ParquetFile(file)
         except pyarrow.ArrowException as error:
             reason = str(error).splitlines()[0].rstrip(".")
             raise UserError(
@@ -259,7 +284,8 @@ def _json_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return values if len(values) == len(pairs) else _RepeatingObject(pairs)
 
 
-def _parsed(text: str, path: Path, line: int | None = None) -> Any:
+def parsed(text: str, path: Path, line: int | None = None) -> Any:
+    """Return the value of a JSON text."""
     try:
         return json.loads(text, object_pairs_hook=_json_object)
     except (ValueError, RecursionError) as error:  # ValueError also for too many digits
@@ -268,8 +294,8 @@ def _parsed(text: str, path: Path, line: int | None = None) -> Any:
 
 
 READERS: dict[str, Callable[[IO[bytes], TextFile], Iterator[str]]] = {
-    ".txt": _read_text,
-    ".md": _read_text,
+    ".txt": read_text,
+    ".md": read_text,
     ".jsonl": _read_jsonl,
     ".json": _read_json,
     ".csv": _read_csv,

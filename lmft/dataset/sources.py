@@ -2,10 +2,12 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from lmft.config.schema import TextErrors
+from lmft.dataset.file_records import Record, read_names, read_records
 from lmft.dataset.files import TEXT_FORMATS, find_files
 from lmft.dataset.readers import TextFile, format_of, readable
 from lmft.errors import UserError
@@ -25,6 +27,16 @@ class Rows:
 
     read: Callable[[], Iterator[str]]  # each call starts from the first row
     rule: str  # how dataset.document=auto makes documents of them; a key of documents.RULES
+    table: "Table | None" = None  # the records that they are texts of; None: they are lines
+
+
+@dataclass(frozen=True)
+class Table:
+    """The records of one file or split, with all their columns."""
+
+    where: str  # for messages
+    names: Callable[[], list[str]]  # the columns
+    records: Callable[[], Iterator[Record]]  # each call starts from the first
 
 
 class Source(Protocol):
@@ -78,12 +90,12 @@ class TextFiles:
 
     def parts(self, where: str) -> list[Rows]:
         """Return the rows of each file: lines of .txt and .md, records of other formats."""
+        files = [TextFile(path, self.text_column, self.errors) for path in self.paths(where)]
         return [
-            Rows(
-                TextFile(path, self.text_column, self.errors).rows,
-                rule="file" if format_of(path) in TEXT_FORMATS else "row",
-            )
-            for path in self.paths(where)
+            Rows(file.rows, "file")
+            if format_of(file.path) in TEXT_FORMATS
+            else Rows(file.rows, "row", _table_of(file))
+            for file in files
         ]
 
     def digest(self, where: str) -> str:
@@ -106,6 +118,10 @@ class TextFiles:
         return find_files(where)
 
 
+def _table_of(file: TextFile) -> Table:
+    return Table(str(file.path), partial(read_names, file), partial(read_records, file))
+
+
 @dataclass(frozen=True)
 class HubDataset:
     """A dataset of the Hugging Face Hub, pinned to the commit that `revision` points to now."""
@@ -118,19 +134,33 @@ class HubDataset:
 
     def parts(self, where: str) -> list[Rows]:
         """Return the rows of the hub's split `where`."""
-        return [Rows(lambda: self._rows(where), self.rule)]
+        table = Table(
+            self.name,
+            lambda: list(self._table(where).column_names),
+            lambda: self._records(where),
+        )
+        # A corpus whose documents have several rows is text.
+        return [Rows(lambda: self._rows(where), self.rule, table if self.rule == "row" else None)]
 
     def digest(self, where: str) -> str:
         """Return a hash of the commit and the names, without reading the data."""
         commit = resolve_commit(self.name, self.revision, "dataset")
         return digest([self.name, self.config, commit, where, self.text_column])
 
-    def _rows(self, where: str) -> Iterator[str]:
+    def _table(self, where: str) -> Any:
         import datasets
 
         commit = resolve_commit(self.name, self.revision, "dataset")
         with hub_errors(f"dataset {self.name!r}"):
-            table = datasets.load_dataset(self.name, self.config, split=where, revision=commit)
+            return datasets.load_dataset(self.name, self.config, split=where, revision=commit)
+
+    def _records(self, where: str) -> Iterator[Record]:
+        pages = self._table(where).with_format("arrow").iter(1000)
+        rows = (values for page in pages for values in page.to_pylist())
+        return (Record(self.name, number, values) for number, values in enumerate(rows, start=1))
+
+    def _rows(self, where: str) -> Iterator[str]:
+        table = self._table(where)
         if self.text_column not in table.column_names:
             raise UserError(
                 f"dataset.text_column is {self.text_column!r}, but {self.name} has "

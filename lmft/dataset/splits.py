@@ -12,9 +12,12 @@ from pathlib import Path
 
 import numpy as np
 
-from lmft.config.schema import DatasetConfig, DocumentRule
+from lmft.config.schema import DataKind, DatasetConfig, DocumentRule, Learn
+from lmft.dataset.conversations import Example
 from lmft.dataset.documents import Piece, article_starts, split_documents
+from lmft.dataset.layouts import Layout
 from lmft.dataset.overlap import TrainingFiles, keep_apart
+from lmft.dataset.record_knobs import RecordKnobs
 from lmft.dataset.sources import Source, TextFiles
 from lmft.errors import UserError
 from lmft.storage.hashing import digest
@@ -22,6 +25,7 @@ from lmft.storage.hashing import digest
 logger = logging.getLogger(__name__)
 
 
+Item = tuple[str | Example, bool]  # a piece of text or an example, and whether a document ends
 SPLITS = ("train", "validation", "test")
 MOST_NAMES = 3  # of files, in a warning
 HELD_OUT_SEED = 0  # constant, so that all runs hold out the same documents
@@ -39,13 +43,51 @@ class Split:
     held_out: bool | None  # True: only held-out documents of `where`; False: the others; None: all
     fraction: float  # of documents, held out
     max_documents: int | None
+    knobs: RecordKnobs = RecordKnobs()
 
     def pieces(self) -> Iterator[Piece]:
-        """Yield the documents in pieces, in order."""
-        pieces = self._all_pieces()
+        """Yield the documents in pieces, in order; of completions and chats, what is said."""
+        for item, ends in self.items():
+            yield item if isinstance(item, str) else item.text, ends
+
+    def items(self) -> Iterator[Item]:
+        """Yield the documents in order: text in pieces, completions and chats whole."""
+        items = self._all_items()
         if self.held_out is not None:
-            pieces = self._select(pieces)
-        return pieces if self.max_documents is None else _first(pieces, self.max_documents)
+            items = self._select(items)
+        return items if self.max_documents is None else _first(items, self.max_documents)
+
+    @cached_property
+    def layouts(self) -> list[Layout | None]:
+        """How the records of each part are read; None for text."""
+        return [self.knobs.layout(part) for part in self.source.parts(self.where)]
+
+    @property
+    def has_examples(self) -> bool:
+        """Whether there are completions or chats among the documents."""
+        return any(layout is not None for layout in self.layouts)
+
+    @property
+    def has_chats(self) -> bool:
+        """Whether there are chats among the documents."""
+        return any(layout is not None and layout.kind is DataKind.chat for layout in self.layouts)
+
+    @property
+    def taken(self) -> str:
+        """Which columns the documents are from, in words; empty for text."""
+        found = dict.fromkeys("text" if one is None else one.describe() for one in self.layouts)
+        return ", ".join(found) if self.has_examples else ""
+
+    @property
+    def learn(self) -> Learn:
+        """What is learnt of the documents; auto if it is what auto means.
+
+        Raises:
+            UserError: dataset.learn is for completions and chats, and some documents are text.
+        """
+        if self.knobs.learn is Learn.auto:
+            return Learn.auto
+        return self.knobs.learnt(self.layouts, self.where)
 
     def digest(self) -> str:
         """Return a hash of the text and of the knobs that split it into documents."""
@@ -55,7 +97,12 @@ class Split:
     def _digest(self) -> str:  # cached, since it reads the whole corpus
         content = self.source.digest(self.where)
         held_out = None if self.held_out is None else [self.held_out, self.fraction]
-        return digest([content, self.rule.value, held_out, self.max_documents])
+        return digest([content, self.rule.value, held_out, self.max_documents, *self._record_key()])
+
+    def _record_key(self) -> list[str]:
+        if self.knobs == RecordKnobs(text_column=self.knobs.text_column, learn=self.knobs.learn):
+            return []  # no file is opened to see that nothing is new
+        return self.knobs.as_key(self.source.parts(self.where), self.layouts)
 
     def location(self) -> str:
         """Return where the text comes from: a path, or the name of a dataset and its split."""
@@ -80,14 +127,22 @@ class Split:
         starts = article_starts(text for text, ends in self.pieces() if ends)
         return np.cumsum(list(starts), dtype=np.int64)
 
-    def _all_pieces(self) -> Iterator[Piece]:
-        for part in self.source.parts(self.where):
-            rule = part.rule if self.rule is DocumentRule.auto else self.rule.value
-            yield from split_documents(part.read(), rule)
+    def _all_items(self) -> Iterator[Item]:
+        for part, layout in zip(self.source.parts(self.where), self.layouts, strict=True):
+            if layout is None or part.table is None:
+                rule = part.rule if self.rule is DocumentRule.auto else self.rule.value
+                yield from split_documents(part.read(), rule)
+            elif self.rule in (DocumentRule.auto, DocumentRule.row):
+                yield from ((layout.read(record), True) for record in part.table.records())
+            else:
+                raise UserError(
+                    f"dataset.document is {self.rule.value}, but {part.table.where} has a "
+                    f"{layout.kind.value} in each record; leave dataset.document out."
+                )
 
-    def _select(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
+    def _select(self, items: Iterator[Item]) -> Iterator[Item]:
         """Yield the held-out documents, or all others."""
-        count = sum(ends for _, ends in self._all_pieces())
+        count = sum(ends for _, ends in self._all_items())
         if count < 2:
             raise UserError(
                 f"dataset.train has {count} document, so none can be held out for validation; "
@@ -97,9 +152,9 @@ class Split:
         selected = np.full(count, not self.held_out)
         selected[np.random.default_rng(HELD_OUT_SEED).permutation(count)[:size]] = self.held_out
         number = 0
-        for text, ends in pieces:
+        for item, ends in items:
             if selected[number]:
-                yield text, ends
+                yield item, ends
             number += ends
 
 
@@ -121,6 +176,13 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
         locations["validation"] = locations["train"]
         sources["validation"] = training
         held_out |= {"train": False, "validation": True}
+    knobs = RecordKnobs(
+        config.kind,
+        config.text_column,
+        config.learn,
+        config.chat_template,
+        config.prompt_template,
+    )
     return {
         name: Split(
             name,
@@ -131,6 +193,7 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
             held_out[name],
             config.validation_fraction,
             config.max_documents,
+            knobs,
         )
         for name, where in locations.items()
         if where is not None and name in only
@@ -174,9 +237,9 @@ def _warn_of_shared_files(source: TrainingFiles, where: str) -> None:
         )
 
 
-def _first(pieces: Iterator[Piece], count: int) -> Iterator[Piece]:
-    for text, ends in pieces:
-        yield text, ends
+def _first(items: Iterator[Item], count: int) -> Iterator[Item]:
+    for item, ends in items:
+        yield item, ends
         count -= ends
         if count == 0:
             return

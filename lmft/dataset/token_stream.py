@@ -1,23 +1,33 @@
 """The token stream of a split: tokenized once, cached on disk, read through a memory map."""
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import IO
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from lmft.dataset.conversations import Chat
+from lmft.dataset.examples import (
+    find_end_tokens,
+    find_template,
+    render_documents,
+    tokenize_examples,
+)
 from lmft.dataset.splits import Split
-from lmft.dataset.text_counts import CountedPieces, TextCounts
-from lmft.dataset.tokenization import tokenize
+from lmft.dataset.text_counts import TextCounter, TextCounts
+from lmft.dataset.tokenization import StreamPart, tokenize
 from lmft.dataset.tokenizer import Separator, find_separator, tokenizer_digest
 from lmft.errors import UserError
 from lmft.storage.cache import build_once
 from lmft.storage.hashing import digest
 
 FORMAT = 2  # version of the tokens; raise it if the same text becomes other tokens
+LEARNT = "learnt.bin"  # only where not all tokens are targets
 LAYOUT = 2  # version of the cached files; raise it if they hold something else
 
 
@@ -29,6 +39,16 @@ class TokenStream:
     ends: np.ndarray  # (D,) int64, mapped: tokens up to each document's end, with its separator
     digest: str  # of everything that decides the tokens
     counts: TextCounts = TextCounts()  # of the text
+    learnt: np.ndarray | None = None  # uint8, mapped: a bit of each token, whether it is a target
+
+    def read_learnt(self, start: int, stop: int) -> np.ndarray:
+        """Return which tokens from `start` to `stop` may be targets: (stop - start,) bool."""
+        stop = min(stop, len(self.ids))
+        if self.learnt is None:
+            return np.ones(stop - start, dtype=bool)
+        first = start // 8
+        bits = np.unpackbits(self.learnt[first : -(-stop // 8)])
+        return bits[start - 8 * first : stop - 8 * first].astype(bool)
 
 
 def open_stream(
@@ -47,16 +67,33 @@ def open_stream(
     Raises:
         UserError: the corpus is empty or can't be read.
     """
-    key = digest([split.digest(), tokenizer_digest(tokenizer), separator, FORMAT])
+    examples = _describe_examples(split, tokenizer)
+    key = digest([split.digest(), tokenizer_digest(tokenizer), separator, FORMAT, *examples])
     folder = cache_root / "tokens" / digest([key, LAYOUT])[:32]
     build_once(folder, lambda temporary: _write(split, tokenizer, separator, temporary))
     about = json.loads((folder / "about.json").read_text())
+    bits = folder / LEARNT
     return TokenStream(
         ids=np.memmap(folder / "ids.bin", dtype=about["dtype"], mode="r"),
         ends=np.memmap(folder / "ends.bin", dtype=np.int64, mode="r"),
         digest=key,
-        counts=TextCounts(**{**about["text"], "files": split.files()}),
+        counts=TextCounts(**{**about["text"], "files": split.files(), "taken": split.taken}),
+        learnt=np.memmap(bits, dtype=np.uint8, mode="r") if bits.exists() else None,
     )
+
+
+def _describe_examples(split: Split, tokenizer: PreTrainedTokenizerBase) -> list[str | None]:
+    """Return what decides the tokens of completions and chats beside the split's digest."""
+    learn = split.learn
+    if not split.has_examples:
+        return []
+    return [learn.value, template_digest(split, tokenizer)]
+
+
+def template_digest(split: Split, tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Return a hash of the template that renders the chats of a split; None if it has none."""
+    template = find_template(split, tokenizer, Chat) if split.has_chats else None
+    return None if template is None else digest(template.text)
 
 
 def check_has_text(split: Split, stream: TokenStream, separator: Separator) -> None:
@@ -66,6 +103,11 @@ def check_has_text(split: Split, stream: TokenStream, separator: Separator) -> N
         UserError: all its documents are empty, or the tokenizer reads nothing in them.
     """
     documents = stream.counts.documents
+    if stream.counts.learnt == 0:
+        raise UserError(
+            f"dataset.{split.name} ({split.where!r}) has nothing to learn in {documents:,} "
+            "documents; add messages of the assistant, or set dataset.learn=all."
+        )
     separators = documents * len(separator.before + separator.after)
     separators += (documents - 1) * len(separator.between)
     if stream.counts.bytes == 0 or len(stream.ids) == separators:
@@ -78,22 +120,68 @@ def check_has_text(split: Split, stream: TokenStream, separator: Separator) -> N
 def _write(split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, folder: Path) -> None:
     """Write the files of a token stream into `folder`, in constant memory."""
     dtype = np.dtype(np.uint16 if len(tokenizer) <= 1 << 16 else np.uint32)
-    resolved = find_separator(separator, tokenizer)
-    pieces, written = CountedPieces(split.pieces()), 0
+    resolved, counter = find_separator(separator, tokenizer), TextCounter()
+    written, unlearnt = 0, 0
     last = np.array([], dtype=np.int64)  # end of the newest document, while no token follows it
-    with (folder / "ids.bin").open("wb") as ids, (folder / "ends.bin").open("wb") as ends:
-        for part in tokenize(iter(pieces), tokenizer, resolved):
+    between = 0 if split.has_examples else len(resolved.between)
+    with (
+        (folder / "ids.bin").open("wb") as ids,
+        (folder / "ends.bin").open("wb") as ends,
+        (folder / LEARNT).open("wb") as bits,
+    ):
+        learnt = BitWriter(bits)
+        for part in _tokenize(split, tokenizer, resolved, counter):
             ids.write(part.ids.astype(dtype).tobytes())  # tofile hides the errno of a failed write
             positions = np.concatenate([last, written + np.array(part.ends, dtype=np.int64)])
             # The separator between two documents belongs to the first.
-            ends.write((positions[:-1] + len(resolved.between)).tobytes())
+            ends.write((positions[:-1] + between).tobytes())
             last = positions[-1:]
             written += len(part.ids)
+            unlearnt += part.unlearnt
+            if part.learnt is not None:
+                learnt.write(part.learnt)
         ends.write(last.tobytes())
+        learnt.finish()
     if written == 0:
         raise UserError(f"dataset.{split.name} ({split.where!r}) has no text; choose other files.")
-    about = {"dtype": dtype.name, "tokens": written, "text": asdict(pieces.counts)}
+    counts = asdict(counter.counts)
+    if learnt.ones == learnt.written:  # of text, none is written
+        (folder / LEARNT).unlink()
+    else:
+        counts |= {"learnt": learnt.ones / learnt.written, "unlearnt": unlearnt}
+    about = {"dtype": dtype.name, "tokens": written, "text": counts}
     (folder / "about.json").write_text(json.dumps(about))
+
+
+def _tokenize(
+    split: Split, tokenizer: PreTrainedTokenizerBase, separator: Separator, counter: TextCounter
+) -> Iterator[StreamPart]:
+    if not split.has_examples:
+        return tokenize(counter.pieces(split.pieces()), tokenizer, separator)
+    documents = counter.rendered(render_documents(split, tokenizer))
+    return tokenize_examples(documents, tokenizer, find_end_tokens(separator, tokenizer))
+
+
+class BitWriter:
+    """Writes truth values to a file, eight in a byte."""
+
+    def __init__(self, file: IO[bytes]):
+        self._file = file
+        self._rest = np.zeros(0, dtype=bool)  # fewer than eight
+        self.written = self.ones = 0
+
+    def write(self, values: np.ndarray) -> None:
+        """Write values (n,) bool after those before."""
+        self.written += len(values)
+        self.ones += int(values.sum())
+        values = np.concatenate([self._rest, values])
+        whole = len(values) // 8 * 8
+        self._file.write(np.packbits(values[:whole]).tobytes())
+        self._rest = values[whole:]
+
+    def finish(self) -> None:
+        """Write the last values, padded with zeros to a byte."""
+        self._file.write(np.packbits(self._rest).tobytes())
 
 
 @dataclass(frozen=True)
@@ -113,6 +201,14 @@ class Blocks:
     def read(self, numbers: np.ndarray) -> Tensor:
         """Return blocks of equal length T as token ids (len(numbers), T)."""
         return read_windows(self.stream, numbers * self.size, self.size)
+
+    def read_learnt(self, numbers: np.ndarray) -> Tensor | None:
+        """Return which tokens of blocks may be targets, (len(numbers), T) bool; None: all."""
+        if self.stream.learnt is None:
+            return None
+        starts = numbers * self.size
+        rows = [self.stream.read_learnt(start, start + self.size) for start in starts]
+        return torch.from_numpy(np.stack(rows))
 
 
 def read_windows(stream: TokenStream, starts: np.ndarray, size: int) -> Tensor:

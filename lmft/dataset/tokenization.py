@@ -9,7 +9,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmft.dataset.chunked_tokenize import encode_long
-from lmft.dataset.documents import Piece
+from lmft.dataset.documents import Piece, whole_documents
 from lmft.dataset.tokenizer import Separator, text_backend
 from lmft.dataset.word_cache import Tokens, WordCache, concatenate, words_are_independent
 from lmft.errors import UserError
@@ -27,6 +27,8 @@ class StreamPart:
 
     ids: np.ndarray  # (n,) int64
     ends: list[int]  # for each document that ends in this part, the number of tokens until then
+    learnt: np.ndarray | None = None  # (n,) bool, which tokens are targets; None: all
+    unlearnt: int = 0  # documents without a token that is learnt
 
 
 def tokenize(
@@ -50,7 +52,7 @@ def tokenize(
     logger.warning(
         "%s gives no offsets, so each document is tokenized whole.", type(tokenizer).__name__
     )
-    documents = _whole_documents(pieces)
+    documents = whole_documents(pieces)
     return _tokenize_separately(documents, separator, _slow_encoder(tokenizer), backend=None)
 
 
@@ -135,12 +137,3 @@ def _document_texts(first: str, pieces: Iterator[Piece]) -> Iterator[str]:
         yield text
         if ends:
             return
-
-
-def _whole_documents(pieces: Iterator[Piece]) -> Iterator[Piece]:
-    texts: list[str] = []
-    for text, ends in pieces:
-        texts.append(text)
-        if ends:
-            yield "".join(texts), True
-            texts = []

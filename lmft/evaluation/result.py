@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from lmft.evaluation.token_bytes import Spans
 
 FEW_DOCUMENTS = 5  # with fewer, the interval is over blocks
+OLDER = (("learn", "auto"), ("template", None))  # conditions of all results before these existed
 EACH_ALONE = "each alone"  # every token is hidden once, alone
 SOME_DOCUMENTS = 20  # with fewer, the interval is approximate
 WIDEST = math.log(100)  # nats; an interval that is wider says nothing, nor does a loss below 0
@@ -53,13 +54,15 @@ class Conditions:
     max_blocks: int | None
     prefix: str
     windows: str
+    learn: str = "auto"  # which tokens are targets
+    template: str | None = None  # a digest; of chats
 
     def as_dict(self) -> dict[str, Any]:
         """Return all conditions but those that are as in results from before they existed."""
         return {
             name: value
             for name, value in vars(self).items()
-            if not is_as_before(f"evaluation.{name}", value)
+            if not is_as_before(f"evaluation.{name}", value) and (name, value) not in OLDER
         }
 
     @property
@@ -106,7 +109,9 @@ class Result:
             interval = f" [{low:,.2f}, {high:,.2f} by {self.unit}]"
         unit = self.unit_label
         if conditions.masks == EACH_ALONE:
-            unit = "pseudo, per token hidden alone"
+            unit = (
+                f"pseudo, {self.unit_label.partition(',')[0].replace('hidden ', '')} hidden alone"
+            )
         elif conditions.masks not in (0, 1):
             unit += f", {conditions.masks} draws"
         changes = f" ({', '.join(self.changes)})" if self.changes else ""

@@ -85,13 +85,15 @@ def _score_group(
 ) -> tuple[np.ndarray, ...]:
     """Return positions, windows and nats of the targets of a group of windows of equal length."""
     starts = windows.starts[group] - windows.before[group]
-    blocks = windows.read(batches.blocks.stream, group)
+    stream = batches.blocks.stream
+    blocks, learnt = windows.read(stream, group), windows.read_learnt(stream, group)
     if windows.pseudo:
-        batch = batches.objective.one_by_one(blocks[0], batches.tokenizer)
+        bits = {} if learnt is None else {"learnt": learnt[0]}
+        batch = batches.objective.one_by_one(blocks[0], batches.tokenizer, **bits)
         group, starts = group.repeat(len(batch.inputs)), starts.repeat(len(batch.inputs))
     else:
         generators = [block_rng(MASK_SEED + windows.draw, 0, int(number)) for number in group]
-        batch = batches.objective.batch(blocks, batches.tokenizer, generators)
+        batch = batches.batch_of(blocks, generators, learnt)
     if not windows.reads_last:
         batch = Batch(batch.inputs[:, :-1], batch.targets[:, :-1])
     micro_batches = batch.split(hardware.micro_batch_size)

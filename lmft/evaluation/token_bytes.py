@@ -10,9 +10,11 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmft.dataset.chunked_tokenize import encode_long
+from lmft.dataset.documents import whole_documents
+from lmft.dataset.examples import find_end_tokens, render_documents
 from lmft.dataset.splits import Split
 from lmft.dataset.token_stream import TokenStream
-from lmft.dataset.tokenizer import find_separator, text_backend
+from lmft.dataset.tokenizer import Separator, find_separator, text_backend
 from lmft.evaluation.byte_shares import Vocabulary, read_vocabulary, share_bytes, whole_characters
 
 WORD_START = re.compile(r"(?<!\S)\S")
@@ -40,20 +42,33 @@ def measure_spans(
     if backend is None:
         return None
     spans = Spans(*(np.zeros(len(stream.ids), dtype=np.int32) for _ in range(2)))
-    added = find_separator(separator, tokenizer)
-    texts, vocabulary = _documents(split), read_vocabulary(backend)
-    if added.text:
-        _measure_joined(list(texts), added.text, vocabulary, backend, spans)
+    added, vocabulary = find_separator(separator, tokenizer), read_vocabulary(backend)
+    if added.text and not split.has_examples:
+        _measure_joined(list(_documents(split)), added.text, vocabulary, backend, spans)
         return spans
     first = 0
-    for number, (text, end) in enumerate(zip(texts, stream.ends, strict=True)):
-        last = int(end) - len(added.after)
-        last -= len(added.between) if number < len(stream.ends) - 1 else 0
-        part = slice(first + len(added.before), last)
+    texts = _texts_with_ids(split, tokenizer, added, len(stream.ends))
+    for (text, before, after), end in zip(texts, stream.ends, strict=True):
+        part = slice(first + before, int(end) - after)
         _measure_bytes(spans.bytes[part], text, stream.ids[part], vocabulary, backend)
         _count_words(spans, part, text)
         first = int(end)
     return spans
+
+
+def _texts_with_ids(
+    split: Split, tokenizer: PreTrainedTokenizerBase, added: Separator, documents: int
+) -> Iterator[tuple[str, int, int]]:
+    """Yield each document's text, and how many ids that are none of it stand before and after."""
+    if split.has_examples:
+        end_tokens = find_end_tokens(added, tokenizer)
+        for one in render_documents(split, tokenizer):
+            before, after = end_tokens.around(one.text)
+            yield one.text, len(before), len(after)
+        return
+    for number, text in enumerate(_documents(split), start=1):
+        between = len(added.between) if number < documents else 0
+        yield text, len(added.before), len(added.after) + between
 
 
 def lost_characters(split: Split, tokenizer: PreTrainedTokenizerBase) -> float:
@@ -79,12 +94,7 @@ def lost_characters(split: Split, tokenizer: PreTrainedTokenizerBase) -> float:
 
 
 def _documents(split: Split) -> Iterator[str]:
-    parts: list[str] = []
-    for text, ends in split.pieces():
-        parts.append(text)
-        if ends:
-            parts = ["".join(parts)]
-            yield parts.pop()
+    return (text for text, _ in whole_documents(split.pieces()))
 
 
 def _measure_bytes(

@@ -52,12 +52,29 @@ class Windows:
         ]
         return torch.from_numpy(np.stack(rows).astype(np.int64))
 
+    def read_learnt(self, stream: TokenStream, numbers: np.ndarray) -> Tensor | None:
+        """Return which tokens of such windows may be targets: (len(numbers), T); None: all."""
+        if stream.learnt is None:
+            return None
+        rows = [
+            np.concatenate(
+                [
+                    np.zeros(self.before[number], dtype=bool),
+                    stream.read_learnt(int(self.starts[number]), int(self.ends[number])),
+                ]
+            )
+            for number in numbers
+        ]
+        return torch.from_numpy(np.stack(rows))
+
 
 def windows_of(batches: Batches, config: EvaluationConfig) -> Windows:
     """Return the windows in which a split is scored."""
-    tokens = len(batches.blocks.stream.ids)
+    stream = batches.blocks.stream
+    tokens = len(stream.ids)
     prefix = find_prefix(config.prefix, batches.tokenizer)
-    return cut_windows(tokens, config, batches.blocks.size, batches.objective, prefix)
+    learnt = None if stream.learnt is None else stream.read_learnt(0, tokens)
+    return cut_windows(tokens, config, batches.blocks.size, batches.objective, prefix, learnt)
 
 
 def find_prefix(knob: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -97,10 +114,19 @@ def cut_windows(
     block_size: int,
     objective: Objective,
     prefix: list[int],
+    learnt: np.ndarray | None = None,
 ) -> Windows:
     """Cut a stream of `tokens` into windows as evaluation.windows says.
 
     A window without a target is left out.
+
+    Args:
+        tokens: of the stream.
+        config: the `evaluation` group.
+        block_size: the context, if the group names none.
+        objective: tells which tokens have no target.
+        prefix: in front of each window.
+        learnt: (tokens,) bool, which of them may be targets; None: all.
     """
     context, stride = window_sizes(config, block_size, prefix)
     rolling = config.windows is WindowRule.rolling
@@ -108,7 +134,11 @@ def cut_windows(
     starts, ends, before = cut(tokens, context, stride, len(prefix))
     scored = np.concatenate([[0], ends[:-1]])
     # The first token of a window is a target only if something is before it (clm).
-    has_targets = ends > np.maximum(scored, starts + np.maximum(0, objective.target_shift - before))
+    firsts = np.maximum(scored, starts + np.maximum(0, objective.target_shift - before))
+    has_targets = ends > firsts
+    if learnt is not None:
+        until = np.concatenate([[0], np.cumsum(learnt)])  # learnt tokens before each
+        has_targets &= until[ends] > until[np.minimum(firsts, ends)]
     starts, ends, scored, before = (
         array[has_targets][: config.max_blocks] for array in (starts, ends, scored, before)
     )

@@ -43,6 +43,7 @@ def key_inputs(
         tokenizer = content_digest(model.tokenizer, model.revision, "model.tokenizer")
     return {
         "dataset": {name: split.digest() for name, split in splits.items()},
+        **_learnt(splits),
         "separator": values["dataset"]["separator"],
         "block_size": values["dataset"]["block_size"],
         "model": [weights, tokenizer, model.architecture, model.from_scratch, model.dropout],
@@ -68,3 +69,9 @@ def key_inputs(
         },
         "numerics": NUMERICS,
     }
+
+
+def _learnt(splits: dict[str, Split]) -> dict[str, Any]:
+    """Return what dataset.learn decides, where it is not what runs did before it existed."""
+    learnt = {name: split.learn.value for name, split in splits.items()}
+    return {} if set(learnt.values()) <= {"auto"} else {"learn": learnt}

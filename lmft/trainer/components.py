@@ -1,5 +1,6 @@
 """Build the components of a run from its config, and check that they fit each other."""
 
+import inspect
 import logging
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,6 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.config.schema import CORPUS, RunConfig, Strategy
 from lmft.dataset.batches import Batches
+from lmft.dataset.chat_template import read_template
 from lmft.dataset.splits import Split
 from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
 from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_tokenizer
@@ -111,6 +113,12 @@ def open_batches(config: RunConfig, split: Split, tokenizer: PreTrainedTokenizer
     stream = open_stream(split, tokenizer, dataset.separator, cache_root)
     check_has_text(split, stream, find_separator(dataset.separator, tokenizer))
     batches = Batches(Blocks(stream, dataset.block_size), config.objective, tokenizer)
+    takes = inspect.signature(config.objective.batch).parameters
+    if stream.learnt is not None and "learnt" not in takes:
+        raise UserError(
+            f"objective={type(config.objective).__name__} can't learn a part of a document alone; "
+            "set dataset.learn=all, or add `learnt` to its method batch."
+        )
     if len(batches) == 0:
         raise UserError(
             f"dataset.{split.name} has a single token, so nothing can be predicted; choose more "
@@ -159,20 +167,29 @@ def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTok
         check_not_adapter(model.name)
     if model.tokenizer == CORPUS:
         train = splits["train"]
-        return open_trained_tokenizer(
+        trained = open_trained_tokenizer(
             lambda: (text for text, _ in train.pieces()),
             train.digest(),
             model.vocab_size,
             Path(config.cache_root).expanduser(),
         )
+        return with_template(trained, config.dataset.chat_template)
     knob = "model.name" if model.tokenizer is None else "model.tokenizer"
     name = model.tokenizer or model.name
     assert name is not None
     if model.trust_remote_code:
         warn_about_remote_code(model.name or name)
-    return load_tokenizer(
+    loaded = load_tokenizer(
         name, pinned_revision(name, model.revision, knob), model.trust_remote_code
     )
+    return with_template(loaded, config.dataset.chat_template)
+
+
+def with_template(tokenizer: PreTrainedTokenizerBase, value: str) -> PreTrainedTokenizerBase:
+    """Return the tokenizer with the chat template that dataset.chat_template names."""
+    if (template := read_template("dataset.chat_template", value)) is not None:
+        tokenizer.chat_template = template
+    return tokenizer
 
 
 def tokens_before_prompt(

@@ -6,6 +6,7 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmft.dataset.splits import Split
+from lmft.dataset.token_stream import TokenStream, template_digest
 from lmft.dataset.tokenizer import tokenizer_digest, unescape
 from lmft.evaluation.result import (
     EACH_ALONE,
@@ -20,6 +21,7 @@ from lmft.evaluation.result import (
 from lmft.evaluation.scoring import Scores
 from lmft.evaluation.token_bytes import lost_characters, measure_spans
 from lmft.evaluation.windows import find_prefix, window_sizes
+from lmft.objective import Objective
 from lmft.runs.run import Run
 from lmft.trainer.components import Components
 
@@ -55,6 +57,8 @@ def find_conditions(
         max_blocks=config.evaluation.max_blocks,
         prefix=unescape(config.evaluation.prefix),
         windows=config.evaluation.windows.value,
+        learn=split.learn.value,
+        template=template_digest(split, tokenizer),
     )
 
 
@@ -99,7 +103,7 @@ def assess(
         bytes=None if spans is None else int(spans.bytes[scores.positions].sum()),
         words=None if spans is None else int(spans.words[scores.positions].sum()),
         interval=sums[unit].interval(),
-        unit_label=config.objective.unit_label,
+        unit_label=label_unit(config.objective, stream),
         unit=unit,
         units=int((sums[unit].targets > 0).sum()),
         conditions=find_conditions(run, split, tokenizer, mask_draws),
@@ -109,6 +113,12 @@ def assess(
         lost=lost_characters(split, tokenizer),
     )
     return Assessment(result, sums)
+
+
+def label_unit(objective: Objective, stream: TokenStream) -> str:
+    """Return what the perplexity counts: tokens, or those of completions alone."""
+    label = objective.unit_label
+    return label if stream.learnt is None else label.replace("token", "completion token", 1)
 
 
 def choose_unit(sums: dict[str, Sums], split: str) -> str:

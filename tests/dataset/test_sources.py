@@ -16,7 +16,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import DatasetConfig, DocumentRule, TextErrors
+from lmft.config.schema import DataKind, DatasetConfig, DocumentRule, Learn, TextErrors
 from lmft.dataset import documents
 from lmft.dataset.documents import RULES, split_documents
 from lmft.dataset.sources import HubDataset, PythonDocs, TextFiles
@@ -60,7 +60,8 @@ def as_config(**changes):
         "test": None, "validation_fraction": 0.2, "text_column": "text",
         "errors": TextErrors.strict,
         "document": DocumentRule.auto, "separator": "eos", "block_size": 16,
-        "max_documents": None,
+        "max_documents": None, "kind": DataKind.auto, "learn": Learn.auto,
+        "chat_template": "tokenizer", "prompt_template": "none",
     }  # fmt: skip
     return DatasetConfig(**{**values, **changes})
 

@@ -1,0 +1,101 @@
+"""Render templates in a process of its own, which is stopped if it takes too long.
+
+A template that never ends can't be stopped in this process: a thread can't be killed, and a signal
+reaches the main thread alone.
+"""
+
+import gc
+import multiprocessing
+import os
+import signal
+import warnings
+from collections.abc import Iterator
+from itertools import islice
+from multiprocessing.connection import Connection
+from types import TracebackType
+from typing import Self
+
+from lmft.config.schema import Learn
+from lmft.dataset.chat_template import Rendered, Template
+from lmft.dataset.conversations import Example
+from lmft.errors import UserError
+
+TIME_LIMIT = 10.0  # seconds for one record, which takes less than a millisecond
+AT_ONCE = 256  # records sent at once
+
+
+class RenderingProcess:
+    """A process that renders examples with one template, in their order."""
+
+    def __init__(self, template: Template, learn: Learn):
+        self.template = template
+        # A fork starts at once, and renders nothing but text: no library of this process is used.
+        context = multiprocessing.get_context("fork")
+        self._pipe, other = context.Pipe()
+        self._process = context.Process(
+            target=_serve, args=(other, self._pipe, template, learn), daemon=True
+        )
+        with warnings.catch_warnings():  # Python 3.12 warns of any fork beside threads
+            warnings.simplefilter("ignore", DeprecationWarning)
+            self._process.start()
+        other.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._process.kill()
+        self._process.join()
+        self._pipe.close()
+
+    def render(self, examples: Iterator[Example]) -> Iterator[Rendered]:
+        """Yield the documents of the examples.
+
+        Raises:
+            UserError: the template fails, or does not end.
+        """
+        while group := list(islice(examples, AT_ONCE)):
+            self._pipe.send(group)
+            for example in group:
+                answer = self._receive(example)
+                if isinstance(answer, str):
+                    raise UserError(answer)
+                yield answer
+
+    def _receive(self, example: Example) -> Rendered | str:
+        """Return a document, or why it can't be rendered."""
+        if not self._pipe.poll(TIME_LIMIT):
+            raise UserError(
+                f"{self.template.name} did not render {example.place} within {TIME_LIMIT:g} s; "
+                f"set {self.template.knob} to another, or remove the record."
+            )
+        try:
+            answer: Rendered | str = self._pipe.recv()
+        except EOFError as error:
+            raise UserError(
+                f"{self.template.name} ended the process that renders {example.place}; set "
+                f"{self.template.knob} to another, or remove the record."
+            ) from error
+        return answer
+
+
+def _serve(pipe: Connection, other: Connection, template: Template, learn: Learn) -> None:
+    """Answer groups of examples until the pipe is closed."""
+    other.close()  # else the end of the process that asks would not close the pipe
+    gc.disable()  # what was inherited is not cleaned up here
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    try:
+        while True:
+            for example in pipe.recv():
+                try:
+                    pipe.send(template.render(example, learn))
+                except UserError as error:
+                    pipe.send(str(error))
+    except (EOFError, OSError):
+        os._exit(0)
