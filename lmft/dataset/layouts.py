@@ -1,7 +1,8 @@
 """Find out which columns of records hold completions or chats, and read them."""
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
 from lmft.config.schema import DataKind
 from lmft.dataset.conversations import (
@@ -14,6 +15,7 @@ from lmft.dataset.conversations import (
     read_text,
 )
 from lmft.dataset.file_records import Record
+from lmft.dataset.sources import Table
 from lmft.errors import UserError
 
 DEFAULT_COLUMN = "text"  # of dataset.text_column; another value was set by somebody
@@ -26,16 +28,15 @@ class Layout:
     kind: DataKind
     columns: tuple[str, ...]
     read: Callable[[Record], Example]
+    has_messages: bool = True  # which a chat template renders
 
     def describe(self) -> str:
         """Return what was taken, for display."""
         return f"{self.kind.value} from {' + '.join(self.columns)}"
 
 
-def find_layout(
-    names: Sequence[str], kind: DataKind, text_column: str, where: str
-) -> Layout | None:
-    """Return the layout of records with columns `names`; None if they are text.
+def find_layout(table: Table, kind: DataKind, text_column: str) -> Layout | None:
+    """Return the layout of a table's records; None if they are text.
 
     With dataset.kind=auto, a file that has dataset.text_column is text, and so is any if that
     knob was set; only otherwise do other columns decide.
@@ -43,16 +44,22 @@ def find_layout(
     Raises:
         UserError: `kind` is completion or chat, and the columns for it are not there.
     """
+    names = table.names()
     is_text = kind is DataKind.auto and (text_column in names or text_column != DEFAULT_COLUMN)
     if kind is DataKind.text or is_text:
         return None
-    found = {layout.kind: layout for layout in reversed(LAYOUTS) if set(layout.columns) <= {*names}}
+    found: dict[DataKind, Layout | None] = {
+        layout.kind: layout for layout in reversed(LAYOUTS) if set(layout.columns) <= {*names}
+    }
     if kind is DataKind.auto:
-        return found.get(DataKind.chat) or found.get(DataKind.completion)
+        found[kind] = found.get(DataKind.chat) or found.get(DataKind.completion) or None
+    if found.get(kind) is PROMPTS and isinstance(_first(table).get("prompt"), list):
+        return MESSAGES_IN_BOTH
     if kind not in found:
         raise UserError(
-            f"dataset.kind is {kind.value}, which needs {_describe_columns(kind)}, but {where} has "
-            f"{', '.join(names) or 'no columns'}; rename its columns, or set dataset.kind=auto."
+            f"dataset.kind is {kind.value}, which needs {_describe_columns(kind)}, but "
+            f"{table.where} has {', '.join(names) or 'no columns'}; rename its columns, or set "
+            "dataset.kind=auto."
         )
     return found[kind]
 
@@ -71,16 +78,8 @@ def _read_conversations(record: Record) -> Chat:
     return read_chat(record, turns, key, "value" if key == "from" else "content")
 
 
-def _read_prompt(record: Record) -> Example:
-    prompt, completion = (record.values.get(name) for name in ("prompt", "completion"))
-    lists = [isinstance(value, list) for value in (prompt, completion)]
-    if all(lists):
-        return _joined_chat(record)
-    if any(lists):
-        raise UserError(
-            f"{record.place} has messages in one of prompt and completion, text in the other; "
-            "write both as texts, or both as lists of messages."
-        )
+def _read_prompt(record: Record) -> Completion:
+    _check_pair(record, str)
     return _completion(record, read_text(record, "prompt"), "completion")
 
 
@@ -99,6 +98,7 @@ def _completion(record: Record, prompt: str, column: str) -> Completion:
 
 def _joined_chat(record: Record) -> Chat:
     """Return a prompt and a completion that are messages as one chat that learns the second."""
+    _check_pair(record, list)
     prompt, completion = (
         read_chat(record, parsed_list(record, name), "role", "content")
         for name in ("prompt", "completion")
@@ -108,10 +108,28 @@ def _joined_chat(record: Record) -> Chat:
     return Chat(record.place, messages, unlearnt + completion.learnt, prompt.tools)
 
 
-LAYOUTS = (
+def _check_pair(record: Record, form: type) -> None:
+    """Check that prompt and completion are both texts, or both lists of messages."""
+    values = [record.values.get(name) for name in ("prompt", "completion")]
+    if any(isinstance(value, str | list) and not isinstance(value, form) for value in values):
+        raise UserError(
+            f"{record.place} has messages in one of prompt and completion, text in the other, or "
+            "both unlike the first record; write all as texts, or all as lists of messages."
+        )
+
+
+def _first(table: Table) -> dict[str, Any]:
+    record = next(table.records(), None)
+    return {} if record is None else record.values
+
+
+PROMPTS = Layout(DataKind.completion, ("prompt", "completion"), _read_prompt, False)
+MESSAGES_IN_BOTH = replace(PROMPTS, read=_joined_chat, has_messages=True)
+INPUTS = Layout(DataKind.completion, ("instruction", "input", "output"), _read_instruction, False)
+LAYOUTS = (  # the first of a kind that fits is taken
     Layout(DataKind.chat, ("messages",), _read_messages),
     Layout(DataKind.chat, ("conversations",), _read_conversations),
-    Layout(DataKind.completion, ("prompt", "completion"), _read_prompt),
-    Layout(DataKind.completion, ("instruction", "input", "output"), _read_instruction),
-    Layout(DataKind.completion, ("instruction", "output"), _read_instruction),
+    PROMPTS,
+    INPUTS,
+    replace(INPUTS, columns=("instruction", "output")),
 )

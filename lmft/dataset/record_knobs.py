@@ -36,8 +36,7 @@ class RecordKnobs:
                     "files of records, or set dataset.kind=auto."
                 )
             return None
-        names = part.table.names()
-        return find_layout(names, kind or self.kind, self.text_column, part.table.where)
+        return find_layout(part.table, kind or self.kind, self.text_column)
 
     def as_key(self, parts: list[Rows], layouts: list[Layout | None]) -> list[str]:
         """Return what of the knobs changes the text, beside what decided it before they existed."""
@@ -45,11 +44,12 @@ class RecordKnobs:
         if self.kind is not DataKind.auto:
             by_itself = [self.layout(part, DataKind.auto) for part in parts]
             key += [f"kind={self.kind.value}"] if layouts != by_itself else []
-        kinds = {layout.kind for layout in layouts if layout is not None}
-        if DataKind.chat in kinds or DataKind.completion in kinds:
-            for knob in ("chat_template", "prompt_template"):
-                template = read_template(f"dataset.{knob}", getattr(self, knob))
-                key += [f"{knob}={template}"] if template is not None else []
+        used = {
+            "chat_template" if one.has_messages else "prompt_template" for one in layouts if one
+        }
+        for knob in sorted(used):
+            template = read_template(f"dataset.{knob}", getattr(self, knob))
+            key += [f"{knob}={template}"] if template is not None else []
         return key
 
     def learnt(self, layouts: list[Layout | None], where: str) -> Learn:

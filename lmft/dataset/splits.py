@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from lmft.config.schema import DataKind, DatasetConfig, DocumentRule, Learn
+from lmft.config.schema import DatasetConfig, DocumentRule, Learn
 from lmft.dataset.conversations import Example
 from lmft.dataset.documents import Piece, article_starts, split_documents
 from lmft.dataset.layouts import Layout
@@ -70,7 +70,7 @@ class Split:
     @property
     def has_chats(self) -> bool:
         """Whether there are chats among the documents."""
-        return any(layout is not None and layout.kind is DataKind.chat for layout in self.layouts)
+        return any(layout is not None and layout.has_messages for layout in self.layouts)
 
     @property
     def taken(self) -> str:
