@@ -2,10 +2,13 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 from lmft.dataset.chat_template import Rendered
 from lmft.dataset.documents import Piece
 from lmft.output.terminal import counted, readable_size
+
+NOT_OF_TEXT = {"learnt": None, "unlearnt": 0, "taken": ""}  # what counts of a text do not have
 
 
 @dataclass(frozen=True)
@@ -19,6 +22,14 @@ class TextCounts:
     learnt: float | None = None  # share of tokens that are targets; None: all are
     unlearnt: int = 0  # documents without any
     taken: str = ""  # from which columns, if they are not text
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the counts; of a text, without those of chats and completions."""
+        return {
+            name: value
+            for name, value in vars(self).items()
+            if name not in NOT_OF_TEXT or value != NOT_OF_TEXT[name]
+        }
 
     def describe(self) -> str:
         """Return the counts on one line: `1 file · 2 documents · 0 empty · 2.7 kB`."""

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -144,12 +144,13 @@ def _write(split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, fol
         learnt.finish()
     if written == 0:
         raise UserError(f"dataset.{split.name} ({split.where!r}) has no text; choose other files.")
-    counts = asdict(counter.counts)
+    counts = counter.counts
     if learnt.ones == learnt.written:  # of text, none is written
         (folder / LEARNT).unlink()
     else:
-        counts |= {"learnt": learnt.ones / learnt.written, "unlearnt": unlearnt}
-    about = {"dtype": dtype.name, "tokens": written, "text": counts}
+        share = learnt.ones / learnt.written
+        counts = replace(counts, learnt=share, unlearnt=unlearnt)
+    about = {"dtype": dtype.name, "tokens": written, "text": counts.as_dict()}
     (folder / "about.json").write_text(json.dumps(about))
 
 

@@ -16,6 +16,9 @@ from lmft.dataset.tokenizer import train_tokenizer
 
 TEXT = b"the cat sat on a mat\nand saw one red dog run by\n" * 20
 RECORDS = [{"number": number, "text": "the cat sat on a mat"} for number in range(40)]
+CHAT = (
+    b'{"messages": [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Ho"}]}\n'
+)
 FILES = {
     "fine.txt": TEXT,
     "fine.csv": b"number,text\n1,the cat\n",
@@ -56,6 +59,14 @@ FILES = {
     "fields.csv": b"number,text\n1,fine\n2,one, two\n",
     "open.csv": b'number,text\n1,fine\n2,"open\n3,more\n',
     "twice.csv": b"text,number,text\na,1,b\n",
+    "no_role.jsonl": b'{"messages": [{"content": "a"}]}\n',
+    "roles.jsonl": CHAT + CHAT.replace(b"assistant", b"bot"),
+    "no_answer.jsonl": b'{"prompt": "a", "completion": "b"}\n{"prompt": "a", "completion": ""}\n',
+    "chats.jsonl": CHAT * 9,
+    "fails.jinja": b"{{ raise_exception('roles must alternate') }}",
+    "broken.jinja": b"{% for message in messages %}\n{{ message.content }\n",
+    "hides.jinja": b"{% for message in messages %}{{ message.content | reverse }}{% endfor %}",
+    "endless.jinja": b"{% for a in range(99999) %}" * 3 + b"{% endfor %}" * 3,
     "conf/experiment/bare.yaml": b"seed: 1\n",
     "conf/experiment/here.yaml": b"# @package _global_\ndefaults:\n  - model: bert_tiny\n",
     "conf/experiment/latin1.yaml": b"# @package _global_\n# caf\xe9\nseed: 1\n",

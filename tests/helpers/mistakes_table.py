@@ -136,6 +136,27 @@ FILES = {
     f"{TEXT} dataset.train=@/fields.csv": ("line 3 has 3 fields, the header 2", "put quotes"),
     f"{TEXT} dataset.train=@/fine.csv dataset.text_column=body": ("'body'", "number, text"),
 }
+CHATS = f"{TEXT} dataset.train=@/chats.jsonl"
+RECORDS = {
+    CHATS: ("dataset.chat_template is 'tokenizer'", "has no chat template", "_template=chatml"),
+    f"{TEXT} dataset.chat_template=chatml dataset.train=@/no_role.jsonl": (
+        "no_role.jsonl, line 1, message 1 has no role", "set it to system, user"
+    ),
+    f"{TEXT} dataset.chat_template=chatml dataset.train=@/roles.jsonl": (
+        "roles.jsonl, line 2, message 2 has the role 'bot'", "rename it to system, user"
+    ),
+    f"{TEXT} dataset.train=@/no_answer.jsonl": (
+        "no_answer.jsonl, line 2 has an empty completion", "remove the record"
+    ),
+    f"{CHATS} dataset.chat_template=@/fails.jinja": (
+        "fails.jinja can't render", "chats.jsonl, line", "(roles must alternate)", "set dataset.c"
+    ),
+    f"{CHATS} dataset.chat_template=@/broken.jinja": ("broken.jinja, line 2 is no temp", "fix it"),
+    f"{CHATS} dataset.chat_template=@/hides.jinja": ("hides.jinja", "line", "dataset.learn=all"),
+    f"{CHATS} dataset.chat_template=@/gone.jinja": ("gone.jinja', which can't be", "or a file"),
+    f"{CHATS} dataset.kind=completion": ("dataset.kind is completion", "rename its columns"),
+    f"{TEXT} dataset.train=@/fine.txt dataset.learn=last": ("dataset.learn is last", "leave"),
+}  # fmt: skip
 MODELS = {
     f"{HUGGING} model.name=@/lacks_a_weight": ("lacks_a_weight", "h.0.attn.c_attn", "fetch it"),
     f"{HUGGING} model.name=@/wrong_shape": ("wrong_shape", "[16, 8]", "[16, 48]", "fix one"),
@@ -197,6 +218,7 @@ SIMILAR = {  # to others above: tried by `make soak` alone
     f"{TEXT} dataset.train=@/broken.json": ("broken.json is not JSON", "fix or remove"),
     f"{TEXT} dataset.train=@/long_number.json": ("long_number.json is not JSON", "fix"),
     f"{TEXT} dataset.train=@/other.parquet": ("'text'", "other.parquet has body", "_column to"),
+    f"{CHATS} dataset.chat_template=@/endless.jinja": ("did not render", "within 10 s", "set dat"),
     f"{HUGGING} model.name=@/no_config": ("no_config", "can't be loaded", "check its name"),
     f"{HUGGING} model.name=@/model dataset.block_size=65": ("block_size is 65", "=64 or less"),
     f"generate {HUGGING} model.name=@/model top_p=nan": ("top_p", "'nan'", "to 1"),
@@ -294,7 +316,9 @@ def number_rows():
         yield line, (f"{knob} must be a ", ", not ")
 
 
-ROWS = SPELLING | SYNTAX | KINDS | COMBINATIONS | FILES | MODELS | PLACES | VERBS | MACHINE
+ROWS = (
+    SPELLING | SYNTAX | KINDS | COMBINATIONS | FILES | RECORDS | MODELS | PLACES | VERBS | MACHINE
+)
 MORE_ROWS = SIMILAR | dict(number_rows())
 SPAWNED = [  # in a process of their own; `make soak` does so with all
     "trainer.epoch=3",
