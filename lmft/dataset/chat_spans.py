@@ -50,29 +50,23 @@ def find_spans(
 
 
 def _find_span(chat: _Chat, number: int) -> Span:
-    through = chat.text
-    if number + 1 < len(chat.messages):
-        through = chat.render(chat.messages[: number + 1], False)
-    start, is_header = _after_prompt(chat, number)
-    if start is not None and chat.text.startswith(through):
-        said = _content(chat.messages[number])
-        turn = through[start:]
-        if is_header or turn.lstrip().startswith(said):
+    before, through = chat.messages[:number], chat.messages[: number + 1]
+    # Some templates can't render no message at all.
+    prompted = chat.render(before, True) if before else ""
+    start = len(prompted) if before and chat.text.startswith(prompted) else None
+    text = chat.text if through == chat.messages else chat.render(through, False)
+    if start is not None and chat.text.startswith(text):
+        said, turn = _content(chat.messages[number]), text[start:]
+        if turn.lstrip().startswith(said) or _has_prompt(chat, before, prompted):
             return start, start + _turn_length(turn, said)
-    return _find_by_marks(chat, number, start if is_header else None)
+    if start is not None and not _has_prompt(chat, before, prompted):
+        start = None
+    return _find_by_marks(chat, number, start)
 
 
-def _after_prompt(chat: _Chat, number: int) -> tuple[int | None, bool]:
-    """Return where the messages before one end, and whether a generation prompt is among them.
-
-    The place is None if the whole text does not begin like them.
-    """
-    before = chat.messages[:number]
-    if not before:  # some templates can't render no message at all
-        return None, False
-    prompted = chat.render(before, True)
-    is_header = prompted != chat.render(before, False)
-    return (len(prompted) if chat.text.startswith(prompted) else None), is_header
+def _has_prompt(chat: _Chat, before: list[Message], prompted: str) -> bool:
+    """Return whether the template puts a generation prompt after messages."""
+    return prompted != chat.render(before, False)
 
 
 def _turn_length(turn: str, said: str) -> int:

@@ -1,7 +1,7 @@
-"""Render templates in a process of its own, which is stopped if it takes too long.
+"""Render templates in a process of its own, which an alarm ends if a record takes too long.
 
 A template that never ends can't be stopped in this process: a thread can't be killed, and a signal
-reaches the main thread alone.
+reaches the main thread alone. The alarm ends the other one even if nobody waits for it any more.
 """
 
 import gc
@@ -69,16 +69,14 @@ class RenderingProcess:
 
     def _receive(self, example: Example) -> Rendered | str:
         """Return a document, or why it can't be rendered."""
-        if not self._pipe.poll(TIME_LIMIT):
-            raise UserError(
-                f"{self.template.name} did not render {example.place} within {TIME_LIMIT:g} s; "
-                f"set {self.template.knob} to another, or remove the record."
-            )
         try:
             answer: Rendered | str = self._pipe.recv()
         except EOFError as error:
+            self._process.join()
+            is_late = self._process.exitcode == -signal.SIGALRM
+            what = f"did not render {example.place} within {TIME_LIMIT:g} s"
             raise UserError(
-                f"{self.template.name} ended the process that renders {example.place}; set "
+                f"{self.template.name} {what if is_late else f'crashed at {example.place}'}; set "
                 f"{self.template.knob} to another, or remove the record."
             ) from error
         return answer
@@ -90,12 +88,21 @@ def _serve(pipe: Connection, other: Connection, template: Template, learn: Learn
     gc.disable()  # what was inherited is not cleaned up here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends this process, whatever it computes
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, [signal.SIGALRM])
     try:
         while True:
             for example in pipe.recv():
-                try:
-                    pipe.send(template.render(example, learn))
-                except UserError as error:
-                    pipe.send(str(error))
+                pipe.send(_render(template, example, learn))
     except (EOFError, OSError):
         os._exit(0)
+
+
+def _render(template: Template, example: Example, learn: Learn) -> Rendered | str:
+    signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
+    try:
+        return template.render(example, learn)
+    except UserError as error:
+        return str(error)
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
