@@ -5,6 +5,7 @@ reaches the main thread alone. The alarm ends the other one even if nobody waits
 """
 
 import gc
+import json
 import multiprocessing
 import os
 import signal
@@ -62,24 +63,23 @@ class RenderingProcess:
         while group := list(islice(examples, AT_ONCE)):
             self._pipe.send(group)
             for example in group:
-                answer = self._receive(example)
-                if isinstance(answer, str):
-                    raise UserError(answer)
-                yield answer
+                yield self._receive(example)
 
-    def _receive(self, example: Example) -> Rendered | str:
-        """Return a document, or why it can't be rendered."""
+    def _receive(self, example: Example) -> Rendered:
+        # JSON, since what a template may have taken over could send any pickle.
         try:
-            answer: Rendered | str = self._pipe.recv()
-        except EOFError as error:
+            error, text, learnt = json.loads(self._pipe.recv_bytes())
+        except EOFError as ended:
             self._process.join()
             is_late = self._process.exitcode == -signal.SIGALRM
             what = f"did not render {example.place} within {TIME_LIMIT:g} s"
             raise UserError(
                 f"{self.template.name} {what if is_late else f'crashed at {example.place}'}; set "
                 f"{self.template.knob} to another, or remove the record."
-            ) from error
-        return answer
+            ) from ended
+        if error is not None:
+            raise UserError(error)
+        return Rendered(text, [(first, last) for first, last in learnt])
 
 
 def _serve(pipe: Connection, other: Connection, template: Template, learn: Learn) -> None:
@@ -93,16 +93,18 @@ def _serve(pipe: Connection, other: Connection, template: Template, learn: Learn
     try:
         while True:
             for example in pipe.recv():
-                pipe.send(_render(template, example, learn))
+                pipe.send_bytes(json.dumps(_render(template, example, learn)).encode())
     except (EOFError, OSError):
         os._exit(0)
 
 
-def _render(template: Template, example: Example, learn: Learn) -> Rendered | str:
+def _render(template: Template, example: Example, learn: Learn) -> tuple[object, ...]:
+    """Return an error, a text and what of it is learnt, before the alarm goes off."""
     signal.setitimer(signal.ITIMER_REAL, TIME_LIMIT)
     try:
-        return template.render(example, learn)
+        rendered = template.render(example, learn)
+        return None, rendered.text, rendered.learnt
     except UserError as error:
-        return str(error)
+        return str(error), "", []
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
