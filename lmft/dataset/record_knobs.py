@@ -44,12 +44,9 @@ class RecordKnobs:
         if self.kind is not DataKind.auto:
             by_itself = [self.layout(part, DataKind.auto) for part in parts]
             key += [f"kind={self.kind.value}"] if layouts != by_itself else []
-        used = {
-            "chat_template" if one.has_messages else "prompt_template" for one in layouts if one
-        }
-        for knob in sorted(used):
-            template = read_template(f"dataset.{knob}", getattr(self, knob))
-            key += [f"{knob}={template}"] if template is not None else []
+        if any(layout is not None and not layout.has_messages for layout in layouts):
+            template = read_template("dataset.prompt_template", self.prompt_template)
+            key += [f"prompt_template={template}"] if template is not None else []
         return key
 
     def learnt(self, layouts: list[Layout | None], where: str) -> Learn:

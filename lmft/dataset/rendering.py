@@ -85,7 +85,7 @@ class RenderingProcess:
 def _serve(pipe: Connection, other: Connection, template: Template, learn: Learn) -> None:
     """Answer groups of examples until the pipe is closed."""
     other.close()  # else the end of the process that asks would not close the pipe
-    gc.disable()  # what was inherited is not cleaned up here
+    gc.freeze()  # what was inherited is not cleaned up here
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the process that asks decides
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGALRM, signal.SIG_DFL)  # ends this process, whatever it computes

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from lmft.config.schema import DatasetConfig, DocumentRule, Learn
+from lmft.dataset.chat_template import read_template
 from lmft.dataset.conversations import Example
 from lmft.dataset.documents import Piece, article_starts, split_documents
 from lmft.dataset.layouts import Layout
@@ -71,6 +72,12 @@ class Split:
     def has_chats(self) -> bool:
         """Whether there are chats among the documents."""
         return any(layout is not None and layout.has_messages for layout in self.layouts)
+
+    @property
+    def chat_template(self) -> str | None:
+        """The template that dataset.chat_template names, if there are chats."""
+        template = read_template("dataset.chat_template", self.knobs.chat_template)
+        return template if template is not None and self.has_chats else None
 
     @property
     def taken(self) -> str:

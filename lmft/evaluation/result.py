@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from lmft.config.schema import is_as_before
+from lmft.config.schema import FORMERLY
 from lmft.evaluation.bootstrap import Interval, bootstrap_interval
 from lmft.metrics import TokenLoss
 from lmft.output.terminal import counted
@@ -19,7 +19,11 @@ if TYPE_CHECKING:
     from lmft.evaluation.token_bytes import Spans
 
 FEW_DOCUMENTS = 5  # with fewer, the interval is over blocks
-OLDER = (("learn", "auto"), ("template", None))  # conditions of all results before these existed
+FORMER_CONDITIONS = {  # conditions that are younger than some results -> how those were scored
+    **{name: FORMERLY[f"evaluation.{name}"] for name in ("prefix", "windows")},
+    "learn": FORMERLY["dataset.learn"],
+    "template": None,
+}
 EACH_ALONE = "each alone"  # every token is hidden once, alone
 SOME_DOCUMENTS = 20  # with fewer, the interval is approximate
 WIDEST = math.log(100)  # nats; an interval that is wider says nothing, nor does a loss below 0
@@ -62,7 +66,7 @@ class Conditions:
         return {
             name: value
             for name, value in vars(self).items()
-            if not is_as_before(f"evaluation.{name}", value) and (name, value) not in OLDER
+            if name not in FORMER_CONDITIONS or value != FORMER_CONDITIONS[name]
         }
 
     @property

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from lmft.config.knob_metadata import Decides
-from lmft.config.schema import CORPUS, ModelConfig, decides, is_as_before
+from lmft.config.schema import CORPUS, FORMERLY, ModelConfig, decides, is_as_before
 from lmft.dataset.splits import Split
 from lmft.storage.hub import content_digest
 
@@ -43,7 +43,7 @@ def key_inputs(
         tokenizer = content_digest(model.tokenizer, model.revision, "model.tokenizer")
     return {
         "dataset": {name: split.digest() for name, split in splits.items()},
-        **_learnt(splits),
+        **_examples(splits),
         "separator": values["dataset"]["separator"],
         "block_size": values["dataset"]["block_size"],
         "model": [weights, tokenizer, model.architecture, model.from_scratch, model.dropout],
@@ -71,7 +71,13 @@ def key_inputs(
     }
 
 
-def _learnt(splits: dict[str, Split]) -> dict[str, Any]:
-    """Return what dataset.learn decides, where it is not what runs did before it existed."""
+def _examples(splits: dict[str, Split]) -> dict[str, Any]:
+    """Return what is learnt and which template renders chats, where runs of before do not tell."""
     learnt = {name: split.learn.value for name, split in splits.items()}
-    return {} if set(learnt.values()) <= {"auto"} else {"learn": learnt}
+    templates = {name: split.chat_template for name, split in splits.items()}
+    key: dict[str, Any] = {}
+    if set(learnt.values()) - {FORMERLY["dataset.learn"]}:
+        key["learn"] = learnt
+    if any(templates.values()):  # the tokenizer's own one is part of the tokenizer
+        key["chat_template"] = templates
+    return key

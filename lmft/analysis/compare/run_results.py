@@ -9,9 +9,9 @@ from omegaconf import OmegaConf
 
 from lmft.config.compose import load_composed
 from lmft.config.knob_metadata import Decides
-from lmft.config.schema import FORMERLY, decides
+from lmft.config.schema import decides
 from lmft.errors import UserError
-from lmft.evaluation.result import Sums, read_sums, sums_path
+from lmft.evaluation.result import FORMER_CONDITIONS, Sums, read_sums, sums_path
 from lmft.storage.atomic import read_json
 
 SPLITS = ("validation", "test")  # by which the best run is chosen: the first that all have
@@ -32,8 +32,7 @@ class ScoredRun:
     @property
     def conditions(self) -> dict[str, Any]:
         """What another result must have in common with this one to be comparable."""
-        formerly = {name: FORMERLY[f"evaluation.{name}"] for name in ("prefix", "windows")}
-        return formerly | dict(self.result["conditions"])
+        return FORMER_CONDITIONS | dict(self.result["conditions"])
 
     @property
     def settings(self) -> str:

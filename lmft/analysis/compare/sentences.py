@@ -7,7 +7,7 @@ from lmft.analysis.compare.ranking import FEW_RUNS, Comparison, Ranking, join_le
 from lmft.analysis.compare.run_results import SPLITS, TRAINING, ScoredRun
 from lmft.evaluation.result import NO_INTERVAL, SOME_DOCUMENTS
 
-HASHED = ("corpus", "tokenizer")  # conditions of which only a digest is known
+HASHED = ("corpus", "tokenizer", "template")  # conditions of which only a digest is known
 
 
 def separation_sentences(comparison: Comparison) -> list[str]:
@@ -60,7 +60,7 @@ def name_separation(groups: list[list[ScoredRun]]) -> str:
 def condition_text(run: ScoredRun, name: str) -> str:
     """Return the value of a condition as text."""
     value = run.conditions[name]
-    if name in HASHED:
+    if name in HASHED and value is not None:
         return f"{str(value)[:8]} (digest)"
     if name == "objective":
         rest = [f"{knob}={v}" for knob, v in value.items() if knob != "_target_"]
