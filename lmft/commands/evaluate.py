@@ -131,7 +131,9 @@ def choose_split(run: Run) -> Split:
 
 
 # Knobs of `dataset` that change the text, or where documents end, in the order of the label.
-TEXT_KNOBS = ("text_column", "document", "errors")
+TEXT_KNOBS = (
+    "text_column", "document", "errors", "kind", "learn", "chat_template", "prompt_template",
+)  # fmt: skip
 
 
 def usual_dataset(name: str | None, run: Run, words: list[str]) -> dict[str, Any]:

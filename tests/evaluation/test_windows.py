@@ -57,6 +57,24 @@ def test_windows_score_each_token_once_with_enough_before_it(tokens, context, st
 
 
 @given(
+    bits=st.lists(st.booleans(), min_size=2, max_size=200), context=st.integers(4, 20),
+    stride=st.integers(1, 20), prefix=st.integers(0, 3), windows=st.sampled_from(WindowRule),
+)  # fmt: skip
+def test_windows_without_a_learnt_token_are_left_out(bits, context, stride, prefix, windows):
+    stride = min(stride, context - prefix)
+    config = replace(CONFIG, context=context, stride=stride, windows=windows)
+    learnt = np.array(bits)
+
+    def cut(bits):
+        found = cut_windows(len(learnt), config, 99, CausalLM(), PREFIX[:prefix], bits)
+        rows = zip(found.starts, found.ends, found.scored, found.before, strict=True)
+        # The first token of a window is a target only if something is before it.
+        return [(max(scored, s + (before == 0)), end) for s, end, scored, before in rows]
+
+    assert cut(learnt) == [(first, end) for first, end in cut(None) if learnt[first:end].any()]
+
+
+@given(
     tokens=st.integers(1, 300), context=st.integers(4, 50), stride=st.integers(1, 50),
     prefix=st.integers(1, 3), rule=st.sampled_from(WindowRule),
 )  # fmt: skip
