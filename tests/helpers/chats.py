@@ -4,8 +4,6 @@ import json
 import random
 from pathlib import Path
 
-from transformers import AddedToken
-
 MARKS = ("{% generation %}", "{% endgeneration %}")
 # Each has what the assistant says between `<<` and `>>`, which become generation marks or nothing.
 SHAPES = {
@@ -96,9 +94,3 @@ def write_chats(path: Path, count: int = 200) -> list[list[dict]]:
         chats.append([*system, *turns])
     path.write_text("".join(json.dumps({"messages": chat}) + "\n" for chat in chats))
     return chats
-
-
-def add_tokens(tokenizer, *names: str):
-    """Add special tokens to a tokenizer."""
-    tokenizer.add_tokens([AddedToken(name, special=True, normalized=False) for name in names])
-    return tokenizer
