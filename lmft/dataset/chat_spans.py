@@ -71,8 +71,9 @@ def _has_prompt(chat: _Chat, before: list[Message], prompted: str) -> bool:
 
 def _turn_length(turn: str, said: str) -> int:
     """Return the length of a turn with its end of turn, which is white space if nothing else."""
-    rest = turn.partition(said)[2] if said else turn
-    return len(turn.rstrip()) if rest.strip() else len(turn)
+    place = turn.find(said) if said else -1
+    nothing_else = place >= 0 and not turn[place + len(said) :].strip()
+    return len(turn) if nothing_else else len(turn.rstrip())
 
 
 def _find_by_marks(chat: _Chat, number: int, start: int | None) -> Span:
@@ -89,7 +90,8 @@ def _find_by_marks(chat: _Chat, number: int, start: int | None) -> Span:
     whole, through = (chat.render([*before, marked, *more], False) for more in (after, []))
     if whole.replace(opening, "").replace(closing, "") != chat.text:
         raise SpansNotFound(f"message {number + 1} is rendered by its content")
-    if whole.count(closing) != 1 or through.count(closing) != 1:
+    counts = [whole.count(opening)] if start is None else []
+    if {*counts, whole.count(closing), through.count(closing)} != {1}:
         raise SpansNotFound(f"message {number + 1} is not rendered once")
     end_of_turn = through.partition(closing)[2]
     text = whole.replace(opening, "")

@@ -105,6 +105,24 @@ def test_an_answer_may_come_first_follow_another_or_only_call_a_tool(tokenizer):
     assert parts == ["hi <end>", "there<end>", called]
 
 
+def test_thoughts_that_a_template_cuts_off_are_not_sought(tokenizer):
+    """As Qwen 3 and DeepSeek R1 do; the second has its generation prompt begin a thought."""
+    said = [{"role": "user", "content": "a"}, {"role": "assistant", "content": "<t>x</t>\nb"}]
+    for prompt, kept in (("", True), ("<t>", True), ("", False)):
+        text = (
+            "{% for message in messages %}<{{ message['role'] }}>"
+            "{% if loop.last and KEPT %}{{ message['content'] }}"
+            "{% else %}{{ message['content'].split('</t>')[-1].lstrip('\n') }}{% endif %}<end>\n"
+            "{% endfor %}{% if add_generation_prompt %}<assistant>PROMPT{% endif %}"
+        ).replace("PROMPT", prompt).replace("KEPT", str(kept).lower())  # fmt: skip
+        rendered = as_template(text, tokenizer).render(as_chat(said), Learn.completion)
+        parts = [rendered.text[start:end] for start, end in rendered.learnt]
+        assert parts == [("<t>x</t>\nb<end>" if kept else "b<end>").removeprefix(prompt)]
+    twice = text.replace("<assistant>", "<assistant><t>")
+    with pytest.raises(UserError, match="message 2 is not rendered once"):
+        as_template(twice, tokenizer).render(as_chat(said), Learn.completion)
+
+
 def test_a_template_that_hides_what_is_said_is_refused(tokenizer):
     text = (
         "{% for message in messages %}{{ message['content'] | upper }}{{ loop.length }}{% endfor %}"
