@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lmft.dataset.file_records import Record
+from lmft.dataset.formats.record import Record
 from lmft.errors import UserError
 
 ROLES = {  # as data has them -> as templates know them
@@ -59,10 +59,10 @@ def read_chat(record: Record, turns: list[Any], role_key: str, content_key: str)
         UserError: a message lacks a role or content, or has ones that nobody knows.
     """
     if not turns:
-        raise UserError(f"{record.place} has no message; add one, or remove the record.")
+        raise UserError(f"{record.full_place} has no message; add one, or remove the record.")
     messages, learnt = [], []
     for number, turn in enumerate(turns, start=1):
-        place = f"{record.place}, message {number}"
+        place = f"{record.full_place}, message {number}"
         if not isinstance(turn, dict):
             raise UserError(
                 f"{place} is {type(turn).__name__}, not an object; write it as "
@@ -74,7 +74,7 @@ def read_chat(record: Record, turns: list[Any], role_key: str, content_key: str)
         messages.append(_message(turn, role, content_key, counts, place))
         learnt.append(counts)
     tools = parsed_list(record, "tools") if record.values.get("tools") else None
-    return Chat(record.place, messages, learnt, tools)
+    return Chat(record.full_place, messages, learnt, tools)
 
 
 def _role(role: Any, key: str, place: str) -> str:
@@ -148,12 +148,13 @@ def parsed_list(record: Record, column: str) -> list[Any]:
             value = json.loads(value)
         except ValueError as error:
             raise UserError(
-                f"{record.place} has text in {column} that is not JSON ({error}); write a list."
+                f"{record.full_place} has text in {column} that is not JSON ({error}); write a "
+                "list."
             ) from error
     if value is None or isinstance(value, list):
         return value or []
     raise UserError(
-        f"{record.place} has {type(value).__name__} in {column}, not a list; write a list, or "
+        f"{record.full_place} has {type(value).__name__} in {column}, not a list; write a list, or "
         "remove the record."
     )
 
@@ -163,8 +164,8 @@ def read_text(record: Record, column: str) -> str:
     value = record.values.get(column)
     if not is_text(value):
         raise UserError(
-            f"{record.place} has {type(value).__name__} in {column}, not text; fix it, or remove "
-            "the record."
+            f"{record.full_place} has {type(value).__name__} in {column}, not text; fix it, or "
+            "remove the record."
         )
     return value or ""
 

@@ -48,7 +48,7 @@ class Decoder:
                 f"not text; remove it, or set dataset.errors=replace to read {REPLACEMENT} there."
             )
         self._return = "\r" if text.endswith("\r") and not final else ""
-        return as_text(text.removesuffix(self._return), self._path)
+        return as_text(text.removesuffix(self._return), str(self._path))
 
     def _decode(self, chunk: bytes, final: bool) -> str:
         self._read += len(chunk)
@@ -82,10 +82,10 @@ def wide_encoding(start: bytes) -> str | None:
     return None
 
 
-def as_text(text: str, path: Path) -> str:
-    """Replace CRLF with LF and NUL with U+FFFD in the text of the file `path`."""
+def as_text(text: str, where: str) -> str:
+    """Replace CRLF with LF and NUL with U+FFFD in the text of the file `where`."""
     if "\r\n" in text:
-        warn_of_crlf(path.parent)
+        warn_of_crlf(Path(where).parent)
         text = text.replace("\r\n", "\n")
     return text.replace("\0", REPLACEMENT)
 

@@ -5,13 +5,13 @@ import logging
 from functools import cache
 from pathlib import Path
 
-from lmft.dataset.readers import OPENERS, READERS, format_of
+from lmft.dataset.formats.compressed import OPENERS
+from lmft.dataset.readers import FORMATS, TEXT_FORMATS, format_of
 from lmft.errors import UserError
 
 logger = logging.getLogger(__name__)
 
 
-TEXT_FORMATS = (".txt", ".md")
 # Names of text files that are often about the data beside them.
 ABOUT = {"readme", "license", "licence"}
 # Written beside data by the library `datasets`; they hold no records.
@@ -26,7 +26,7 @@ def find_files(where: str) -> list[Path]:
     """
     if files := list_files(where):
         return files
-    suffixes = " ".join([*READERS, *OPENERS])
+    suffixes = " ".join([*FORMATS, *OPENERS])
     exists = Path(where).expanduser().exists() or glob.glob(str(Path(where).expanduser()))
     reason = f"has no file to read ({suffixes})" if exists else "is not there"
     raise UserError(f"{where!r} {reason}; give a file, a folder or a glob.")
@@ -36,12 +36,12 @@ def list_files(where: str) -> list[Path]:
     """Return the files that `where` names, in order; an empty list if there are none."""
     root = Path(where).expanduser()
     if root.is_file():
-        return [root] if format_of(root) in READERS else []
+        return [root] if format_of(root) in FORMATS else []
     if root.is_dir():
         paths = [path for path in sorted(root.rglob("*")) if not is_hidden(path.relative_to(root))]
     else:
         paths = [Path(path) for path in sorted(glob.glob(str(root), recursive=True))]
-    files = [path for path in paths if format_of(path) in READERS and path.is_file()]
+    files = [path for path in paths if format_of(path) in FORMATS and path.is_file()]
     return _without_descriptions(files)
 
 

@@ -14,7 +14,7 @@ from lmft.dataset.conversations import (
     read_chat,
     read_text,
 )
-from lmft.dataset.file_records import Record
+from lmft.dataset.formats.record import Record
 from lmft.dataset.sources import Table
 from lmft.errors import UserError
 
@@ -91,9 +91,11 @@ def _read_instruction(record: Record) -> Completion:
 def _completion(record: Record, prompt: str, column: str) -> Completion:
     completion = read_text(record, column)
     if not completion.strip():
-        raise UserError(f"{record.place} has an empty {column}; fill it in, or remove the record.")
+        raise UserError(
+            f"{record.full_place} has an empty {column}; fill it in, or remove the record."
+        )
     texts = {name: value or "" for name, value in record.values.items() if is_text(value)}
-    return Completion(record.place, prompt, completion, texts | {column: ""})
+    return Completion(record.full_place, prompt, completion, texts | {column: ""})
 
 
 def _joined_chat(record: Record) -> Chat:
@@ -105,7 +107,7 @@ def _joined_chat(record: Record) -> Chat:
     )
     unlearnt = [False] * len(prompt.messages)
     messages = prompt.messages + completion.messages
-    return Chat(record.place, messages, unlearnt + completion.learnt, prompt.tools)
+    return Chat(record.full_place, messages, unlearnt + completion.learnt, prompt.tools)
 
 
 def _check_pair(record: Record, form: type) -> None:
@@ -113,8 +115,8 @@ def _check_pair(record: Record, form: type) -> None:
     values = [record.values.get(name) for name in ("prompt", "completion")]
     if any(isinstance(value, str | list) and not isinstance(value, form) for value in values):
         raise UserError(
-            f"{record.place} has messages in one of prompt and completion, text in the other, or "
-            "both unlike the first record; write all as texts, or all as lists of messages."
+            f"{record.full_place} has messages in one of prompt and completion, text in the other, "
+            "or both unlike the first record; write all as texts, or all as lists of messages."
         )
 
 

@@ -7,9 +7,16 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmft.config.schema import TextErrors
-from lmft.dataset.file_records import Record, read_names, read_records
-from lmft.dataset.files import TEXT_FORMATS, find_files
-from lmft.dataset.readers import TextFile, format_of, readable
+from lmft.dataset.files import find_files
+from lmft.dataset.formats.compressed import readable
+from lmft.dataset.formats.record import Reading, Record
+from lmft.dataset.readers import (
+    format_of,
+    has_records,
+    read_clean_records,
+    read_names,
+    read_rows,
+)
 from lmft.errors import UserError
 from lmft.storage.hashing import digest, digest_files
 from lmft.storage.hub import hub_errors, resolve_commit
@@ -90,12 +97,13 @@ class TextFiles:
 
     def parts(self, where: str) -> list[Rows]:
         """Return the rows of each file: lines of .txt and .md, records of other formats."""
-        files = [TextFile(path, self.text_column, self.errors) for path in self.paths(where)]
         return [
-            Rows(file.rows, "file")
-            if format_of(file.path) in TEXT_FORMATS
-            else Rows(file.rows, "row", _table_of(file))
-            for file in files
+            Rows(
+                partial(read_rows, path, self.text_column, self.errors),
+                rule="row" if has_records(path) else "file",
+                table=self._table(path) if has_records(path) else None,
+            )
+            for path in self.paths(where)
         ]
 
     def digest(self, where: str) -> str:
@@ -117,9 +125,13 @@ class TextFiles:
         """
         return find_files(where)
 
-
-def _table_of(file: TextFile) -> Table:
-    return Table(str(file.path), partial(read_names, file), partial(read_records, file))
+    def _table(self, path: Path) -> Table:
+        reading = Reading(self.errors)
+        return Table(
+            str(path),
+            partial(read_names, path, reading),
+            partial(read_clean_records, path, reading),
+        )
 
 
 @dataclass(frozen=True)

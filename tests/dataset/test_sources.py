@@ -1,5 +1,6 @@
 """Documents of a corpus, from files of every format."""
 
+import bz2
 import csv
 import gzip
 import io
@@ -10,6 +11,7 @@ import os
 import re
 
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 import zstandard
@@ -19,6 +21,7 @@ from hypothesis import strategies as st
 from lmft.config.schema import DataKind, DatasetConfig, DocumentRule, Learn, TextErrors
 from lmft.dataset import documents
 from lmft.dataset.documents import RULES, split_documents
+from lmft.dataset.readers import FORMATS, RECORD_FORMATS, TEXT_FORMATS
 from lmft.dataset.sources import HubDataset, PythonDocs, TextFiles
 from lmft.dataset.splits import open_splits, warn_of_overlap
 from lmft.errors import UserError
@@ -76,30 +79,35 @@ def read(path, column="text", document="auto"):
 
 def encode(suffix, rows):
     """A file's bytes."""
-    if suffix in (".txt", ".md"):
+    if suffix in TEXT_FORMATS:
         return "".join(rows).encode()
     records = [{"number": number, "text": row} for number, row in enumerate(rows)]
     if suffix == ".jsonl":
         return "".join(json.dumps(record) + "\n" for record in records).encode()
     if suffix == ".json":
         return json.dumps(records, ensure_ascii=False).encode()
-    if suffix == ".csv":
+    if suffix in (".csv", ".tsv"):
         text = io.StringIO(newline="")
-        writer = csv.DictWriter(text, ["number", "text"])
+        delimiter = "," if suffix == ".csv" else "\t"
+        writer = csv.DictWriter(text, ["number", "text"], delimiter=delimiter)
         writer.writeheader()
         writer.writerows(records)
         return text.getvalue().encode()
-    buffer = io.BytesIO()
-    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), buffer)
+    buffer, table = io.BytesIO(), pyarrow.Table.from_pylist(records)
+    if suffix == ".parquet":
+        pyarrow.parquet.write_table(table, buffer)
+        return buffer.getvalue()
+    with pyarrow.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
     return buffer.getvalue()
 
 
-FORMATS = [".txt", ".md", ".jsonl", ".json", ".csv", ".parquet"]
 COMPRESS = {
     "": bytes,
     ".gz": gzip.compress,
     ".xz": lzma.compress,
     ".zst": zstandard.ZstdCompressor().compress,
+    ".bz2": bz2.compress,
 }
 
 
@@ -168,7 +176,7 @@ def test_every_format_gives_the_same_rows(suffix, compression, tmp_path):
     (part,) = TextFiles("text").parts(str(path))
     assert list(part.read()) == LINES
     assert list(part.read()) == LINES, "a second reading differs"
-    whole = suffix in (".txt", ".md")
+    whole = suffix in TEXT_FORMATS
     assert read(path) == (["".join(LINES)] if whole else LINES)
 
 
@@ -179,7 +187,7 @@ def test_compressed_files_joined_are_all_read(compression, tmp_path):
     assert read(path) == ["".join(LINES) * 3]
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".arrow"])
 def test_a_null_is_an_empty_text(suffix, tmp_path):
     assert read(write(tmp_path, suffix, ["a", None, "b"])) == ["a", "", "b"]
 
@@ -300,7 +308,7 @@ def test_a_path_without_files_is_named(path, tmp_path):
     assert path in one_sentence(caught)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".csv", ".parquet"])
+@pytest.mark.parametrize("suffix", RECORD_FORMATS)
 def test_a_column_that_is_not_there_is_named_with_those_that_are(suffix, tmp_path):
     path = write(tmp_path, suffix, LINES)
     with pytest.raises(UserError) as caught:
@@ -309,7 +317,7 @@ def test_a_column_that_is_not_there_is_named_with_those_that_are(suffix, tmp_pat
         assert word in one_sentence(caught)
 
 
-@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet"])
+@pytest.mark.parametrize("suffix", [".jsonl", ".json", ".parquet", ".arrow"])
 def test_a_column_of_numbers_is_refused(suffix, tmp_path):
     path = write(tmp_path, suffix, LINES)
     with pytest.raises(UserError) as caught:
@@ -408,7 +416,7 @@ def test_a_refused_record_of_a_later_page_of_parquet_is_named(tmp_path):
 
 BROKEN = {
     **{f"{suffix}{c}": (suffix, c, 0.6) for suffix in (".txt", ".parquet") for c in COMPRESS if c},
-    **{suffix: (suffix, "", 0.6) for suffix in (".jsonl", ".json", ".parquet")},
+    **{suffix: (suffix, "", 0.6) for suffix in (".jsonl", ".json", ".parquet", ".arrow")},
 }
 
 
@@ -422,7 +430,9 @@ def test_a_file_that_was_cut_off_is_named(suffix, compression, kept, tmp_path):
     assert str(path) in one_sentence(caught)
 
 
-@pytest.mark.parametrize("suffix", [".txt.gz", ".txt.xz", ".txt.zst", ".parquet", ".json"])
+@pytest.mark.parametrize(
+    "suffix", [".txt.gz", ".txt.xz", ".txt.zst", ".txt.bz2", ".parquet", ".arrow", ".json"]
+)
 def test_a_file_that_is_something_else_is_named(suffix, tmp_path):
     path = tmp_path / f"rows{suffix}"
     path.write_bytes(b"this is none of these formats\n" * 20)

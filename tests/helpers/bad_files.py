@@ -49,7 +49,7 @@ FILES = {
     "broken.json": b'[{"text": "fine"},',
     "deep.json": b"[" * 100_000,
     "long_number.json": b"[" + b"1" * 5000 + b"]",
-    "object.json": b'{"text": "fine"}',
+    "object.json": b'{"data": [{"text": "fine"}, "text"]}',
     "texts.jsonl": b'"only a text"\n',
     "other.jsonl": b'{"body": "fine", "title": "one"}\n',
     "other.json": b'[{"body": "fine"}]',
