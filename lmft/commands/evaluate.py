@@ -4,7 +4,6 @@ from argparse import Namespace
 from contextlib import closing
 from dataclasses import replace
 from functools import cached_property
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -132,7 +131,8 @@ def choose_split(run: Run) -> Split:
 
 # Knobs of `dataset` that change the text, or where documents end, in the order of the label.
 TEXT_KNOBS = (
-    "text_column", "document", "errors", "kind", "learn", "chat_template", "prompt_template",
+    "text_column", "delimiter", "document", "errors", "kind", "learn", "chat_template",
+    "prompt_template",
 )  # fmt: skip
 
 
@@ -155,7 +155,7 @@ def describe_changes(split: Split, run: Run, usual: dict[str, Any]) -> tuple[str
     """
     dataset: dict[str, Any] = run.values["dataset"]
     place = split.name if split.held_out is None else "train"
-    changes = [Path(split.where).name or split.where] if dataset[place] != usual[place] else []
+    changes = [split.short_name()] if dataset[place] != usual[place] else []
     knobs = [*TEXT_KNOBS, *(["validation_fraction"] if split.held_out is not None else [])]
     changes += [f"{knob} {dataset[knob]}" for knob in knobs if dataset[knob] != usual[knob]]
     return tuple(changes)

@@ -1,6 +1,6 @@
 """What the schema declares of a knob: the range of a number, and what the knob decides."""
 
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass
 from enum import Enum
 from typing import Any
 
@@ -65,7 +65,8 @@ def knob(
     allowed: Range | None = None,
     decides: Decides = Decides.numbers,
     may_be_empty: bool = False,
-    formerly: Any = None,
+    formerly: Any = MISSING,
+    is_path_list: bool = False,
 ) -> dict[str, Any]:
     """Return the metadata of a knob's field; its default is in `conf/`.
 
@@ -75,6 +76,8 @@ def knob(
         may_be_empty: whether an empty text is a value.
         formerly: what runs did before the knob existed, if it is younger than they are; with this
             value the knob is in no key, so that they are found again.
+        is_path_list: whether it is a path or a list of paths.
     """
     declared = {"allowed": allowed, "decides": decides, "may_be_empty": may_be_empty}
-    return declared if formerly is None else declared | {"formerly": formerly}
+    declared |= {"is_path_list": is_path_list}
+    return declared if formerly is MISSING else declared | {"formerly": formerly}

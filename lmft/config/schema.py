@@ -12,7 +12,7 @@ from enum import Enum
 from typing import Any, get_type_hints
 
 from lmft.config.knob_metadata import HUGE, Decides, Range, count, knob, positive
-from lmft.config.text_words import PREFIXES, SEPARATORS, check_word
+from lmft.config.text_words import PREFIXES, SEPARATORS, as_paths, check_delimiter, check_word
 from lmft.errors import UserError
 from lmft.storage.hub import find_local_folder
 
@@ -63,12 +63,15 @@ class DatasetConfig:
     name: str  # as labels show it
     # a lmft.dataset.sources.Source, by _target_
     source: Any = field(metadata=knob(decides=Decides.location))
-    train: str | None  # where the source keeps each split: a path, or the hub's name for it
-    validation: str | None
-    test: str | None
+    # where the source keeps each split: a path or a list of paths, or the hub's name for it
+    train: Any = field(metadata=knob(is_path_list=True))
+    validation: Any = field(metadata=knob(is_path_list=True))
+    test: Any = field(metadata=knob(is_path_list=True))
     # of the training documents, held out if there is no validation
     validation_fraction: float = field(metadata=knob(Range(0, 1, above=True, below=True)))
-    text_column: str  # of records
+    text_column: str  # of records; of a column inside another, its path: article.body
+    # of .csv and .tsv; null: a comma and a tab
+    delimiter: str | None = field(metadata=knob(formerly=None))
     errors: TextErrors  # in files
     document: DocumentRule
     # between documents: eos, none, model, or a text
@@ -84,6 +87,9 @@ class DatasetConfig:
 
     def __post_init__(self) -> None:
         check_word("dataset.separator", self.separator, SEPARATORS)
+        check_delimiter("dataset.delimiter", self.delimiter)
+        for split in ("train", "validation", "test"):
+            setattr(self, split, as_paths(f"dataset.{split}", getattr(self, split)))
 
 
 @dataclass

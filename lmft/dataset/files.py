@@ -1,16 +1,19 @@
-"""List the files of a split: a file, a folder or a glob, without what is hidden or no data."""
+"""List the files of a split: files, folders and globs, without what is hidden or no data."""
 
+import codecs
 import glob
 import logging
 from functools import cache
 from pathlib import Path
 
-from lmft.dataset.formats.compressed import OPENERS
+from lmft.dataset.formats.compressed import OPENERS, open_bytes
 from lmft.dataset.readers import FORMATS, TEXT_FORMATS, format_of
 from lmft.errors import UserError
 
 logger = logging.getLogger(__name__)
 
+Paths = str | list[str]  # a file, a folder or a glob, or a list of them
+START = 1 << 12  # bytes of a file of no known format that must be text
 
 # Names of text files that are often about the data beside them.
 ABOUT = {"readme", "license", "licence"}
@@ -18,31 +21,75 @@ ABOUT = {"readme", "license", "licence"}
 METADATA = {"dataset_infos.json", "dataset_info.json", "dataset_dict.json"}
 
 
-def find_files(where: str) -> list[Path]:
+def find_files(where: Paths) -> list[Path]:
     """Return the files that dataset.train, dataset.validation or dataset.test names, in order.
 
     Raises:
-        UserError: there are none.
+        UserError: a path names none.
     """
-    if files := list_files(where):
-        return files
-    suffixes = " ".join([*FORMATS, *OPENERS])
-    exists = Path(where).expanduser().exists() or glob.glob(str(Path(where).expanduser()))
-    reason = f"has no file to read ({suffixes})" if exists else "is not there"
-    raise UserError(f"{where!r} {reason}; give a file, a folder or a glob.")
+    for path in as_list(where):
+        if not _files_of(path):
+            raise UserError(f"{path!r} {_why_none(path)}; give a file, a folder or a glob.")
+    return list_files(where)
 
 
-def list_files(where: str) -> list[Path]:
-    """Return the files that `where` names, in order; an empty list if there are none."""
+def list_files(where: Paths) -> list[Path]:
+    """Return the files that `where` names, in order; an empty list if there are none.
+
+    A file that several paths of a list name comes once.
+    """
+    files: list[Path] = []
+    known: set[tuple[int, int]] = set()
+    for path in as_list(where):
+        new = [file for file in _files_of(path) if identity(file) not in known]
+        known.update(map(identity, new))
+        files += new
+    return files
+
+
+def as_list(where: Paths) -> list[str]:
+    """Return the paths that a knob names."""
+    return [where] if isinstance(where, str) else where
+
+
+def identity(path: Path) -> tuple[int, int]:
+    """Return what is equal for two paths if they are the same file, by links too."""
+    status = path.stat()
+    return status.st_dev, status.st_ino
+
+
+def _files_of(where: str) -> list[Path]:
+    """Return the files that one path names, in order."""
     root = Path(where).expanduser()
     if root.is_file():
-        return [root] if format_of(root) in FORMATS else []
+        return [root] if format_of(root) in FORMATS or _looks_like_text(root) else []
     if root.is_dir():
         paths = [path for path in sorted(root.rglob("*")) if not is_hidden(path.relative_to(root))]
     else:
         paths = [Path(path) for path in sorted(glob.glob(str(root), recursive=True))]
     files = [path for path in paths if format_of(path) in FORMATS and path.is_file()]
     return _without_descriptions(files)
+
+
+def _why_none(where: str) -> str:
+    path = Path(where).expanduser()
+    if path.exists() or glob.glob(str(path), recursive=True):
+        return f"has no file to read ({' '.join([*FORMATS, *OPENERS])})"
+    return "matches no file" if glob.has_magic(where) else "is not there"
+
+
+def _looks_like_text(path: Path) -> bool:
+    """Check whether a file that a path names, of no known format, begins with text; report it."""
+    with open_bytes(path) as file:
+        start = file.read(START)
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(start)
+    except UnicodeDecodeError:
+        return False
+    if b"\0" in start:
+        return False
+    _warn_of_unknown(path)
+    return True
 
 
 def is_hidden(path: Path) -> bool:
@@ -77,6 +124,12 @@ def _without_descriptions(files: list[Path]) -> list[Path]:
 
 def _is_about(path: Path) -> bool:
     return path.name.partition(".")[0].lower() in ABOUT and format_of(path) in TEXT_FORMATS
+
+
+@cache
+def _warn_of_unknown(path: Path) -> None:
+    """Warn once per file."""
+    logger.warning("%s is read as text, as .txt is; its name ends in no known format.", path)
 
 
 @cache

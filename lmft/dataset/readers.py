@@ -8,9 +8,9 @@ from typing import IO
 from lmft.config.schema import TextErrors
 from lmft.dataset.decoding import read_lines
 from lmft.dataset.formats.columnar import read_arrow, read_parquet
-from lmft.dataset.formats.columns import clean_values, text_of
+from lmft.dataset.formats.columns import clean_text, clean_values, text_of
 from lmft.dataset.formats.compressed import OPENERS, open_bytes
-from lmft.dataset.formats.delimited import read_csv, read_tsv
+from lmft.dataset.formats.delimited import read_csv, read_csv_names, read_tsv, read_tsv_names
 from lmft.dataset.formats.json_records import read_json, read_json_lines
 from lmft.dataset.formats.record import Reading, Record, names_of
 
@@ -22,6 +22,10 @@ RECORD_FORMATS: dict[str, Callable[[IO[bytes], Path, Reading], Iterator[Record]]
     ".tsv": read_tsv,
     ".parquet": read_parquet,
     ".arrow": read_arrow,
+}
+HEADERS: dict[str, Callable[[IO[bytes], Path, Reading], list[str]]] = {
+    ".csv": read_csv_names,
+    ".tsv": read_tsv_names,
 }
 FORMATS = (*TEXT_FORMATS, *RECORD_FORMATS)
 
@@ -54,9 +58,11 @@ def read_records(path: Path, reading: Reading) -> Iterator[Record]:
 
 
 def read_names(path: Path, reading: Reading) -> list[str]:
-    """Return the columns of a file that `has_records`: those of its first record."""
-    records = read_records(path, reading)
-    return next((names_of(record.values) for record in records), [])
+    """Return the columns of a file that `has_records`: of its header, or of its first record."""
+    if read_header := HEADERS.get(format_of(path)):
+        with open_bytes(path) as file:
+            return read_header(file, path, reading)
+    return next((names_of(record.values) for record in read_records(path, reading)), [])
 
 
 def read_clean_records(path: Path, reading: Reading) -> Iterator[Record]:
@@ -85,7 +91,7 @@ def read_rows(
     """
     if has_records(path):
         for record in read_records(path, Reading(errors, delimiter, text_column)):
-            yield text_of(record, text_column, errors)
+            yield clean_text(text_of(record, text_column), record, errors)
         return
     with open_bytes(path) as file:
         yield from read_lines(file, path, errors)

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from lmft.config.schema import TextErrors
-from lmft.dataset.files import find_files
+from lmft.dataset.files import Paths, find_files
+from lmft.dataset.formats.columns import outer_name, text_of
 from lmft.dataset.formats.compressed import readable
 from lmft.dataset.formats.record import Reading, Record
 from lmft.dataset.readers import (
@@ -18,7 +19,7 @@ from lmft.dataset.readers import (
     read_rows,
 )
 from lmft.errors import UserError
-from lmft.storage.hashing import digest, digest_files
+from lmft.storage.hashing import digest, digest_file
 from lmft.storage.hub import hub_errors, resolve_commit
 
 VALIDATION_TOPICS = 20
@@ -90,34 +91,36 @@ class PythonDocs:
 
 @dataclass(frozen=True)
 class TextFiles:
-    """Text files: a file, a folder or a glob for each split."""
+    """Files: for each split a file, a folder or a glob, or a list of them."""
 
-    text_column: str  # of records (.jsonl .json .csv .parquet)
+    text_column: str  # of records
     errors: TextErrors = TextErrors.strict
+    delimiter: str | None = None  # of .csv and .tsv; None: a comma and a tab
 
-    def parts(self, where: str) -> list[Rows]:
+    def parts(self, where: Paths) -> list[Rows]:
         """Return the rows of each file: lines of .txt and .md, records of other formats."""
         return [
             Rows(
-                partial(read_rows, path, self.text_column, self.errors),
+                partial(read_rows, path, self.text_column, self.errors, self.delimiter),
                 rule="row" if has_records(path) else "file",
                 table=self._table(path) if has_records(path) else None,
             )
             for path in self.paths(where)
         ]
 
-    def digest(self, where: str) -> str:
+    def digest(self, where: Paths) -> str:
         """Return a hash of the files' contents, formats, text column and reading mode."""
-        paths = self.paths(where)
-        with readable(Path(where)):
-            contents = digest_files(paths)
-        # errors=strict never changes the text, so it does not enter the hash.
-        lenient = [self.errors.value] if self.errors is not TextErrors.strict else []
-        return digest(
-            [contents, [format_of(p) for p in paths], self.text_column, READING, *lenient]
-        )
+        paths, contents = self.paths(where), []
+        for path in paths:
+            with readable(path):
+                contents.append(digest_file(path))
+        # Only what changes the text: errors=strict never does.
+        more = [self.errors.value] if self.errors is not TextErrors.strict else []
+        more += [f"delimiter {self.delimiter}"] if self.delimiter is not None else []
+        formats = [format_of(path) for path in paths]
+        return digest([digest(contents), formats, self.text_column, READING, *more])
 
-    def paths(self, where: str) -> list[Path]:
+    def paths(self, where: Paths) -> list[Path]:
         """Return the files of one split, in the order in which they are read.
 
         Raises:
@@ -126,7 +129,7 @@ class TextFiles:
         return find_files(where)
 
     def _table(self, path: Path) -> Table:
-        reading = Reading(self.errors)
+        reading = Reading(self.errors, self.delimiter)
         return Table(
             str(path),
             partial(read_names, path, reading),
@@ -173,18 +176,8 @@ class HubDataset:
 
     def _rows(self, where: str) -> Iterator[str]:
         table = self._table(where)
-        if self.text_column not in table.column_names:
-            raise UserError(
-                f"dataset.text_column is {self.text_column!r}, but {self.name} has "
-                f"{', '.join(table.column_names)}; set dataset.text_column to one of them."
-            )
-        pages = table.select_columns(self.text_column).with_format("arrow").iter(1000)
-        texts = (text for page in pages for text in page[self.text_column].to_pylist())
-        for number, text in enumerate(texts, start=1):
-            if not isinstance(text, str | None):
-                raise UserError(
-                    f"dataset.text_column is {self.text_column!r}, but {self.name} holds "
-                    f"{type(text).__name__} there in record {number}, not text; choose another "
-                    "column."
-                )
-            yield text or ""
+        column = outer_name(self.name, table.column_names, self.text_column)
+        pages = table.select_columns(column).with_format("arrow").iter(1000)
+        values = (value for page in pages for value in page[column].to_pylist())
+        for number, value in enumerate(values, start=1):
+            yield text_of(Record(self.name, number, {column: value}), self.text_column)

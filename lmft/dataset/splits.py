@@ -6,9 +6,10 @@ training split if the dataset has no validation split.
 
 import logging
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -16,6 +17,7 @@ from lmft.config.schema import DatasetConfig, DocumentRule, Learn
 from lmft.dataset.chat_template import read_template
 from lmft.dataset.conversations import Example
 from lmft.dataset.documents import Piece, article_starts, split_documents
+from lmft.dataset.files import Paths, as_list
 from lmft.dataset.layouts import Layout
 from lmft.dataset.overlap import TrainingFiles, keep_apart
 from lmft.dataset.record_knobs import RecordKnobs
@@ -39,7 +41,7 @@ class Split:
     name: str
     corpus: str  # the dataset's name
     source: Source
-    where: str  # what to read from the source: a path, or a split's name
+    where: Any  # what to read from the source: a path or a list of paths, or a split's name
     rule: DocumentRule
     held_out: bool | None  # True: only held-out documents of `where`; False: the others; None: all
     fraction: float  # of documents, held out
@@ -114,8 +116,13 @@ class Split:
     def location(self) -> str:
         """Return where the text comes from: a path, or the name of a dataset and its split."""
         if isinstance(self.source, TextFiles):
-            return str(Path(self.where).expanduser().absolute())
+            paths = [Path(path).expanduser().absolute() for path in as_list(self.where)]
+            return ", ".join(map(str, paths))
         return f"{getattr(self.source, 'name', self.corpus)}/{self.where}"
+
+    def short_name(self) -> str:
+        """Return the names, without folders, of what is read."""
+        return ", ".join(Path(path).name or path for path in as_list(self.where))
 
     def files(self) -> int | None:
         """Return the number of files that are read; None if the source is not files."""
@@ -176,8 +183,16 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
         only: the names of the splits to return.
     """
     locations = {name: getattr(config, name) for name in SPLITS}
-    training = keep_apart(config.source, config.validation, config.test)
-    sources = dict.fromkeys(SPLITS, config.source) | {"train": training}
+    source = config.source
+    if isinstance(source, TextFiles):
+        source = replace(source, delimiter=config.delimiter)
+    elif lists := [name for name, where in locations.items() if isinstance(where, list)]:
+        raise UserError(
+            f"dataset.{lists[0]} is a list of paths, but dataset={config.name} reads no files; add "
+            "dataset=text_files."
+        )
+    training = keep_apart(source, config.validation, config.test)
+    sources = dict.fromkeys(SPLITS, source) | {"train": training}
     held_out: dict[str, bool | None] = dict.fromkeys(SPLITS)
     if locations["train"] is not None and locations["validation"] is None:
         locations["validation"] = locations["train"]
@@ -227,7 +242,7 @@ def warn_of_overlap(splits: dict[str, Split]) -> None:
         _warn_of_shared_files(train.source, train.where)
 
 
-def _warn_of_shared_files(source: TrainingFiles, where: str) -> None:
+def _warn_of_shared_files(source: TrainingFiles, where: Paths) -> None:
     shared = source.shared(where)
     if not shared:
         return

@@ -14,8 +14,10 @@ def digest(value: Any) -> str:
 
 def digest_files(paths: list[Path]) -> str:
     """Return the SHA-256, in hex, of the files' contents in this order, without names and times."""
-    hashes = []
-    for path in paths:
-        with path.open("rb") as file:
-            hashes.append(hashlib.file_digest(file, "sha256").hexdigest())
-    return digest(hashes)
+    return digest([digest_file(path) for path in paths])
+
+
+def digest_file(path: Path) -> str:
+    """Return the SHA-256, in hex, of a file's content."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

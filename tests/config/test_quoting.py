@@ -30,8 +30,27 @@ def test_a_text_is_itself_once_quoted(text):
 
 
 def test_what_the_grammar_means_stays():
-    words = ["dataset.train='a b'", "dataset.train=${seed}#", "dataset.train=[é]", "seed=é", "é"]
+    words = ["dataset.train='a b'", "dataset.train=${seed}#", "run_root=[é]", "seed=é", "é"]
     assert quote_texts(words) == words
+
+
+PATHS = {  # what is typed -> what it means
+    "[a.txt,b/*.jsonl,~/notes]": ["a.txt", "b/*.jsonl", "~/notes"],
+    "[données.txt, year=2019/a.txt ]": ["données.txt", "year=2019/a.txt"],
+    "['a,b.txt',a#1.txt]": ["a,b.txt", "a#1.txt"],
+    "[~/a/[xy].txt]": ["~/a/[xy].txt"],
+    "[a b]": ["a b"],
+}
+
+
+@pytest.mark.parametrize("typed", PATHS)
+def test_a_list_of_paths_is_read_as_it_is_typed(typed):
+    assert compose([f"dataset.train={typed}"]).dataset.train == PATHS[typed]
+    (word,) = quote_texts([f"dataset.train={typed},~/c"], sweep=True)
+    parser = OverridesParser.create()
+    values = list(parser.parse_override(word).sweep_string_iterator())
+    read = [parser.parse_override(f"dataset.train={value}").value() for value in values]
+    assert read == [PATHS[typed], "~/c"]
 
 
 def test_commas_part_values_in_a_sweep_alone():

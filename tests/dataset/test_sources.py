@@ -60,7 +60,7 @@ def as_documents(pieces):
 def as_config(**changes):
     values = {
         "name": "text_files", "source": TextFiles("text"), "train": None, "validation": None,
-        "test": None, "validation_fraction": 0.2, "text_column": "text",
+        "test": None, "validation_fraction": 0.2, "text_column": "text", "delimiter": None,
         "errors": TextErrors.strict,
         "document": DocumentRule.auto, "separator": "eos", "block_size": 16,
         "max_documents": None, "kind": DataKind.auto, "learn": Learn.auto,
@@ -577,3 +577,87 @@ def test_a_record_of_the_hub_that_is_not_text_is_refused_with_its_number(monkeyp
     with pytest.raises(UserError) as caught:
         read_column("label")
     assert "owner/name holds int there in record 2," in one_sentence(caught)
+
+
+def test_a_list_gives_the_files_of_its_paths_in_its_order_and_each_once(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for name in ("b/2.txt", "b/1.md", "a.txt", "c.txt", "notes/n.txt"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(name)
+    os.symlink(tmp_path / "b" / "2.txt", tmp_path / "link.txt")
+    paths = [f"{tmp_path}/c.txt", f"{tmp_path}/b", f"{tmp_path}/**/*.txt", "~/notes", "~/link.txt"]
+    config = as_config(train=paths, test=paths[:1])
+    splits = open_splits(config)
+    texts = {name: as_documents(split.pieces()) for name, split in splits.items()}
+    assert texts["test"] == ["c.txt"]
+    held = texts["validation"]
+    assert sorted(texts["train"] + held) == ["a.txt", "b/1.md", "b/2.txt", "notes/n.txt"]
+    assert as_documents(open_splits(as_config(test=paths))["test"].pieces()) == [
+        "c.txt", "b/1.md", "b/2.txt", "a.txt", "notes/n.txt",
+    ]  # fmt: skip
+    assert splits["train"].location() == ", ".join(
+        str(tmp_path / name) for name in ("c.txt", "b", "**/*.txt", "notes", "link.txt")
+    )
+
+
+def test_a_list_of_one_is_its_path_and_the_order_of_a_list_counts(tmp_path):
+    for name in "ab":
+        (tmp_path / f"{name}.txt").write_text(name)
+    a, b = f"{tmp_path}/a.txt", f"{tmp_path}/b.txt"
+    source = TextFiles("text")
+    assert source.digest([a]) == source.digest(a)
+    assert source.digest([a, b, a]) == source.digest(str(tmp_path)) != source.digest([b, a])
+
+
+@pytest.mark.parametrize("bad", ["gone.txt", "*.gone", "empty", "picture.png"])
+def test_a_path_of_a_list_that_names_no_file_is_named(bad, tmp_path):
+    (tmp_path / "a.txt").write_text("a")
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "picture.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    with pytest.raises(UserError) as caught:
+        TextFiles("text").paths([f"{tmp_path}/a.txt", f"{tmp_path}/{bad}"])
+    assert repr(f"{tmp_path}/{bad}") in one_sentence(caught)
+
+
+@pytest.mark.parametrize("name", ["corpus", "wiki.valid.raw", "corpus.de", "book.gz"])
+def test_a_file_of_another_name_that_is_named_itself_is_text(name, tmp_path, caplog):
+    content = "".join(LINES).encode()
+    (tmp_path / name).write_bytes(gzip.compress(content) if name.endswith(".gz") else content)
+    with caplog.at_level(logging.WARNING, logger="lmft"):
+        assert read(tmp_path / name) == ["".join(LINES)]
+    assert caplog.text.count(f"{tmp_path / name} is read as text") == 1
+    (tmp_path / "a.txt").write_text("a")
+    assert read(tmp_path) == ["a"], "in a folder it is left out"
+
+
+def test_a_list_is_for_sources_that_read_files():
+    with pytest.raises(UserError, match="add dataset=text_files"):
+        open_splits(as_config(name="python_docs", source=PythonDocs(), train=["train"]))
+
+
+@pytest.mark.parametrize("delimiter", [";", "|", r"\t"])
+@pytest.mark.parametrize("name", ["rows.csv", "rows.tsv"])
+def test_a_delimiter_parts_fields_and_is_part_of_the_digest(delimiter, name, tmp_path):
+    path = tmp_path / name
+    path.write_text(
+        'id;text;n\n1;"a; b, c";2\n2;d,e;3\n'.replace(";", delimiter[-1:].replace("t", "\t"))
+    )
+    config = as_config(test=str(path), delimiter=delimiter)
+    split = open_splits(config)["test"]
+    first = "a; b, c".replace(";", delimiter[-1:].replace("t", "\t"))
+    assert as_documents(split.pieces()) == [first, "d,e"]
+    assert split.digest() != open_splits(as_config(test=str(path)))["test"].digest()
+    if name == "rows.csv":
+        with pytest.raises(UserError) as caught:
+            read(path)
+        assert f"set 'dataset.delimiter={delimiter}'" in one_sentence(caught)
+
+
+def test_a_nested_column_of_the_hub_is_read_by_its_path(monkeypatch):
+    import datasets
+
+    table = datasets.Dataset.from_dict({"article": [{"body": "a"}, None, {"body": None}]})
+    monkeypatch.setattr("lmft.dataset.sources.resolve_commit", lambda *_: "commit")
+    monkeypatch.setattr(datasets, "load_dataset", lambda *_, **__: table)
+    (part,) = HubDataset("owner/name", None, "main", "article.body", "row").parts("train")
+    assert list(part.read()) == ["a", "", ""]

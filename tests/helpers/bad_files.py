@@ -22,6 +22,8 @@ CHAT = (
 FILES = {
     "fine.txt": TEXT,
     "fine.csv": b"number,text\n1,the cat\n",
+    "semicolons.csv": b"number;text\n1;the cat\n",
+    "nested.jsonl": b'{"article": {"body": "the cat"}}\n',
     "empty.txt": b"",
     "one_token.txt": b"a",
     "one_line.txt": b"the cat sat on a mat",
@@ -44,6 +46,9 @@ FILES = {
     "not.txt.gz": TEXT * 2,
     "not.txt.xz": TEXT * 2,
     "not.txt.zst": TEXT * 2,
+    "not.txt.bz2": TEXT * 2,
+    "not.arrow": TEXT,
+    "open.tsv": b'text\n"open\n',
     "not.parquet": TEXT,
     "broken.jsonl": b'{"text": "fine"}\n{"text": \n',
     "broken.json": b'[{"text": "fine"},',

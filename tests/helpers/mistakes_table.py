@@ -86,7 +86,9 @@ KINDS = {
     "model.architecture={model_type:gpt9}": ("model.architecture=", "gpt9", "change it"),
     "run_root=''": ("run_root has no value", "set run_root="),
     "model.tokenizer=''": ("model.tokenizer has no value", "leave it out"),
-    "dataset.train=[a,b]": ("dataset.train", "['a', 'b']", "see conf/"),
+    "dataset.train=[a,b]": ("dataset.train is a list of paths", "add dataset=text_files"),
+    "dataset.train=[]": ("dataset.train is []", "set it to a file"),
+    "dataset.delimiter=;;": ("dataset.delimiter is ';;'", "one character"),
     "dataset.separator=EOS": ("dataset.separator is 'EOS'", "did you mean eos"),
     "dataset.separator=bos": ("dataset.separator is 'bos'", "did you mean model"),
     "'tracker.experiment_name=\" \"'": ("tracker.experiment_name is ' '", "on one line"),
@@ -117,6 +119,7 @@ FILES = {
     f"{TEXT} dataset.train=@/one_token.txt": ("dataset.train has a single token", "so nothing"),
     "dataset=text_files dataset.train=@/one_line.txt": ("has 1 document", "dataset.validation="),
     f"{TEXT} dataset.train=@/gone.txt": ("gone.txt' is not there", "give a file"),
+    f"{TEXT} dataset.train=[@/fine.txt,@/*.gone]": ("*.gone' matches no file", "give a file"),
     f"{TEXT} dataset.train=@/nothing_to_read": ("nothing_to_read'", "no file to read", "give"),
     f"{TEXT} dataset.train=@/unreadable.txt": ("unreadable.txt cannot be read", "fetch it"),
     f"{TEXT} dataset.train=": ("dataset.train has no value", "set dataset.train="),
@@ -135,6 +138,12 @@ FILES = {
     f"{TEXT} dataset.train=@/returns.csv": ("returns.csv, line 1 is not CSV", "fix"),
     f"{TEXT} dataset.train=@/fields.csv": ("line 3 has 3 fields, the header 2", "put quotes"),
     f"{TEXT} dataset.train=@/fine.csv dataset.text_column=body": ("'body'", "number, text"),
+    f"{TEXT} dataset.train=@/semicolons.csv": ("number;text", "'dataset.delimiter=;'"),
+    f"{TEXT} dataset.train=@/nested.jsonl dataset.text_column=article.text": (
+        "'article.text'",
+        "nested.jsonl has article.body in line 1",
+        "text_column to",
+    ),
 }
 CHATS = f"{TEXT} dataset.train=@/chats.jsonl"
 RECORDS = {
@@ -276,6 +285,11 @@ SIMILAR = {  # to others above: tried by `make soak` alone
     f"{TEXT} dataset.train=@/surrogate.txt": ("surrogate", "byte 960 is 0xed", "=replace"),
     f"{TEXT} dataset.train=@/not.txt.xz": ("not.txt.xz cannot be read", "fetch it again"),
     f"{TEXT} dataset.train=@/not.txt.zst": ("not.txt.zst cannot be read", "fetch it again"),
+    f"{TEXT} dataset.train=@/not.txt.bz2": ("not.txt.bz2 cannot be read", "fetch it again"),
+    f"{TEXT} dataset.train=@/not.arrow": ("not.arrow is not a whole Arrow file", "fetch it again"),
+    f"{TEXT} dataset.train=@/open.tsv": ("open.tsv, line 2 is not TSV", "fix or remove it"),
+    f"{TEXT} dataset.train=[[@/fine.txt]]": ("dataset.train is [['", "set it to a file"),
+    f"{TEXT} dataset.train={{a:1}}": ("dataset.train is {'a': 1}", "set it to a file"),
     f"{TEXT} dataset.train=@/not.parquet": ("not.parquet", "parquet file", "fetch it again"),
     f"{TEXT} dataset.train=@/deep.json": ("deep.json, line 1 is not JSON", "fix or"),
     f"{TEXT} dataset.train=@/object.json": ("object.json has str in record 2", "write it"),

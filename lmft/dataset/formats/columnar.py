@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmft.config.schema import TextErrors
-from lmft.dataset.formats.columns import check_names, not_text_error
+from lmft.dataset.formats.columns import not_text_error, outer_name
 from lmft.dataset.formats.compressed import is_compressed
 from lmft.dataset.formats.record import Reading, Record, as_values
 from lmft.errors import UserError
@@ -55,8 +55,7 @@ def _needed(names: list[str], path: Path, reading: Reading) -> list[str] | None:
     """
     if reading.column is None:
         return None
-    check_names(str(path), names, reading.column)
-    return [reading.column if reading.column in names else reading.column.partition(".")[0]]
+    return [outer_name(str(path), names, reading.column)]
 
 
 def _records(batches: Iterator[Any], path: Path, reading: Reading) -> Iterator[Record]:

@@ -11,8 +11,8 @@ from lmft.errors import UserError
 OTHER_DELIMITER = re.compile(r"[;\t|]")
 
 
-def check_names(where: str, names: list[str], column: str, place: str = "") -> None:
-    """Check that a column, or the one that it is inside of, is among `names`, once.
+def outer_name(where: str, names: list[str], column: str, place: str = "") -> str:
+    """Return which of `names` is a column, or the one that it is inside of.
 
     Args:
         where: the file.
@@ -21,10 +21,16 @@ def check_names(where: str, names: list[str], column: str, place: str = "") -> N
         place: of the record that has the names; "": all have.
 
     Raises:
-        UserError: it is not, or more than once.
+        UserError: none is, or several are.
     """
     outer = column if column in names else column.partition(".")[0]
-    count = names.count(outer)
+    _check_once(where, names, outer, column, place)
+    return outer
+
+
+def _check_once(where: str, names: list[str], name: str, column: str, place: str) -> None:
+    """Check that `name`, of the column or on the path to it, is among `names`, once."""
+    count = names.count(name)
     place = f" in {place}" if place else ""
     if count == 0:
         raise UserError(
@@ -45,8 +51,8 @@ def _way_out(names: list[str]) -> str:
     return f"set 'dataset.delimiter={delimiter[0]}'".replace("\t", "\\t")
 
 
-def text_of(record: Record, column: str, errors: TextErrors) -> str:
-    """Return the text that a record has in a column; null is "".
+def text_of(record: Record, column: str) -> str:
+    """Return the text that a record has in a column, as it is; null is "".
 
     Raises:
         UserError: it has no such column, or no text there.
@@ -59,7 +65,7 @@ def text_of(record: Record, column: str, errors: TextErrors) -> str:
             f"dataset.text_column is {column!r}, but {record.where} holds {type(value).__name__} "
             f"there in {record.place}, not text; choose another column."
         )
-    return clean_text(value, record, errors)
+    return value
 
 
 def value_of(record: Record, column: str) -> Any:
@@ -68,13 +74,11 @@ def value_of(record: Record, column: str) -> Any:
     Raises:
         UserError: it has no such column.
     """
-    names = names_of(record.values)
-    check_names(record.where, names, column, record.place)
-    if column in names:
-        return record.values[column]
-    outer, _, inner = column.partition(".")
-    value, path = record.values[outer], outer
-    for name in inner.split("."):
+    path = outer_name(record.where, names_of(record.values), column, record.place)
+    value = record.values[path]
+    if path == column:
+        return value
+    for name in column.split(".")[1:]:
         if value is None:
             return None
         if not isinstance(value, dict):
@@ -84,8 +88,7 @@ def value_of(record: Record, column: str) -> Any:
             )
         found = [f"{path}.{other}" for other in names_of(value)]
         path = f"{path}.{name}"
-        if found.count(path) != 1:
-            check_names(record.where, found, path, record.place)
+        _check_once(record.where, found, path, column, record.place)
         value = value[name]
     return value
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import IO
 
 from lmft.dataset.decoding import read_lines
-from lmft.dataset.formats.columns import check_names
+from lmft.dataset.formats.columns import outer_name
 from lmft.dataset.formats.record import Reading, Record, as_values
 from lmft.errors import UserError
 
@@ -19,24 +19,35 @@ CSV_ERRORS = {  # of Python's csv module, in words about the file
 
 def read_csv(file: IO[bytes], path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the rows of a .csv file."""
-    return _read(file, path, reading, reading.delimiter or ",")
+    return _read(file, path, reading, ",")
 
 
 def read_tsv(file: IO[bytes], path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the rows of a .tsv file."""
-    return _read(file, path, reading, reading.delimiter or "\t")
+    return _read(file, path, reading, "\t")
 
 
-def _read(file: IO[bytes], path: Path, reading: Reading, delimiter: str) -> Iterator[Record]:
-    rows = _rows(read_lines(file, path, reading.errors), path, delimiter)
+def read_csv_names(file: IO[bytes], path: Path, reading: Reading) -> list[str]:
+    """Return the names of the columns of a .csv file."""
+    return next(_rows(file, path, reading, ","), (0, []))[1]
+
+
+def read_tsv_names(file: IO[bytes], path: Path, reading: Reading) -> list[str]:
+    """Return the names of the columns of a .tsv file."""
+    return next(_rows(file, path, reading, "\t"), (0, []))[1]
+
+
+def _read(file: IO[bytes], path: Path, reading: Reading, usual: str) -> Iterator[Record]:
+    rows = _rows(file, path, reading, usual)
     _, names = next(rows, (0, None))
     if names is None:
         return
     if reading.column is not None:
-        check_names(str(path), names, reading.column)
+        outer_name(str(path), names, reading.column)
     for line, fields in rows:
         if len(fields) != len(names):
             plural = "" if len(fields) == 1 else "s"
+            delimiter = _delimiter(reading, usual)
             what = {",": "commas", "\t": "tabs"}.get(delimiter, repr(delimiter))
             raise UserError(
                 f"{path}, line {line} has {len(fields)} field{plural}, the header "
@@ -45,14 +56,21 @@ def _read(file: IO[bytes], path: Path, reading: Reading, delimiter: str) -> Iter
         yield Record(str(path), line, as_values(list(zip(names, fields, strict=True))), "line")
 
 
-def _rows(lines: Iterator[str], path: Path, delimiter: str) -> Iterator[tuple[int, list[str]]]:
+def _delimiter(reading: Reading, usual: str) -> str:
+    return (reading.delimiter or usual).replace("\\t", "\t")  # as shells pass a tab
+
+
+def _rows(
+    file: IO[bytes], path: Path, reading: Reading, usual: str
+) -> Iterator[tuple[int, list[str]]]:
     """Yield the fields of each row that is not blank, and the number of its first line.
 
     Raises:
         UserError: a quoted field is not closed, or goes on after its closing quote.
     """
     csv.field_size_limit(sys.maxsize)
-    table = csv.reader(lines, strict=True, delimiter=delimiter)
+    lines = read_lines(file, path, reading.errors)
+    table = csv.reader(lines, strict=True, delimiter=_delimiter(reading, usual))
     while True:
         line = table.line_num + 1
         try:
