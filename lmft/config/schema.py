@@ -78,6 +78,8 @@ class DatasetConfig:
     separator: str = field(metadata=knob(may_be_empty=True))
     block_size: int = field(metadata=knob(count(2)))  # tokens
     max_documents: int | None = field(metadata=knob(count(1, None)))  # of each split; null: all
+    # leave out documents: of train those in it already, of other splits those in train
+    drop_duplicates: bool = field(metadata=knob(formerly=False))
     kind: DataKind = field(metadata=knob(formerly="auto"))
     learn: Learn = field(metadata=knob(formerly="auto"))
     # of chats: tokenizer (its own), chatml, or a file

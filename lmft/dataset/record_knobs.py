@@ -1,9 +1,11 @@
 """What the knobs say of records: which columns hold the documents, and what of them is learnt."""
 
+import json
 from dataclasses import dataclass
 
 from lmft.config.schema import DataKind, Learn
-from lmft.dataset.chat_template import NONE, OWN, read_template
+from lmft.dataset.chat_template import BUILT_IN, NONE, OWN, read_template
+from lmft.dataset.conversations import Chat, Example
 from lmft.dataset.layouts import DEFAULT_COLUMN, Layout, find_layout
 from lmft.dataset.sources import Rows
 from lmft.errors import UserError
@@ -48,6 +50,14 @@ class RecordKnobs:
             template = read_template("dataset.prompt_template", self.prompt_template)
             key += [f"prompt_template={template}"] if template is not None else []
         return key
+
+    def compared(self, example: Example) -> str:
+        """Return the text by which examples are equal, whatever a template makes of them."""
+        if isinstance(example, Chat):
+            return json.dumps([example.messages, example.tools], sort_keys=True, default=str)
+        if self.prompt_template in (NONE, *BUILT_IN["dataset.prompt_template"]):
+            return example.text
+        return json.dumps([example.text, example.columns], sort_keys=True)
 
     def learnt(self, layouts: list[Layout | None], where: str) -> Learn:
         """Return what is learnt of parts with these layouts; auto if it is what auto means.

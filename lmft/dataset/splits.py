@@ -22,6 +22,7 @@ from lmft.dataset.layouts import Layout
 from lmft.dataset.overlap import TrainingFiles, keep_apart
 from lmft.dataset.record_knobs import RecordKnobs
 from lmft.dataset.sources import Source, TextFiles
+from lmft.dataset.text_counts import are_among, first_of_each, hash_documents
 from lmft.errors import UserError
 from lmft.storage.hashing import digest
 
@@ -47,6 +48,8 @@ class Split:
     fraction: float  # of documents, held out
     max_documents: int | None
     knobs: RecordKnobs = RecordKnobs()
+    drop_duplicates: bool = False
+    training: "Split | None" = None  # whose documents are duplicates here; None: the split's own
 
     def pieces(self) -> Iterator[Piece]:
         """Yield the documents in pieces, in order; of completions and chats, what is said."""
@@ -55,9 +58,9 @@ class Split:
 
     def items(self) -> Iterator[Item]:
         """Yield the documents in order: text in pieces, completions and chats whole."""
-        items = self._all_items()
-        if self.held_out is not None:
-            items = self._select(items)
+        items = self._candidates()
+        if self.drop_duplicates:
+            items = _only(items, self._kept)
         return items if self.max_documents is None else _first(items, self.max_documents)
 
     @cached_property
@@ -106,12 +109,29 @@ class Split:
     def _digest(self) -> str:  # cached, since it reads the whole corpus
         content = self.source.digest(self.where)
         held_out = None if self.held_out is None else [self.held_out, self.fraction]
-        return digest([content, self.rule.value, held_out, self.max_documents, *self._record_key()])
+        training = None if self.training is None else self.training.digest()
+        dropped = [["without duplicates", training]] if self.drop_duplicates else []
+        knobs = [self.rule.value, held_out, self.max_documents, *dropped, *self._record_key()]
+        return digest([content, *knobs])
 
     def _record_key(self) -> list[str]:
         if self.knobs == RecordKnobs(text_column=self.knobs.text_column, learn=self.knobs.learn):
             return []  # no file is opened to see that nothing is new
         return self.knobs.as_key(self.source.parts(self.where), self.layouts)
+
+    @cached_property
+    def hashes(self) -> np.ndarray:
+        """The hashes of the documents, (D,) uint64; this reads them."""
+        return hash_documents(self._compared(self.items()))
+
+    def left_out(self) -> int:
+        """Return the number of duplicates that `items` leaves out of what it reads."""
+        if not self.drop_duplicates:
+            return 0
+        kept = np.flatnonzero(self._kept)
+        if self.max_documents is not None and self.max_documents <= len(kept):
+            return int(kept[self.max_documents - 1]) + 1 - self.max_documents
+        return len(self._kept) - len(kept)
 
     def location(self) -> str:
         """Return where the text comes from: a path, or the name of a dataset and its split."""
@@ -141,6 +161,29 @@ class Split:
         starts = article_starts(text for text, ends in self.pieces() if ends)
         return np.cumsum(list(starts), dtype=np.int64)
 
+    @cached_property
+    def _kept(self) -> np.ndarray:
+        """Which documents are no duplicates, (D,) bool."""
+        hashes = hash_documents(self._compared(self._candidates()))
+        if self.training is None:
+            return first_of_each(hashes)
+        kept: np.ndarray = ~are_among(hashes, self.training.hashes)
+        if len(kept) and not kept.any():
+            raise UserError(
+                f"All documents of dataset.{self.name} ({self.where!r}) are in training too; "
+                "choose others, or set dataset.drop_duplicates=false."
+            )
+        return kept
+
+    def _compared(self, items: Iterator[Item]) -> Iterator[Piece]:
+        """Yield the texts by which equal documents are found."""
+        for item, ends in items:
+            yield item if isinstance(item, str) else self.knobs.compared(item), ends
+
+    def _candidates(self) -> Iterator[Item]:
+        items = self._all_items()
+        return items if self.held_out is None else self._select(items)
+
     def _all_items(self) -> Iterator[Item]:
         for part, layout in zip(self.source.parts(self.where), self.layouts, strict=True):
             if layout is None or part.table is None:
@@ -165,11 +208,7 @@ class Split:
         size = min(count - 1, max(1, round(self.fraction * count)))
         selected = np.full(count, not self.held_out)
         selected[np.random.default_rng(HELD_OUT_SEED).permutation(count)[:size]] = self.held_out
-        number = 0
-        for item, ends in items:
-            if selected[number]:
-                yield item, ends
-            number += ends
+        yield from _only(items, selected)
 
 
 def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[str, Split]:
@@ -205,21 +244,23 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
         config.chat_template,
         config.prompt_template,
     )
-    return {
-        name: Split(
-            name,
-            config.name,
-            sources[name],
-            where,
-            config.document,
-            held_out[name],
-            config.validation_fraction,
-            config.max_documents,
-            knobs,
-        )
-        for name, where in locations.items()
-        if where is not None and name in only
-    }
+    splits: dict[str, Split] = {}
+    for name, where in locations.items():
+        if where is not None:
+            splits[name] = Split(
+                name,
+                config.name,
+                sources[name],
+                where,
+                config.document,
+                held_out[name],
+                config.validation_fraction,
+                config.max_documents,
+                knobs,
+                config.drop_duplicates,
+                training=splits.get("train"),
+            )
+    return {name: split for name, split in splits.items() if name in only}
 
 
 def warn_of_overlap(splits: dict[str, Split]) -> None:
@@ -257,6 +298,15 @@ def _warn_of_shared_files(source: TrainingFiles, where: Paths) -> None:
             "measures memorization, not generalization.",
             names,
         )
+
+
+def _only(items: Iterator[Item], chosen: np.ndarray) -> Iterator[Item]:
+    """Yield the documents of which `chosen`, (D,) bool, is true."""
+    number = 0
+    for item, ends in items:
+        if chosen[number]:
+            yield item, ends
+        number += ends
 
 
 def _first(items: Iterator[Item], count: int) -> Iterator[Item]:

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import IO
 
@@ -19,7 +19,7 @@ from lmft.dataset.examples import (
     tokenize_examples,
 )
 from lmft.dataset.splits import Split
-from lmft.dataset.text_counts import TextCounter, TextCounts
+from lmft.dataset.text_counts import TextCounter, TextCounts, are_among
 from lmft.dataset.tokenization import StreamPart, tokenize
 from lmft.dataset.tokenizer import Separator, find_separator, tokenizer_digest
 from lmft.errors import UserError
@@ -28,7 +28,7 @@ from lmft.storage.hashing import digest
 
 FORMAT = 2  # version of the tokens; raise it if the same text becomes other tokens
 LEARNT = "learnt.bin"  # only where not all tokens are targets
-LAYOUT = 2  # version of the cached files; raise it if they hold something else
+LAYOUT = 3  # version of the cached files; raise it if they hold something else
 
 
 @dataclass(frozen=True)
@@ -40,6 +40,7 @@ class TokenStream:
     digest: str  # of everything that decides the tokens
     counts: TextCounts = TextCounts()  # of the text
     learnt: np.ndarray | None = None  # uint8, mapped: a bit of each token, whether it is a target
+    hashes: np.ndarray | None = None  # (D,) uint64, mapped: of the text of each document
 
     def read_learnt(self, start: int, stop: int) -> np.ndarray:
         """Return which tokens from `start` to `stop` may be targets: (stop - start,) bool."""
@@ -49,6 +50,13 @@ class TokenStream:
         first = start // 8
         bits = np.unpackbits(self.learnt[first : -(-stop // 8)])
         return bits[start - 8 * first : stop - 8 * first].astype(bool)
+
+    def counts_beside(self, training: "TokenStream | None") -> TextCounts:
+        """Return the counts of another split than training: what is in training, no duplicates."""
+        if training is None or training.hashes is None or self.hashes is None:
+            return replace(self.counts, duplicates=0)
+        in_training = int(are_among(self.hashes, training.hashes).sum())
+        return replace(self.counts, duplicates=0, in_training=in_training)
 
 
 def open_stream(
@@ -79,6 +87,7 @@ def open_stream(
         digest=key,
         counts=TextCounts(**{**about["text"], "files": split.files(), "taken": split.taken}),
         learnt=np.memmap(bits, dtype=np.uint8, mode="r") if bits.exists() else None,
+        hashes=np.memmap(folder / "hashes.bin", dtype=np.uint64, mode="r"),
     )
 
 
@@ -144,13 +153,14 @@ def _write(split: Split, tokenizer: PreTrainedTokenizerBase, separator: str, fol
         learnt.finish()
     if written == 0:
         raise UserError(f"dataset.{split.name} ({split.where!r}) has no text; choose other files.")
-    counts = counter.counts
+    (folder / "hashes.bin").write_bytes(counter.hashes.tobytes())
+    counts = replace(counter.counts, left_out=split.left_out())
     if learnt.ones == learnt.written:  # of text, none is written
         (folder / LEARNT).unlink()
     else:
         share = learnt.ones / learnt.written
         counts = replace(counts, learnt=share, unlearnt=unlearnt)
-    about = {"dtype": dtype.name, "tokens": written, "text": counts.as_dict()}
+    about = {"dtype": dtype.name, "tokens": written, "text": asdict(counts)}
     (folder / "about.json").write_text(json.dumps(about))
 
 

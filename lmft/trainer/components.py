@@ -43,9 +43,13 @@ class Components:
 
     def describe_text(self) -> dict[str, str]:
         """Return what was read of each split, for display."""
-        return {
-            name: batches.blocks.stream.counts.describe() for name, batches in self.batches.items()
+        streams = {name: batches.blocks.stream for name, batches in self.batches.items()}
+        training = streams.get("train")
+        counts = {
+            name: stream.counts if name == "train" else stream.counts_beside(training)
+            for name, stream in streams.items()
         }
+        return {name: count.describe() for name, count in counts.items()}
 
     def describe(self) -> dict[str, str]:
         """Return the sizes of dataset and model, and the hardware, for display."""

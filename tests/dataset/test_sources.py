@@ -63,8 +63,8 @@ def as_config(**changes):
         "test": None, "validation_fraction": 0.2, "text_column": "text", "delimiter": None,
         "errors": TextErrors.strict,
         "document": DocumentRule.auto, "separator": "eos", "block_size": 16,
-        "max_documents": None, "kind": DataKind.auto, "learn": Learn.auto,
-        "chat_template": "tokenizer", "prompt_template": "none",
+        "max_documents": None, "drop_duplicates": False, "kind": DataKind.auto,
+        "learn": Learn.auto, "chat_template": "tokenizer", "prompt_template": "none",
     }  # fmt: skip
     return DatasetConfig(**{**values, **changes})
 
