@@ -107,7 +107,9 @@ def _without_descriptions(files: list[Path]) -> list[Path]:
 
     A README among other texts may be one of them, so it is read, and reported.
     """
-    metadata = [path for path in files if path.name in METADATA]
+    is_saved = any(format_of(path) == ".arrow" for path in files)  # by datasets.save_to_disk
+    names = METADATA | {"state.json"} if is_saved else METADATA
+    metadata = [path for path in files if path.name in names]
     about = [path for path in files if _is_about(path)]
     formats = {format_of(path) for path in set(files).difference(metadata, about)}
     if not formats:

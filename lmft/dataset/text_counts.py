@@ -4,10 +4,9 @@ Documents are compared by hashes of 64 bits. Among a million documents, two that
 same hash with a probability of 3e-8.
 """
 
-from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import blake2b
+from hashlib import sha1
 
 import numpy as np
 
@@ -15,7 +14,8 @@ from lmft.dataset.chat_template import Rendered
 from lmft.dataset.documents import Piece
 from lmft.output.terminal import counted, readable_size
 
-EMPTY = 0  # in place of the hash of an empty document, which is no duplicate
+HASH = 8  # bytes, the first of a SHA-1
+EMPTY = bytes(HASH)  # in place of the hash of an empty document, which is no duplicate
 
 
 @dataclass(frozen=True)
@@ -52,9 +52,9 @@ class TextCounter:
     """Counts the documents that pass."""
 
     def __init__(self) -> None:
-        self._hashes = array("Q")
+        self._hashes = bytearray()
         self._documents = self._empty = self._bytes = 0
-        self._is_empty, self._document = True, blake2b(digest_size=8)  # the document so far
+        self._is_empty, self._document = True, sha1(usedforsecurity=False)  # the document so far
 
     @property
     def counts(self) -> TextCounts:
@@ -65,7 +65,7 @@ class TextCounter:
     @property
     def hashes(self) -> np.ndarray:
         """The hashes of the documents that were passed on, (D,) uint64."""
-        return np.array(self._hashes, dtype=np.uint64)
+        return np.frombuffer(bytes(self._hashes), dtype=np.uint64)
 
     def pieces(self, pieces: Iterator[Piece]) -> Iterator[Piece]:
         """Pass pieces of documents on."""
@@ -88,9 +88,8 @@ class TextCounter:
         if ends:
             self._documents += 1
             self._empty += self._is_empty
-            number = int.from_bytes(self._document.digest())
-            self._hashes.append(EMPTY if self._is_empty else number)
-            self._is_empty, self._document = True, blake2b(digest_size=8)
+            self._hashes += EMPTY if self._is_empty else self._document.digest()[:HASH]
+            self._is_empty, self._document = True, sha1(usedforsecurity=False)
 
 
 def hash_documents(pieces: Iterator[Piece]) -> np.ndarray:
@@ -103,12 +102,12 @@ def hash_documents(pieces: Iterator[Piece]) -> np.ndarray:
 
 def first_of_each(hashes: np.ndarray) -> np.ndarray:
     """Return which documents are empty or the first of those equal to them, (D,) bool."""
-    firsts: np.ndarray = hashes == EMPTY
+    firsts: np.ndarray = hashes == 0
     firsts[np.unique(hashes, return_index=True)[1]] = True
     return firsts
 
 
 def are_among(hashes: np.ndarray, training: np.ndarray) -> np.ndarray:
     """Return which documents are in training too, (D,) bool; an empty one is not."""
-    among: np.ndarray = np.isin(hashes, training) & (hashes != EMPTY)
+    among: np.ndarray = np.isin(hashes, training) & (hashes != 0)
     return among

@@ -150,10 +150,21 @@ def test_json_that_is_wrong_is_named_by_its_line(content, chunk, tmp_path, monke
 def test_an_early_mistake_is_reported_before_the_rest_is_read(tmp_path, monkeypatch):
     monkeypatch.setattr("lmft.dataset.decoding.CHUNK", 100)
     monkeypatch.setattr("lmft.dataset.formats.json_records.MOST", 1000)
-    for start in (b'[{"a" 1}', b'[{"a": "open'):
-        path = write(tmp_path, "a.json", start + b" and on" * 1000 + b"\xff")
-        with pytest.raises(UserError, match="line 1 is not JSON"):
-            list(read_records(path, Reading()))
+    monkeypatch.setattr("lmft.dataset.formats.delimited.MOST", 1000)
+    rest, file = b" and on" * 1000 + b"\xff", ".jsonl file."
+    for name, content, told in [
+        ("a.json", b'[{"a" 1}' + rest, "line 1 is not JSON (Expecting ':' delimiter)"),
+        ("a.json", b'[{"a": "open' + rest, "a value of more than 1.0 kB in line 1; close its"),
+        ("a.json", b'{"data": [' + b"1," * 9000 + rest, "or write one record a line in a " + file),
+        (
+            "a.csv",
+            b'text\n"open' + b" and on\n" * 1000 + rest,
+            "line 2 is not CSV (a field of more ",
+        ),
+    ]:
+        with pytest.raises(UserError) as caught:
+            list(read_records(write(tmp_path, name, content), Reading()))
+        assert told in str(caught.value)
 
 
 def test_a_large_array_is_read_in_little_memory(tmp_path):

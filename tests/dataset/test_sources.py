@@ -653,6 +653,13 @@ def test_a_delimiter_parts_fields_and_is_part_of_the_digest(delimiter, name, tmp
         assert f"set 'dataset.delimiter={delimiter}'" in one_sentence(caught)
 
 
+def test_a_dataset_that_was_saved_to_disk_is_read(tmp_path):
+    import datasets
+
+    datasets.Dataset.from_dict({"text": LINES}).save_to_disk(tmp_path / "saved", num_shards=2)
+    assert read(tmp_path / "saved") == LINES
+
+
 def test_a_nested_column_of_the_hub_is_read_by_its_path(monkeypatch):
     import datasets
 

@@ -1,5 +1,7 @@
 """Records of Parquet and Arrow files."""
 
+import mmap
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -13,6 +15,7 @@ from lmft.dataset.formats.compressed import is_compressed
 from lmft.dataset.formats.record import Reading, Record, as_values
 from lmft.errors import UserError
 
+MAGIC = b"ARROW1"  # of Arrow's file format; its stream format has none
 ROWS = 1024  # turned into Python's values at once
 BUFFER = 1 << 20  # bytes of a Parquet column read at once
 
@@ -22,7 +25,8 @@ def read_parquet(file: IO[bytes], path: Path, reading: Reading) -> Iterator[Reco
     import pyarrow.parquet
 
     with _seekable(file, path) as whole, _as_sentence(path, "parquet"):
-        table = pyarrow.parquet.ParquetFile(whole, buffer_size=BUFFER)
+        # With pre_buffer, the default, all columns of a row group are read at once.
+        table = pyarrow.parquet.ParquetFile(whole, buffer_size=BUFFER, pre_buffer=False)
         names = _needed(table.schema_arrow.names, path, reading)
         yield from _records(table.iter_batches(ROWS, columns=names), path, reading)
 
@@ -32,19 +36,24 @@ def read_arrow(file: IO[bytes], path: Path, reading: Reading) -> Iterator[Record
     import pyarrow.ipc
 
     with _seekable(file, path) as whole, _as_sentence(path, "Arrow"):
-        is_stream = whole.read(6) != b"ARROW1"
-        whole.seek(0)
-        # Mapped, so that a batch of any size takes no memory; a temporary file has no name.
-        mapped = whole if is_compressed(path) else pyarrow.memory_map(str(path))
+        # Mapped, so that a batch of any size takes no memory.
+        size = os.fstat(whole.fileno()).st_size
+        content = mmap.mmap(whole.fileno(), size, access=mmap.ACCESS_READ) if size else b""
+        is_stream = content[: len(MAGIC)] != MAGIC
         open_table = pyarrow.ipc.open_stream if is_stream else pyarrow.ipc.open_file
-        table = open_table(mapped)
+        table = open_table(pyarrow.py_buffer(content))
         names = _needed(table.schema.names, path, reading)
         batches = table if is_stream else map(table.get_batch, range(table.num_record_batches))
         chosen = (batch if names is None else batch.select(names) for batch in batches)
-        slices = (
-            batch.slice(start, ROWS) for batch in chosen for start in range(0, batch.num_rows, ROWS)
-        )
-        yield from _records(slices, path, reading)
+        yield from _records(_slices(chosen, content), path, reading)
+
+
+def _slices(batches: Iterator[Any], content: Any) -> Iterator[Any]:
+    """Yield `ROWS` rows of a mapped file after the other; free the memory of those before."""
+    for batch in batches:
+        for start in range(0, batch.num_rows, ROWS):
+            yield batch.slice(start, ROWS)
+            content.madvise(mmap.MADV_DONTNEED)
 
 
 def _needed(names: list[str], path: Path, reading: Reading) -> list[str] | None:

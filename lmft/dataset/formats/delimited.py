@@ -1,7 +1,6 @@
 """Records of CSV and TSV files, whose first row has the names of the columns."""
 
 import csv
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
@@ -11,8 +10,10 @@ from lmft.dataset.formats.columns import outer_name
 from lmft.dataset.formats.record import Reading, Record, as_values
 from lmft.errors import UserError
 
+MOST = 1 << 28  # characters of a field: a quote that is not closed must not fill the memory
 CSV_ERRORS = {  # of Python's csv module, in words about the file
     "unexpected end of data": "a field that opens with a quote is not closed by the end",
+    "field limit": "a field of more than 268 MB, whose quote may not be closed",
     "expected after": "text follows the closing quote of a field",
 }
 
@@ -68,7 +69,7 @@ def _rows(
     Raises:
         UserError: a quoted field is not closed, or goes on after its closing quote.
     """
-    csv.field_size_limit(sys.maxsize)
+    csv.field_size_limit(MOST)
     lines = read_lines(file, path, reading.errors)
     table = csv.reader(lines, strict=True, delimiter=_delimiter(reading, usual))
     while True:

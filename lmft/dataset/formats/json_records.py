@@ -10,8 +10,9 @@ from typing import IO, Any
 from lmft.dataset.decoding import read_lines, read_texts
 from lmft.dataset.formats.record import Reading, Record, as_values
 from lmft.errors import UserError
+from lmft.output.terminal import readable_size
 
-MOST = 1 << 28  # characters of one value; more is taken for damage
+MOST = 1 << 28  # characters of one value, which is decoded in memory
 NEAR_END = 16  # characters; an error so close to the end may be of a value that goes on
 SPACE = re.compile(r"[ \t\n\r]*")
 DECODER = json.JSONDecoder(object_pairs_hook=as_values)
@@ -92,8 +93,10 @@ class JsonValues:
             try:
                 value, end = DECODER.raw_decode(self._buffer, self._at)
             except (ValueError, RecursionError) as error:
-                if self._is_cut(error) and self._read_more():
-                    continue
+                if self._is_cut(error):
+                    self._check_size()
+                    if self._read_more():
+                        continue
                 at = error.pos if isinstance(error, json.JSONDecodeError) else self._at
                 raise _not_json(self._path, self._line(at), error) from error
             if end < len(self._buffer) or not self._read_more():  # a number may go on
@@ -110,10 +113,18 @@ class JsonValues:
 
     def _is_cut(self, error: Exception) -> bool:
         """Check whether an error may be that of a value whose end was not read yet."""
-        if not isinstance(error, json.JSONDecodeError) or len(self._buffer) - self._at > MOST:
+        if not isinstance(error, json.JSONDecodeError):
             return False
         unclosed = error.msg.startswith("Unterminated string")
         return unclosed or error.pos > len(self._buffer) - NEAR_END
+
+    def _check_size(self) -> None:
+        if len(self._buffer) - self._at > MOST:
+            raise UserError(
+                f"{self._path} has a value of more than {readable_size(MOST)} in line "
+                f"{self._line(self._at)}; close its quotes and brackets, or write one record a "
+                "line in a .jsonl file."
+            )
 
     def _read_more(self) -> bool:
         """Read as much as is left to decode, and a chunk at least; return whether there is more."""
