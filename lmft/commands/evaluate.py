@@ -131,8 +131,8 @@ def choose_split(run: Run) -> Split:
 
 # Knobs of `dataset` that change the text, or where documents end, in the order of the label.
 TEXT_KNOBS = (
-    "text_column", "delimiter", "document", "errors", "drop_duplicates", "kind", "learn",
-    "chat_template", "prompt_template",
+    "text_column", "delimiter", "document", "errors", "kind", "learn", "chat_template",
+    "prompt_template",
 )  # fmt: skip
 
 
@@ -157,11 +157,7 @@ def describe_changes(split: Split, run: Run, usual: dict[str, Any]) -> tuple[str
     place = split.name if split.held_out is None else "train"
     changes = [split.short_name()] if dataset[place] != usual[place] else []
     knobs = [*TEXT_KNOBS, *(["validation_fraction"] if split.held_out is not None else [])]
-    changed = {knob: dataset[knob] for knob in knobs if dataset[knob] != usual[knob]}
-    changes += [
-        f"{knob} {str(value).lower() if isinstance(value, bool) else value}"
-        for knob, value in changed.items()
-    ]
+    changes += [f"{knob} {dataset[knob]}" for knob in knobs if dataset[knob] != usual[knob]]
     return tuple(changes)
 
 

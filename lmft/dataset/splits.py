@@ -211,15 +211,11 @@ class Split:
         yield from _only(items, selected)
 
 
-def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[str, Split]:
+def open_splits(config: DatasetConfig) -> dict[str, Split]:
     """Return the splits that `config` has, in the order train, validation, test.
 
     Without dataset.validation, validation documents are held out of dataset.train. Files that
     dataset.validation or dataset.test reads are left out of dataset.train.
-
-    Args:
-        config: the knobs.
-        only: the names of the splits to return.
     """
     locations = {name: getattr(config, name) for name in SPLITS}
     source = config.source
@@ -260,7 +256,7 @@ def open_splits(config: DatasetConfig, only: tuple[str, ...] = SPLITS) -> dict[s
                 config.drop_duplicates,
                 training=splits.get("train"),
             )
-    return {name: split for name, split in splits.items() if name in only}
+    return splits
 
 
 def warn_of_overlap(splits: dict[str, Split]) -> None:

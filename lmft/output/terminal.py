@@ -47,7 +47,7 @@ def _environment() -> dict[str, str]:
 STATE_COLORS = {"finished": "green", "failed": "red"}  # others: yellow
 MAX_INLINE_REASON = 16  # characters; longer ones are printed below the table
 SHOWN_KNOBS = {  # the most informative knobs of each group, in print order
-    "dataset": ("name", "document", "separator", "block_size", "max_documents"),
+    "dataset": ("name", "document", "separator", "block_size", "max_documents", "drop_duplicates"),
     "model": ("label", "name", "from_scratch", "tokenizer", "config", "dropout"),
     "objective": (),  # all
     "optimizer": ("_target_", "lr", "weight_decay"),

@@ -64,10 +64,14 @@ def find_conditions(
 
 def describe_part(split: Split) -> tuple[str, ...]:
     """Return in words which part of the text is scored, if it is not all."""
+    parts = ("without duplicates",) if split.drop_duplicates else ()
     if split.max_documents is None:
-        return ()
+        return parts
     plural = "" if split.max_documents == 1 else "s"
-    return (f"first {split.max_documents:,} document{plural}",)
+    return (
+        *parts,
+        f"first {split.max_documents:,} document{plural}",
+    )
 
 
 def assess(

@@ -15,6 +15,7 @@ from lmft.dataset.splits import open_splits
 from lmft.dataset.text_counts import first_of_each, hash_documents
 from lmft.dataset.token_stream import open_stream
 from lmft.errors import UserError
+from lmft.trainer.evaluate import describe_part
 from tests.helpers.corpus import train_small_tokenizer
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "a ", "long " * 9, "", " ", "c", "d"]), min_size=1)
@@ -112,6 +113,9 @@ def test_duplicates_are_counted_when_a_corpus_is_tokenized(tokenizer, tmp_path):
     assert "5 documents · 2 empty · 2 duplicates left out · " in counts["train"].describe()
     assert "3 documents · 1 empty" in counts["validation"].describe()
     assert counts["validation"].left_out == 1 and counts["test"].left_out == 0
+    limited = open_all(tmp_path, True, 3, **texts)
+    assert describe_part(limited["test"]) == ("without duplicates", "first 3 documents")
+    assert describe_part(splits["test"]) == ()
 
 
 def test_held_out_documents_that_are_trained_on_are_left_out(tmp_path):
