@@ -75,9 +75,9 @@ def complete_word(
     """
     name, equals, value = prefix.partition("=")
     if equals:
-        before, comma, last = value.rpartition(",")  # of a sweep
+        last = value.rpartition(",")[2].removeprefix("[")  # of a sweep or a list
         for choice in values_of(name, last, verb, words, config_dir):
-            yield f"{name}={before}{comma}{choice}"
+            yield f"{name}={value.removesuffix(last)}{choice}"
         return
     first = [word for word in verb.words if word.startswith(prefix)] if not words else []
     yield from first

@@ -70,6 +70,8 @@ def test_bash_completes_verbs_knobs_choices_runs_and_paths(place):
         (None, [], "hardware.precision=f", ["hardware.precision=fp32", "hardware.precision=fp16"]),
         (None, [], "fresh=", ["fresh=true", "fresh=false"]),
         (None, [], "dataset.train=nowhere/", []),
+        (None, [], "dataset.train=[d", ["dataset.train=[data/", "dataset.train=[data.txt"]),
+        (None, [], "dataset.train=[a.txt,data.", ["dataset.train=[a.txt,data.txt"]),
         ("generate", [], "tok", ["tokens="]),
         ("verify", [], "", "resume batch model="),
         ("verify", ["resume"], "res", []),

@@ -9,6 +9,7 @@ from lmft.config.compose import compose
 from lmft.config.error_messages import as_user_error
 from lmft.config.quoting import GRAMMAR, quote_texts
 from lmft.config.schema import ModelConfig
+from lmft.runs.run import Run
 from tests.helpers.runs import compose as compose_words
 
 ODD = ["~/notes", "données.txt", "a#1.txt", "year=2019/a.txt", "corpus (1)/a.txt", r"C:\x"]
@@ -51,6 +52,14 @@ def test_a_list_of_paths_is_read_as_it_is_typed(typed):
     values = list(parser.parse_override(word).sweep_string_iterator())
     read = [parser.parse_override(f"dataset.train={value}").value() for value in values]
     assert read == [PATHS[typed], "~/c"]
+
+
+def test_a_list_of_paths_in_a_file_is_what_it_says(tmp_path):
+    (tmp_path / "dataset").mkdir()
+    text = "defaults: [text_files]\ntrain: [a.txt, ~/notes]\ntest: 2024\n"
+    (tmp_path / "dataset" / "mine.yaml").write_text(text)
+    config = Run(compose([f"--config-dir={tmp_path}", "dataset=mine"])).config.dataset
+    assert config.train == ["a.txt", "~/notes"] and config.test == "2024"
 
 
 def test_commas_part_values_in_a_sweep_alone():
