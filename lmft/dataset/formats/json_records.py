@@ -91,7 +91,8 @@ class JsonValues:
         self.next_character()
         while True:
             try:
-                value, end = DECODER.raw_decode(self._buffer, self._at)
+                value, self._at = DECODER.raw_decode(self._buffer, self._at)
+                return value  # a number may go on, but records are objects
             except (ValueError, RecursionError) as error:
                 if self._is_cut(error):
                     self._check_size()
@@ -99,9 +100,6 @@ class JsonValues:
                         continue
                 at = error.pos if isinstance(error, json.JSONDecodeError) else self._at
                 raise _not_json(self._path, self._line(at), error) from error
-            if end < len(self._buffer) or not self._read_more():  # a number may go on
-                self._at = end
-                return value
 
     def _expect(self, is_there: bool, message: str) -> None:
         if not is_there:
