@@ -109,10 +109,11 @@ class Split:
     def _digest(self) -> str:  # cached, since it reads the whole corpus
         content = self.source.digest(self.where)
         held_out = None if self.held_out is None else [self.held_out, self.fraction]
-        training = None if self.training is None else self.training.digest()
-        dropped = [["without duplicates", training]] if self.drop_duplicates else []
-        knobs = [self.rule.value, held_out, self.max_documents, *dropped, *self._record_key()]
-        return digest([content, *knobs])
+        knobs: list[Any] = [content, self.rule.value, held_out, self.max_documents]
+        if self.drop_duplicates:
+            training = None if self.training is None else self.training.digest()
+            knobs.append(["without duplicates", training])
+        return digest([*knobs, *self._record_key()])
 
     def _record_key(self) -> list[str]:
         if self.knobs == RecordKnobs(text_column=self.knobs.text_column, learn=self.knobs.learn):

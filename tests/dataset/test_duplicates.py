@@ -128,6 +128,17 @@ def test_held_out_documents_that_are_trained_on_are_left_out(tmp_path):
     assert set(train + validation) == set(rows)
 
 
+def test_other_splits_need_no_training_files_unless_they_drop_duplicates(tmp_path):
+    for drop in (False, True):
+        test = open_all(tmp_path, drop, train=["a"], validation=["a"], test=["b"])["test"]
+        (tmp_path / "train.jsonl").unlink()
+        if drop:
+            with pytest.raises(UserError, match="train.jsonl' is not there"):
+                test.digest()
+        else:
+            assert test.digest() and read(test) == ["b"]
+
+
 def test_dropping_changes_the_digest_of_each_split(tmp_path):
     texts = {"train": ["a", "b"], "validation": ["c"]}
     found = set()
