@@ -29,7 +29,7 @@ from benchmarks.machine import hardware, versions
 from benchmarks.ours import SHARED
 from lmft.config.schema import DocumentRule
 from lmft.dataset.sources import TextFiles
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.token_stream import Blocks, open_stream
 from lmft.dataset.tokenizer import load_tokenizer
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from lmft.config.compose import compose
 from lmft.config.knobs import flatten
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.errors import UserError
 from lmft.evaluation.result import Assessment, write_sums
 from lmft.evaluation.scoring import Scores, score

@@ -13,7 +13,7 @@ from lmft.dataset.chat_template import Rendered, Template, own_template, read_te
 from lmft.dataset.conversations import Chat, Completion
 from lmft.dataset.documents import whole_documents
 from lmft.dataset.rendering import RenderingProcess
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.tokenization import StreamPart
 from lmft.dataset.tokenizer import Separator, text_backend
 from lmft.errors import UserError

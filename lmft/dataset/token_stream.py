@@ -18,7 +18,7 @@ from lmft.dataset.examples import (
     render_documents,
     tokenize_examples,
 )
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.text_counts import TextCounter, TextCounts, are_among
 from lmft.dataset.tokenization import StreamPart, tokenize
 from lmft.dataset.tokenizer import Separator, find_separator, tokenizer_digest

@@ -12,7 +12,7 @@ from transformers import PreTrainedTokenizerBase
 from lmft.dataset.chunked_tokenize import encode_long
 from lmft.dataset.documents import whole_documents
 from lmft.dataset.examples import find_end_tokens, render_documents
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.token_stream import TokenStream
 from lmft.dataset.tokenizer import Separator, find_separator, text_backend
 from lmft.evaluation.byte_shares import Vocabulary, read_vocabulary, share_bytes, whole_characters

@@ -12,7 +12,8 @@ from lmft.config.build import build, check_types
 from lmft.config.compose import load_composed, recompose
 from lmft.config.knob_metadata import Decides
 from lmft.config.schema import DatasetConfig, ModelConfig, RunConfig, decides
-from lmft.dataset.splits import Split, open_splits
+from lmft.dataset.split import Split
+from lmft.dataset.splits import open_splits
 from lmft.errors import UserError
 from lmft.output.sanitize import redact, redact_all, redact_yaml
 from lmft.runs.provenance import Origin, find_origin

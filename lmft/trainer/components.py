@@ -10,7 +10,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from lmft.config.schema import CORPUS, RunConfig, Strategy
 from lmft.dataset.batches import Batches
 from lmft.dataset.chat_template import read_template
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
 from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_tokenizer
 from lmft.errors import UserError

@@ -17,7 +17,7 @@ from lmft.dataset.batches import Batches, block_rng
 from lmft.dataset.examples import overlap
 from lmft.dataset.record_knobs import RecordKnobs
 from lmft.dataset.sources import TextFiles
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
 from lmft.dataset.tokenizer import Separator, load_tokenizer
 from lmft.errors import UserError

@@ -23,7 +23,7 @@ from lmft.dataset import chunked_tokenize as pieces
 from lmft.dataset import documents as document_pieces
 from lmft.dataset import word_cache as words
 from lmft.dataset.sources import TextFiles
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.text_counts import TextCounts
 from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
 from lmft.dataset.tokenizer import find_separator, load_tokenizer, text_backend

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from lmft.config.schema import DocumentRule
 from lmft.dataset.sources import Rows
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.tokenizer import train_tokenizer
 from lmft.errors import UserError
 from lmft.storage.hashing import digest
