@@ -4,7 +4,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from lmft.dataset.formats.record import Record
+from lmft.dataset.formats.record import Record, names_of
 from lmft.errors import UserError
 
 ROLES = {  # as data has them -> as templates know them
@@ -142,7 +142,7 @@ def _with_parsed_arguments(calls: Any) -> Any:
 
 def parsed_list(record: Record, column: str) -> list[Any]:
     """Return a list in a column, which tables may hold as JSON text."""
-    value = record.values.get(column)
+    value = _value(record, column)
     if isinstance(value, str):
         try:
             value = json.loads(value)
@@ -161,13 +161,27 @@ def parsed_list(record: Record, column: str) -> list[Any]:
 
 def read_text(record: Record, column: str) -> str:
     """Return the text in a column; null is empty."""
-    value = record.values.get(column)
+    value = _value(record, column)
     if not is_text(value):
         raise UserError(
             f"{record.full_place} has {type(value).__name__} in {column}, not text; fix it, or "
             "remove the record."
         )
     return value or ""
+
+
+def _value(record: Record, column: str) -> Any:
+    """Return what is in a column; None if it is not there.
+
+    Raises:
+        UserError: it is there more than once.
+    """
+    if names_of(record.values).count(column) > 1:
+        raise UserError(
+            f"{record.full_place} has {column} more than once; rename or remove all but one of "
+            "them."
+        )
+    return record.values.get(column)
 
 
 def is_text(value: Any) -> bool:

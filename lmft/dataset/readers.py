@@ -7,7 +7,12 @@ from typing import IO
 
 from lmft.config.schema import TextErrors
 from lmft.dataset.decoding import read_lines
-from lmft.dataset.formats.columnar import read_arrow, read_parquet
+from lmft.dataset.formats.columnar import (
+    read_arrow,
+    read_arrow_names,
+    read_parquet,
+    read_parquet_names,
+)
 from lmft.dataset.formats.columns import clean_text, clean_values, text_of
 from lmft.dataset.formats.compressed import OPENERS, open_bytes
 from lmft.dataset.formats.delimited import read_csv, read_csv_names, read_tsv, read_tsv_names
@@ -26,6 +31,8 @@ RECORD_FORMATS: dict[str, Callable[[IO[bytes], Path, Reading], Iterator[Record]]
 HEADERS: dict[str, Callable[[IO[bytes], Path, Reading], list[str]]] = {
     ".csv": read_csv_names,
     ".tsv": read_tsv_names,
+    ".parquet": read_parquet_names,
+    ".arrow": read_arrow_names,
 }
 FORMATS = (*TEXT_FORMATS, *RECORD_FORMATS)
 
@@ -58,7 +65,7 @@ def read_records(path: Path, reading: Reading) -> Iterator[Record]:
 
 
 def read_names(path: Path, reading: Reading) -> list[str]:
-    """Return the columns of a file that `has_records`: of its header, or of its first record."""
+    """Return the columns of a file that `has_records`: of its header, schema or first record."""
     if read_header := HEADERS.get(format_of(path)):
         with open_bytes(path) as file:
             return read_header(file, path, reading)

@@ -26,21 +26,20 @@ def tokenizer():
     return train_small_tokenizer()
 
 
-def open_all(folder, drop=False, count=None, **texts):
+def open_all(folder, drop=False, count=None, prompt_template="none", **texts):
     """The splits of texts by name, each a file of records."""
     paths = dict.fromkeys(("train", "validation", "test"))
     for name, rows in texts.items():
         paths[name] = str(folder / f"{name}.jsonl")
-        (folder / f"{name}.jsonl").write_text(
-            "".join(json.dumps({"text": row}) + "\n" for row in rows)
-        )
+        records = [row if isinstance(row, dict) else {"text": row} for row in rows]
+        (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     return open_splits(
         DatasetConfig(
             name="x", source=TextFiles("text"), **paths, validation_fraction=0.3,
             text_column="text", delimiter=None, errors=TextErrors.strict,
             document=DocumentRule.auto, separator="eos", block_size=16, max_documents=count,
-            drop_duplicates=drop, kind=DataKind.auto, learn=Learn.auto, chat_template="tokenizer",
-            prompt_template="none",
+            drop_duplicates=drop, kind=DataKind.auto, learn=Learn.auto, chat_template="chatml",
+            prompt_template=prompt_template,
         )
     )  # fmt: skip
 
@@ -116,6 +115,39 @@ def test_duplicates_are_counted_when_a_corpus_is_tokenized(tokenizer, tmp_path):
     limited = open_all(tmp_path, True, 3, **texts)
     assert describe_part(limited["test"]) == ("without duplicates", "first 3 documents")
     assert describe_part(splits["test"]) == ()
+
+
+def as_chat(*said, tools=None):
+    """A chat of which the assistant says every other message."""
+    roles = ["user", "assistant"] * len(said)
+    messages = [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
+    return {"messages": messages, "tools": tools}
+
+
+def test_chats_are_counted_and_left_out_like_texts(tokenizer, tmp_path):
+    swapped = {"messages": as_chat("a", "b")["messages"][::-1]}  # other roles, the same text
+    train = [as_chat("a", "b"), as_chat("b", "a"), as_chat("a", "b"), swapped, as_chat("a", "b")]
+    texts = {"train": train, "validation": [as_chat("a", "b"), as_chat("c", "d")]}
+    plain = open_all(tmp_path, **texts)
+    streams = {n: open_stream(s, tokenizer, "eos", tmp_path) for n, s in plain.items()}
+    assert "5 documents · 0 empty · 2 duplicates · " in streams["train"].counts.describe()
+    assert streams["validation"].counts_beside(streams["train"]).in_training == 1
+    dropped = open_all(tmp_path, True, **texts)
+    streams = {n: open_stream(s, tokenizer, "eos", tmp_path) for n, s in dropped.items()}
+    assert "3 documents · 0 empty · 2 duplicates left out · " in streams["train"].counts.describe()
+    assert streams["validation"].counts.documents == streams["validation"].counts.left_out == 1
+    assert len(streams["train"].hashes) == len(streams["train"].ends) == 3
+
+
+def test_completions_are_compared_with_what_a_template_may_use(tokenizer, tmp_path):
+    rows = [{"prompt": "a", "completion": "b", "tone": tone} for tone in ("kind", "kind", "odd")]
+    own = tmp_path / "own.txt"
+    own.write_text("{{ prompt }} ({{ tone }}): ")
+    for template, count in {"none": 1, "alpaca": 1, str(own): 2}.items():
+        splits = open_all(tmp_path, True, None, template, train=rows, validation=["x"])
+        counts = open_stream(splits["train"], tokenizer, "eos", tmp_path).counts
+        assert (counts.documents, counts.duplicates) == (count, 0)
+        assert counts.left_out == 3 - count
 
 
 def test_held_out_documents_that_are_trained_on_are_left_out(tmp_path):

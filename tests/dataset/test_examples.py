@@ -1,11 +1,16 @@
 """Completions and chats: read from any layout, as tokens, and which of them are targets."""
 
+import bz2
 import csv
+import gzip
+import io
 import json
 import re
+from dataclasses import replace
 
 import numpy as np
 import pyarrow
+import pyarrow.ipc
 import pyarrow.parquet
 import pytest
 import torch
@@ -86,26 +91,73 @@ def test_every_layout_is_found_and_only_what_is_said_is_learnt(name, tokenizer, 
         assert found.removesuffix("</s>") == expected.removesuffix("</s>")
 
 
-@pytest.mark.parametrize("suffix", [".json", ".csv", ".parquet"])
-def test_chats_are_the_same_in_every_format(suffix, tokenizer, tmp_path):
+def as_table(records, delimiter):
+    """CSV with messages as JSON text."""
+    text = io.StringIO(newline="")
+    rows = [["messages"], *([json.dumps(record["messages"])] for record in records)]
+    csv.writer(text, delimiter=delimiter).writerows(rows)
+    return text.getvalue().encode()
+
+
+def as_parquet(records):
+    buffer = io.BytesIO()
+    pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), buffer)
+    return buffer.getvalue()
+
+
+def as_arrow(records):
+    table, buffer = pyarrow.Table.from_pylist(records), io.BytesIO()
+    with pyarrow.ipc.new_stream(buffer, table.schema) as writer:
+        writer.write_table(table)
+    return buffer.getvalue()
+
+
+def as_lines(records):
+    return "".join(json.dumps(record) + "\n" for record in records).encode()
+
+
+FORMATS = {  # file -> its content
+    "array.json": lambda records: json.dumps(records).encode(),
+    "data.json": lambda records: json.dumps({"data": records}, indent=1).encode(),
+    "lines.json": as_lines,
+    "a.csv": lambda records: as_table(records, ","),
+    "a.tsv": lambda records: as_table(records, "\t"),
+    "a.parquet": as_parquet,
+    "a.arrow": as_arrow,
+    "a.parquet.gz": lambda records: gzip.compress(as_parquet(records)),
+    "a.jsonl.bz2": lambda records: bz2.compress(as_lines(records)),
+}
+
+
+@pytest.mark.parametrize("name", [*FORMATS, "a list", "a glob"])
+def test_chats_are_the_same_in_every_format(name, tokenizer, tmp_path):
     records = [{"messages": [ASK, ANSWER | {"weight": weight}]} for weight in (0, 1)]
-    path = tmp_path / f"a{suffix}"
-    if suffix == ".json":
-        path.write_text(json.dumps(records))
-    elif suffix == ".csv":
-        with path.open("w", newline="") as file:
-            csv.writer(file).writerows(
-                [["messages"], *([json.dumps(record["messages"])] for record in records)]
-            )
+    if name in FORMATS:
+        where = str(tmp_path / name)
+        (tmp_path / name).write_bytes(FORMATS[name](records))
     else:
-        pyarrow.parquet.write_table(pyarrow.Table.from_pylist(records), path)
+        (tmp_path / "1.jsonl.gz").write_bytes(gzip.compress(as_lines(records[:1])))
+        (tmp_path / "2.parquet").write_bytes(as_parquet(records[1:]))
+        paths = [str(tmp_path / "1.jsonl.gz"), str(tmp_path / "2.parquet")]
+        where = paths if name == "a list" else str(tmp_path / "[12].*")
     lines = as_split(write(tmp_path / "b.jsonl", *records))
     first, second = (
-        open_stream(split, tokenizer, "eos", tmp_path) for split in (as_split(path), lines)
+        open_stream(split, tokenizer, "eos", tmp_path)
+        for split in (replace(lines, where=where), lines)
     )
     assert first.ids.tolist() == second.ids.tolist()
     assert learnt_of(first).tolist() == learnt_of(second).tolist()
     assert first.counts.unlearnt == 1 and first.counts.documents == 2
+
+
+def test_a_column_that_is_there_twice_is_refused(tokenizer, tmp_path):
+    for name, text in (
+        ("a.csv", "prompt,completion,prompt\na,b,c\n"),
+        ("a.jsonl", '{"prompt": "a", "completion": "b", "prompt": "c"}\n'),
+    ):
+        (tmp_path / name).write_text(text)
+        with pytest.raises(UserError, match=f"{name}, line . has prompt more than once; rename"):
+            open_stream(as_split(tmp_path / name), tokenizer, "eos", tmp_path)
 
 
 def test_the_targets_of_200_chats_are_the_tokens_of_the_assistant(tokenizer, tmp_path):

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from lmft.config.schema import TextErrors
 from lmft.dataset.formats.record import Reading, names_of
-from lmft.dataset.readers import read_records, read_rows
+from lmft.dataset.readers import read_names, read_records, read_rows
 from lmft.errors import UserError
 
 RECORDS = [
@@ -73,6 +73,24 @@ def test_every_layout_has_the_same_records(name, chunk, tmp_path, monkeypatch):
     assert [record.number for record in records] == [1, 2, 3]
     assert {record.where for record in records} == {str(path)}
     assert records[1].place == ("line 2" if name in ("a.jsonl", "lines.json") else "record 2")
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_the_columns_of_a_file_are_known_before_its_records(name, tmp_path):
+    path = write(tmp_path, name, LAYOUTS[name])
+    assert read_names(path, Reading()) == ["id", "article", "tags"]
+
+
+@pytest.mark.parametrize("name", ["a.parquet", "stream.arrow", "file.arrow"])
+def test_a_column_that_is_not_needed_may_hold_anything(name, tmp_path):
+    raw = pyarrow.array([b"\xff"]).cast(pyarrow.string(), safe=False)
+    table = pyarrow.table({"text": ["the cat"], "raw": raw})
+    as_bytes = {"a.parquet": as_parquet, "stream.arrow": as_stream, "file.arrow": as_arrow_file}
+    path = write(tmp_path, name, as_bytes[name](table))
+    assert read_names(path, Reading()) == ["text", "raw"]
+    assert list(read_rows(path, "text", TextErrors.strict)) == ["the cat"]
+    with pytest.raises(UserError, match="not UTF-8 .0xff. in record 1"):
+        list(read_records(path, Reading()))
 
 
 @pytest.mark.parametrize("name", LAYOUTS)

@@ -22,30 +22,58 @@ BUFFER = 1 << 20  # bytes of a Parquet column read at once
 
 def read_parquet(file: IO[bytes], path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the rows of a Parquet file, of which only the needed column is read."""
-    import pyarrow.parquet
-
-    with _seekable(file, path) as whole, _as_sentence(path, "parquet"):
-        # With pre_buffer, the default, all columns of a row group are read at once.
-        table = pyarrow.parquet.ParquetFile(whole, buffer_size=BUFFER, pre_buffer=False)
+    with _open_parquet(file, path) as table:
         names = _needed(table.schema_arrow.names, path, reading)
         yield from _records(table.iter_batches(ROWS, columns=names), path, reading)
 
 
+def read_parquet_names(file: IO[bytes], path: Path, reading: Reading) -> list[str]:
+    """Return the names of the columns of a Parquet file."""
+    with _open_parquet(file, path) as table:
+        return list(table.schema_arrow.names)
+
+
 def read_arrow(file: IO[bytes], path: Path, reading: Reading) -> Iterator[Record]:
     """Yield the rows of an Arrow file, in its file or its stream format."""
+    with _open_arrow(file, path) as (table, content):
+        names = _needed(table.schema.names, path, reading)
+        batches = (
+            table if _is_stream(content) else map(table.get_batch, range(table.num_record_batches))
+        )
+        chosen = (batch if names is None else batch.select(names) for batch in batches)
+        yield from _records(_slices(chosen, content), path, reading)
+
+
+def read_arrow_names(file: IO[bytes], path: Path, reading: Reading) -> list[str]:
+    """Return the names of the columns of an Arrow file."""
+    with _open_arrow(file, path) as (table, _):
+        return list(table.schema.names)
+
+
+@contextmanager
+def _open_parquet(file: IO[bytes], path: Path) -> Iterator[Any]:
+    import pyarrow.parquet
+
+    with _seekable(file, path) as whole, _as_sentence(path, "parquet"):
+        # With pre_buffer, the default, all columns of a row group are read at once.
+        yield pyarrow.parquet.ParquetFile(whole, buffer_size=BUFFER, pre_buffer=False)
+
+
+@contextmanager
+def _open_arrow(file: IO[bytes], path: Path) -> Iterator[tuple[Any, Any]]:
+    """Open an Arrow file; the second value is its content, mapped into memory."""
     import pyarrow.ipc
 
     with _seekable(file, path) as whole, _as_sentence(path, "Arrow"):
         # Mapped, so that a batch of any size takes no memory.
         size = os.fstat(whole.fileno()).st_size
         content = mmap.mmap(whole.fileno(), size, access=mmap.ACCESS_READ) if size else b""
-        is_stream = content[: len(MAGIC)] != MAGIC
-        open_table = pyarrow.ipc.open_stream if is_stream else pyarrow.ipc.open_file
-        table = open_table(pyarrow.py_buffer(content))
-        names = _needed(table.schema.names, path, reading)
-        batches = table if is_stream else map(table.get_batch, range(table.num_record_batches))
-        chosen = (batch if names is None else batch.select(names) for batch in batches)
-        yield from _records(_slices(chosen, content), path, reading)
+        open_table = pyarrow.ipc.open_stream if _is_stream(content) else pyarrow.ipc.open_file
+        yield open_table(pyarrow.py_buffer(content)), content
+
+
+def _is_stream(content: Any) -> bool:
+    return bool(content[: len(MAGIC)] != MAGIC)
 
 
 def _slices(batches: Iterator[Any], content: Any) -> Iterator[Any]:
