@@ -4,7 +4,7 @@ Validation documents are held out of the training split if the dataset has no va
 """
 
 import logging
-from dataclasses import replace
+from dataclasses import fields, replace
 
 from lmft.config.schema import DatasetConfig
 from lmft.dataset.files import Paths
@@ -43,13 +43,7 @@ def open_splits(config: DatasetConfig) -> dict[str, Split]:
         locations["validation"] = locations["train"]
         sources["validation"] = training
         held_out |= {"train": False, "validation": True}
-    knobs = RecordKnobs(
-        config.kind,
-        config.text_column,
-        config.learn,
-        config.chat_template,
-        config.prompt_template,
-    )
+    knobs = RecordKnobs(**{knob.name: getattr(config, knob.name) for knob in fields(RecordKnobs)})
     splits: dict[str, Split] = {}
     for name, where in locations.items():
         if where is not None:
