@@ -60,9 +60,14 @@ def stop(interrupted: Interrupted, can_resume: bool) -> int:
 def load(verb: Verb) -> Any:
     """Import the module of a verb; if that takes seconds, show what is loaded."""
     module = f"lmft.commands.{verb.module}"
-    if not verb.loads_torch:
+    if not verb.loads_torch or module in sys.modules:
         return import_module(module)
     from lmft.output.terminal import Terminal
 
     with Terminal().status("loading torch and transformers"):
-        return import_module(module)
+        gc.disable()  # as for training
+        try:
+            return import_module(module)
+        finally:
+            gc.freeze()  # modules are never garbage, also when the process ends
+            gc.enable()
