@@ -25,6 +25,7 @@ REPEATED = {
     "verify": {"analysis.verify", "commands.verify"},
     "runs": {"runs", "commands.runs"},
     "evaluate": {"commands.evaluate", "trainer.evaluate"},
+    "show": {"analysis.compare.show", "dataset.overview.show"},
     "plots": {"analysis.compare.plots", "output.plots", "sweep.plots"},
     "report": {"analysis.compare.report", "analysis.plan.report", "sweep.report"},
 }

@@ -123,6 +123,15 @@ VERBS = {
         config=ANY,
         words=("resume", "batch"),
     ),
+    "data": Verb(
+        "data",
+        "show what a model will read: sizes, lengths, and blocks with what is learnt",
+        "[html=PATH] [KNOB=VALUE ...]",
+        "lmft data dataset=text_files dataset.train=chats.jsonl html=data.html",
+        (Knob("html", "write it as a page, too", "PATH"),),
+        ANY,
+        loads_torch=True,
+    ),
     "plan": Verb(
         "plan",
         "estimate memory, disk and time of a run",

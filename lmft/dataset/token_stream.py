@@ -205,6 +205,11 @@ class Blocks:
     def __len__(self) -> int:
         return -(-len(self.stream.ids) // self.size)
 
+    @property
+    def fullness(self) -> float:
+        """The share of the places in blocks that hold a token."""
+        return len(self.stream.ids) / (len(self) * self.size)
+
     def length(self, number: int) -> int:
         """Return the number of tokens of block `number`."""
         return min(self.size, len(self.stream.ids) - number * self.size)
