@@ -22,6 +22,7 @@ from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
 from lmft.trainer.baseline import find_baseline
 from lmft.trainer.checkpoint import load_checkpoint
 from lmft.trainer.components import tokens_before_prompt
+from lmft.trainer.data_page import write_data_page
 from lmft.trainer.due import Clock, Plan
 from lmft.trainer.nonfinite import explain_nonfinite, save_nonfinite_step
 from lmft.trainer.progress import Progress
@@ -169,6 +170,7 @@ def _describe_step(step: Step) -> str:
 def validate(session: Session, progress: Progress, bars: AnyBars) -> None:
     """Score the validation split, and save the weights if they are the best so far."""
     if progress.step == 0:
+        write_data_page(session)
         loss = find_baseline(session, bars)
     else:
         scores = score_split("validation", session, bars)
