@@ -13,7 +13,7 @@ from lmft.errors import UserError
 from lmft.output.terminal import Screen
 from lmft.runs.run import Run
 from lmft.storage.atomic import write_text
-from lmft.trainer.components import find_tokenizer, open_batches
+from lmft.trainer.components import find_tokenizer, open_batches, warn_of_few_documents
 from lmft.trainer.data_page import MOST, describe_data
 
 MOST_IN_TERMINAL = 256  # tokens of a block
@@ -36,6 +36,7 @@ def main(arguments: Namespace) -> None:
         tokenizer = find_tokenizer(config, run.splits)
         config.objective.check(tokenizer)
         batches = {n: open_batches(config, split, tokenizer) for n, split in run.splits.items()}
+        warn_of_few_documents(run.splits, batches)
     show(describe_data(config, batches, MOST_IN_TERMINAL), console)
     if page is not None:
         write_text(page, as_html(describe_data(config, batches, MOST)))

@@ -156,7 +156,7 @@ def count_lengths(lengths: np.ndarray, block_size: int, documents: int) -> Histo
         if number == len(counts) - 1 and lengths.max() >= high:
             label = f"from {low:,}"
         elif number == 0 and lengths.min() < low:
-            label, is_longer = f"under {high:,}", False
+            label, is_longer = f"under {high:,}", bool(lengths.min() > block_size)
         bins.append(Bin(label, float(counts[number] / len(lengths)), is_longer))
     longer = float((lengths > block_size).mean())
     return Histogram(bins, longer, len(lengths) < documents)

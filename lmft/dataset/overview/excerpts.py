@@ -11,6 +11,7 @@ from transformers import PreTrainedTokenizerBase
 
 from lmft.dataset.batches import Batches
 from lmft.objective import IGNORED, Batch
+from lmft.output.terminal import counted
 
 EXCERPTS = 3
 BEFORE = 8  # tokens that are decoded before a span: they decide its spaces, or begin its character
@@ -97,15 +98,16 @@ def read_excerpt(
 ) -> Excerpt:
     """Return block `number` with inputs and targets (T,)."""
     learnt = targets != IGNORED
+    is_marked = not learnt[batches.objective.target_shift :].all()
     start = find_start(learnt, most)
     shown = slice(start, start + most)
-    tokens = f"{len(inputs):,} tokens, {learnt.sum():,} of them learnt"
     return Excerpt(
-        f"block {number:,}: {tokens}",
+        f"block {number:,}: {counted(len(inputs), 'token')}"
+        + (f", {learnt.sum():,} of them learnt" if is_marked else ""),
         list(read_spans(inputs[shown], targets[shown], batches.tokenizer)),
         start,
         max(0, len(inputs) - start - most),
-        not learnt[batches.objective.target_shift :].all(),
+        is_marked,
     )
 
 
