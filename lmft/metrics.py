@@ -4,6 +4,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+FILL = "dataset/fill"  # share of the training blocks that is no padding
 VALIDATION_LOSS = "validation/loss"  # nats per target
 
 # Of an optimizer step.

@@ -4,8 +4,9 @@ An objective turns blocks of token ids into inputs and targets of the same shape
 head to train. Causal and masked training differ in this file and nowhere else.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from itertools import repeat
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -24,6 +25,8 @@ class Batch:
 
     inputs: Tensor  # (B, T) token ids that the model reads
     targets: Tensor  # (B, T) token ids to predict at each position, or IGNORED
+    # (B, T) of each token in its document, which begins at 0 and sees no other; None: of a block
+    positions: Tensor | None = None
 
     @property
     def num_targets(self) -> int:
@@ -32,11 +35,15 @@ class Batch:
 
     def split(self, size: int) -> Iterator["Batch"]:
         """Split into batches of at most `size` blocks."""
-        return map(Batch, self.inputs.split(size), self.targets.split(size))
+        positions: Iterable[Tensor | None] = repeat(None)
+        if self.positions is not None:
+            positions = self.positions.split(size)
+        return map(Batch, self.inputs.split(size), self.targets.split(size), positions)
 
     def blank(self) -> "Batch":
         """Return one block of the same length without targets, as padding between ranks."""
-        return Batch(self.inputs[:1], torch.full_like(self.targets[:1], IGNORED))
+        positions = None if self.positions is None else self.positions[:1]
+        return Batch(self.inputs[:1], torch.full_like(self.targets[:1], IGNORED), positions)
 
 
 class Objective(Protocol):

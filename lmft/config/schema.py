@@ -56,6 +56,30 @@ class Learn(Enum):
     last = "last"  # only the assistant's last message
 
 
+class Packing(Enum):
+    """How the documents of a split become blocks."""
+
+    auto = "auto"  # stream for text, documents for completion and chat
+    stream = "stream"  # one after the other, cut wherever a block is full
+    documents = "documents"  # whole, by best fit; the rest of a block is padded
+
+
+class Attention(Enum):
+    """What a token of a block sees."""
+
+    auto = "auto"  # block for text, document for completion and chat
+    block = "block"  # the whole block
+    document = "document"  # its own document, whose positions begin anew
+
+
+class LongDocuments(Enum):
+    """What becomes of a document that is longer than a block, where documents are packed whole."""
+
+    split = "split"  # it is cut into pieces of a block; each is a document of its own
+    truncate = "truncate"  # its first block is kept
+    drop = "drop"
+
+
 @dataclass
 class DatasetConfig:
     """The `dataset` group."""
@@ -86,6 +110,9 @@ class DatasetConfig:
     chat_template: str = field(metadata=knob(formerly="tokenizer"))
     # of completions, for the prompt: none, alpaca, or a file
     prompt_template: str = field(metadata=knob(formerly="none"))
+    packing: Packing = field(metadata=knob(formerly="auto"))
+    attention: Attention = field(metadata=knob(formerly="auto"))
+    long: LongDocuments = field(metadata=knob(formerly="split"))
 
     def __post_init__(self) -> None:
         check_word("dataset.separator", self.separator, SEPARATORS)

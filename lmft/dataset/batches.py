@@ -1,19 +1,18 @@
 """Batches of blocks; order and masks are a function of (seed, epoch, block) alone."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from lmft.dataset.document_blocks import DocumentBlocks
 from lmft.dataset.token_stream import Blocks
 from lmft.objective import Batch, Objective
 
 SHUFFLE = 2**64 - 1  # in place of a block number: the generator that shuffles an epoch
-
-AT_ONCE = 1 << 12  # blocks whose learnt tokens are read at once
 
 
 def block_rng(seed: int, epoch: int, block: int) -> np.random.Generator:
@@ -29,7 +28,7 @@ def block_rng(seed: int, epoch: int, block: int) -> np.random.Generator:
 class Batches:
     """The blocks of one split, turned into inputs and targets by an objective."""
 
-    blocks: Blocks
+    blocks: Blocks | DocumentBlocks
     objective: Objective
     tokenizer: PreTrainedTokenizerBase
 
@@ -40,15 +39,12 @@ class Batches:
     @cached_property
     def numbers(self) -> np.ndarray:
         """The numbers of the blocks with a target, ascending; (len(self),) int64."""
-        stream, size, shift = self.blocks.stream, self.blocks.size, self.objective.target_shift
-        numbers = np.arange(-(-(len(stream.ids) - shift) // size))
-        if stream.learnt is None:
-            return numbers
-        found = [
-            _rows(stream.read_learnt(first * size, (first + AT_ONCE) * size), size)[:, shift:]
-            for first in range(0, len(numbers), AT_ONCE)
-        ]
-        return np.flatnonzero(np.concatenate([rows.any(axis=1) for rows in found])[: len(numbers)])
+        return self.blocks.with_targets(self.objective.target_shift)
+
+    @property
+    def are_apart(self) -> bool:
+        """Whether some tokens of a block do not see others of it: documents, or padding."""
+        return self.blocks.read_positions(self.numbers[:1], self.objective.is_causal) is not None
 
     def steps_per_epoch(self, size: int) -> int:
         """Return the number of batches of `size` blocks in an epoch; the last may be smaller."""
@@ -96,7 +92,11 @@ class Batches:
 
     def _part(self, numbers: np.ndarray, seed: int, epoch: int) -> Batch:
         rngs = [block_rng(seed, epoch, int(number)) for number in numbers]
-        return self.batch_of(self.blocks.read(numbers), rngs, self.blocks.read_learnt(numbers))
+        learnt = self.blocks.read_learnt(numbers)
+        positions = self.blocks.read_positions(numbers, self.objective.is_causal)
+        if positions is not None and learnt is not None:  # the first one is predicted from nothing
+            learnt &= positions >= self.objective.target_shift
+        return replace(self.batch_of(self.blocks.read(numbers), rngs, learnt), positions=positions)
 
     def batch_of(
         self, blocks: Tensor, rngs: list[np.random.Generator], learnt: Tensor | None
@@ -105,8 +105,3 @@ class Batches:
         # An objective of before `learnt` existed still works on text.
         bits = {} if learnt is None else {"learnt": learnt}
         return self.objective.batch(blocks, self.tokenizer, rngs, **bits)
-
-
-def _rows(bits: np.ndarray, size: int) -> np.ndarray:
-    """Return truth values (n,) as rows of `size`; the last is padded with False."""
-    return np.append(bits, np.zeros(-len(bits) % size, dtype=bool)).reshape(-1, size)

@@ -27,6 +27,7 @@ from lmft.storage.cache import build_once
 from lmft.storage.hashing import digest
 
 FORMAT = 2  # version of the tokens; raise it if the same text becomes other tokens
+AT_ONCE = 1 << 12  # blocks whose learnt tokens are read at once
 LEARNT = "learnt.bin"  # only where not all tokens are targets
 LAYOUT = 3  # version of the cached files; raise it if they hold something else
 
@@ -225,6 +226,31 @@ class Blocks:
         starts = numbers * self.size
         rows = [self.stream.read_learnt(start, start + self.size) for start in starts]
         return torch.from_numpy(np.stack(rows))
+
+    def read_positions(self, numbers: np.ndarray, causal: bool) -> None:
+        """Return None: a token sees its whole block."""
+
+    def with_targets(self, shift: int) -> np.ndarray:
+        """Return the numbers of the blocks with a target, ascending.
+
+        Args:
+            shift: of the objective; the first tokens of a block are no targets.
+        """
+        numbers = np.arange(-(-(len(self.stream.ids) - shift) // self.size))
+        if self.stream.learnt is None:
+            return numbers
+        found = [
+            _rows(
+                self.stream.read_learnt(first * self.size, (first + AT_ONCE) * self.size), self.size
+            )[:, shift:]
+            for first in range(0, len(numbers), AT_ONCE)
+        ]
+        return np.flatnonzero(np.concatenate([rows.any(axis=1) for rows in found])[: len(numbers)])
+
+
+def _rows(bits: np.ndarray, size: int) -> np.ndarray:
+    """Return truth values (n,) as rows of `size`; the last is padded with False."""
+    return np.append(bits, np.zeros(-len(bits) % size, dtype=bool)).reshape(-1, size)
 
 
 def read_windows(stream: TokenStream, starts: np.ndarray, size: int) -> Tensor:

@@ -19,10 +19,13 @@ if TYPE_CHECKING:
     from lmft.evaluation.token_bytes import Spans
 
 FEW_DOCUMENTS = 5  # with fewer, the interval is over blocks
+ALL_TOGETHER, ALONE = "together", "alone"  # windows are cut from the stream, or of each document
 FORMER_CONDITIONS = {  # conditions that are younger than some results -> how those were scored
     **{name: FORMERLY[f"evaluation.{name}"] for name in ("prefix", "windows")},
     "learn": FORMERLY["dataset.learn"],
     "template": None,
+    "documents": ALL_TOGETHER,
+    "long": FORMERLY["dataset.long"],
 }
 EACH_ALONE = "each alone"  # every token is hidden once, alone
 SOME_DOCUMENTS = 20  # with fewer, the interval is approximate
@@ -60,6 +63,8 @@ class Conditions:
     windows: str
     learn: str = "auto"  # which tokens are targets
     template: str | None = None  # a digest; of chats
+    documents: str = ALL_TOGETHER
+    long: str = "split"  # what becomes of documents that are longer than a window
 
     def as_dict(self) -> dict[str, Any]:
         """Return all conditions but those that are as in results from before they existed."""
@@ -251,4 +256,7 @@ def _describe_windows(conditions: Conditions) -> list[str]:
     separator = {"none": "no separator", "eos": "eos between documents"}.get(
         conditions.separator, f"separator {conditions.separator!r}"
     )
+    if conditions.documents == ALONE:
+        long = "" if conditions.long == "split" else f", longer ones {conditions.long}"
+        windows.append(f"each document alone{long}")
     return [*windows, separator]

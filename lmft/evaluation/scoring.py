@@ -62,7 +62,7 @@ def score(
         )
     network.compute_model.eval()
     process_group = hardware.process_group
-    groups = list(_by_length(windows, 1 if windows.pseudo else hardware.micro_batch_size))
+    groups = list(_groups(windows, 1 if windows.pseudo else hardware.micro_batch_size))
     parts: list[tuple[np.ndarray, ...]] = []
     for first in range(0, len(groups), process_group.size):
         mine = first + process_group.rank
@@ -83,7 +83,26 @@ def score(
 def _score_group(
     network: Network, batches: Batches, hardware: Hardware, windows: Windows, group: np.ndarray
 ) -> tuple[np.ndarray, ...]:
-    """Return positions, windows and nats of the targets of a group of windows of equal length."""
+    """Return positions, windows and nats of the targets of a group of windows."""
+    read = _read_windows if windows.rows is None else _read_rows
+    batch, positions, numbers = read(batches, windows, group)
+    micro_batches = batch.split(hardware.micro_batch_size)
+    nats = torch.cat(
+        [target_nats(network.compute_model, network.head, part).cpu() for part in micro_batches]
+    )
+    scored = (batch.targets != IGNORED).numpy() & (positions >= windows.scored[numbers])
+    return positions[scored], numbers[scored], nats.double().numpy()[scored]
+
+
+Read = tuple[Batch, np.ndarray, np.ndarray]
+
+
+def _read_windows(batches: Batches, windows: Windows, group: np.ndarray) -> Read:
+    """Return windows of equal length as a batch.
+
+    Returns:
+        The batch, the position of each target in the stream, and its window; (B, T) each.
+    """
     starts = windows.starts[group] - windows.before[group]
     stream = batches.blocks.stream
     blocks, learnt = windows.read(stream, group), windows.read_learnt(stream, group)
@@ -96,22 +115,40 @@ def _score_group(
         batch = batches.batch_of(blocks, generators, learnt)
     if not windows.reads_last:
         batch = Batch(batch.inputs[:, :-1], batch.targets[:, :-1])
-    micro_batches = batch.split(hardware.micro_batch_size)
-    nats = torch.cat(
-        [target_nats(network.compute_model, network.head, part).cpu() for part in micro_batches]
-    )
     size = batch.inputs.shape[1]
-    positions = starts[:, None] + np.arange(size) + batches.objective.target_shift  # (B, T)
-    scored = (batch.targets != IGNORED).numpy() & (positions >= windows.scored[group][:, None])
-    numbers = np.broadcast_to(group[:, None], positions.shape)
-    return positions[scored], numbers[scored], nats.double().numpy()[scored]
+    positions = starts[:, None] + np.arange(size) + batches.objective.target_shift
+    return batch, positions, np.broadcast_to(group[:, None], positions.shape)
 
 
-def _by_length(windows: Windows, size: int) -> Iterator[np.ndarray]:
-    """Yield the numbers of up to `size` windows of equal length; only the last may be shorter."""
-    lengths = windows.lengths
-    full = int((lengths == lengths[0]).sum())
-    for first in range(0, full, size):
-        yield np.arange(first, min(first + size, full))
-    for number in range(full, len(windows)):
-        yield np.array([number])
+def _read_rows(batches: Batches, windows: Windows, group: np.ndarray) -> Read:
+    """Return windows as a batch of rows in which no window sees another; else as above."""
+    assert windows.rows is not None
+    rows = np.unique(windows.rows[group], return_inverse=True)[1]
+    used = np.zeros(rows[-1] + 1, dtype=np.int64)  # tokens of each row
+    shape = len(used), int(np.bincount(rows, windows.read_lengths[group]).max())
+    inputs, targets = torch.zeros(shape, dtype=torch.int64), torch.full(shape, IGNORED)
+    in_window = torch.arange(shape[1]).repeat(shape[0], 1)
+    positions, numbers = np.zeros(shape, dtype=np.int64), np.zeros(shape, dtype=np.int64)
+    for number, row in zip(group, rows, strict=True):
+        window, *found = _read_windows(batches, windows, np.array([number]))
+        place = slice(used[row], used[row] + window.inputs.shape[1])
+        inputs[row, place], targets[row, place] = window.inputs[0], window.targets[0]
+        positions[row, place], numbers[row, place] = (array[0] for array in found)
+        in_window[row, place.stop :] -= window.inputs.shape[1]  # of the next one, or the padding
+        used[row] = place.stop
+    return Batch(inputs, targets, in_window), positions, numbers
+
+
+def _groups(windows: Windows, size: int) -> Iterator[np.ndarray]:
+    """Yield the numbers of the windows of up to `size` rows; windows of equal length have a row."""
+    if windows.rows is not None:
+        order = np.argsort(windows.rows, kind="stable")
+        cuts = np.searchsorted(windows.rows[order], np.arange(size, windows.rows.max() + 1, size))
+        yield from np.split(order, cuts)
+        return
+    by_length: dict[int, list[int]] = {}
+    for number, length in enumerate(windows.lengths.tolist()):
+        by_length.setdefault(length, []).append(number)
+    for numbers in by_length.values():
+        for first in range(0, len(numbers), size):
+            yield np.array(numbers[first : first + size])

@@ -1,15 +1,16 @@
 """Cut a token stream into the windows in which it is scored."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lmft.config.schema import EvaluationConfig, WindowRule
+from lmft.config.schema import EvaluationConfig, LongDocuments, WindowRule
 from lmft.dataset.batches import Batches
-from lmft.dataset.token_stream import TokenStream
+from lmft.dataset.packing import pack
+from lmft.dataset.token_stream import Blocks, TokenStream
 from lmft.dataset.tokenizer import unescape
 from lmft.errors import UserError
 from lmft.objective import Objective
@@ -30,6 +31,7 @@ class Windows:
     reads_last: bool = True  # whether the model also reads the last token of a window
     draw: int = 0  # the number of the fixed draw of masks (mlm)
     pseudo: bool = False  # hide every token once, alone, instead (mlm)
+    rows: np.ndarray | None = None  # (W,) int64, of windows read in one, unseen by each other
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -38,6 +40,11 @@ class Windows:
     def lengths(self) -> np.ndarray:
         """The tokens of each window, with its prefix; (W,) int64."""
         return np.asarray(self.before + self.ends - self.starts)
+
+    @property
+    def read_lengths(self) -> np.ndarray:
+        """The tokens of each window that the model reads; (W,) int64."""
+        return np.asarray(self.lengths - (not self.reads_last))
 
     def read(self, stream: TokenStream, numbers: np.ndarray) -> Tensor:
         """Return the tokens of windows of equal length T: (len(numbers), T)."""
@@ -70,11 +77,23 @@ class Windows:
 
 def windows_of(batches: Batches, config: EvaluationConfig) -> Windows:
     """Return the windows in which a split is scored."""
-    stream = batches.blocks.stream
+    blocks, stream, objective = batches.blocks, batches.blocks.stream, batches.objective
     tokens = len(stream.ids)
     prefix = find_prefix(config.prefix, batches.tokenizer)
     learnt = None if stream.learnt is None else stream.read_learnt(0, tokens)
-    return cut_windows(tokens, config, batches.blocks.size, batches.objective, prefix, learnt)
+    if isinstance(blocks, Blocks):
+        return cut_windows(tokens, config, blocks.size, objective, prefix, learnt)
+    ends, long = np.asarray(stream.ends), blocks.rule.long
+    windows = cut_windows(ends, config, blocks.size, objective, prefix, learnt, long)
+    context, _ = window_sizes(config, blocks.size, prefix)
+    if len(windows) == 0:
+        raise UserError(
+            f"No document has a target in windows of {context} "
+            "tokens; set dataset.long=split, raise evaluation.context, or choose more text."
+        )
+    if not batches.are_apart or config.pseudo:
+        return windows
+    return replace(windows, rows=pack(windows.read_lengths, context))
 
 
 def find_prefix(knob: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
@@ -109,33 +128,42 @@ def window_sizes(config: EvaluationConfig, block_size: int, prefix: list[int]) -
 
 
 def cut_windows(
-    tokens: int,
+    tokens: int | np.ndarray,
     config: EvaluationConfig,
     block_size: int,
     objective: Objective,
     prefix: list[int],
     learnt: np.ndarray | None = None,
+    long: LongDocuments = LongDocuments.split,
 ) -> Windows:
-    """Cut a stream of `tokens` into windows as evaluation.windows says.
+    """Cut a stream of `tokens`, or each of its documents, into windows as evaluation.windows says.
 
     A window without a target is left out.
 
     Args:
-        tokens: of the stream.
+        tokens: of the stream; or those up to the end of each document (D,), to cut each alone.
         config: the `evaluation` group.
         block_size: the context, if the group names none.
         objective: tells which tokens have no target.
         prefix: in front of each window.
         learnt: (tokens,) bool, which of them may be targets; None: all.
+        long: what becomes of texts with more than a window.
     """
     context, stride = window_sizes(config, block_size, prefix)
     rolling = config.windows is WindowRule.rolling
     cut = _cut_rolling if rolling else _cut_strided
-    starts, ends, before = cut(tokens, context, stride, len(prefix))
-    scored = np.concatenate([[0], ends[:-1]])
+    texts = np.atleast_1d(tokens)
+    offsets = np.concatenate([[0], texts[:-1]])
+    texts, starts, ends, before = cut(texts - offsets, context, stride, len(prefix))
+    is_first = np.diff(texts, prepend=-1) > 0  # window of its text
+    scored = np.where(is_first, 0, np.concatenate([[0], ends[:-1]]))
+    starts, ends, scored = (array + offsets[texts] for array in (starts, ends, scored))
     # The first token of a window is a target only if something is before it (clm).
     firsts = np.maximum(scored, starts + np.maximum(0, objective.target_shift - before))
     has_targets = ends > firsts
+    if long is not LongDocuments.split:
+        is_only = is_first & np.append(is_first[1:], True)
+        has_targets &= is_first if long is LongDocuments.truncate else is_only
     if learnt is not None:
         until = np.concatenate([[0], np.cumsum(learnt)])  # learnt tokens before each
         has_targets &= until[ends] > until[np.minimum(firsts, ends)]
@@ -146,33 +174,42 @@ def cut_windows(
     return Windows(starts, ends, scored, before, ids, not rolling, pseudo=config.pseudo)
 
 
-def _cut_strided(tokens: int, context: int, stride: int, prefix: int) -> tuple[np.ndarray, ...]:
+Cut = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]  # texts, starts, ends, before
+
+
+def _cut_strided(lengths: np.ndarray, context: int, stride: int, prefix: int) -> Cut:
     """Return windows of `context` tokens, `stride` apart, with the prefix in front of each.
 
-    The last window is shorter, so that no token is lost.
+    The last window of a text is shorter, so that no token is lost.
     Without a prefix and with stride = context the windows are blocks, and the first token of each
     is not scored (clm). With a smaller stride, only the first token of the stream is not scored,
     and every token after the first window has at least context - stride tokens before it. With a
     prefix every token is scored.
     """
     room = context - prefix
-    count = 1 + max(0, -(-(tokens - room) // stride))
-    starts = np.arange(count) * stride
-    return starts, np.minimum(starts + room, tokens), np.full(count, prefix)
+    texts, numbers = _number(1 + np.maximum(0, -(-(lengths - room) // stride)))
+    starts = numbers * stride
+    return texts, starts, np.minimum(starts + room, lengths[texts]), np.full(len(texts), prefix)
 
 
-def _cut_rolling(tokens: int, context: int, stride: int, prefix: int) -> tuple[np.ndarray, ...]:
+def _cut_rolling(lengths: np.ndarray, context: int, stride: int, prefix: int) -> Cut:
     """Return windows as `get_rolling_token_windows` of lm-evaluation-harness 0.4 cuts them.
 
-    The prefix stands in front of the stream. A window has context + 1 tokens, since the model does
+    The prefix stands in front of each text. A window has context + 1 tokens, since the model does
     not read its last one, and each but the first scores `stride` new ones; the last window begins
     earlier, so that it has as much context. The harness has stride = context.
     """
-    total, length = prefix + tokens, context + 1
-    count = 1 + max(0, -(-(total - length) // stride))
-    ends = np.minimum(length + np.arange(count) * stride, total)
+    total, length = prefix + lengths, context + 1
+    texts, numbers = _number(1 + np.maximum(0, -(-(total - length) // stride)))
+    ends = np.minimum(length + numbers * stride, total[texts])
     starts = np.maximum(ends - length, 0)  # counted with the prefix
-    return np.maximum(starts - prefix, 0), ends - prefix, np.maximum(prefix - starts, 0)
+    return texts, np.maximum(starts - prefix, 0), ends - prefix, np.maximum(prefix - starts, 0)
+
+
+def _number(counts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the text of each window, and the window's number in its text; (counts.sum(),) each."""
+    texts = np.repeat(np.arange(len(counts)), counts)
+    return texts, np.arange(len(texts)) - (np.cumsum(counts) - counts)[texts]
 
 
 def check_evaluation(

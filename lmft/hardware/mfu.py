@@ -44,7 +44,10 @@ class FlopsEstimate:
         for part in parts:
             blocks, size = part.inputs.shape
             total += 6 * (self.body_weights * blocks * size + self.head_weights * part.num_targets)
-            total += self.attention_flops * blocks * size**2
+            pairs = blocks * size**2
+            if part.positions is not None:  # the sum of 2 p + 1 below a length is its square
+                pairs = int((2 * part.positions + 1).sum())
+            total += self.attention_flops * pairs
         return total
 
     def mfu(self, parts: list[Batch], seconds: float) -> float:

@@ -11,9 +11,13 @@ from transformers.utils import logging
 
 from lmft.config.schema import ModelConfig
 from lmft.errors import UserError, did_you_mean, is_out_of_memory
+from lmft.model.device_batch import DeviceBatch
+from lmft.model.kernels.attention import replace_attention
 from lmft.model.weights import load_pretrained
 from lmft.objective import Objective
 from lmft.storage.hub import hub_errors, pinned_revision
+
+PROBE_LENGTHS = (5, 3)  # tokens of two documents of a block
 
 
 def silence_transformers() -> None:
@@ -158,6 +162,39 @@ def sees_future_tokens(model: PreTrainedModel) -> bool:
     second[0, -1] += 1
     before, after = (model(input_ids=ids).logits[0, :-1] for ids in (first, second))
     return not torch.allclose(before, after, rtol=1e-3, atol=1e-4)
+
+
+def check_documents(config: ModelConfig, model: PreTrainedModel) -> None:
+    """Check that the model can keep the documents of a block apart.
+
+    Raises:
+        UserError: it can't.
+    """
+    attention = model.config._attn_implementation
+    replace_attention(model)
+    if not keeps_documents_apart(model):
+        raise UserError(
+            f"model={config.label or config.name} ({model.config.model_type}) can't keep the "
+            "documents of a block apart; set dataset.packing=stream dataset.attention=block."
+        )
+    model.set_attn_implementation(attention)
+
+
+@torch.no_grad()
+def keeps_documents_apart(model: PreTrainedModel) -> bool:
+    """Return whether two documents of one block get the logits that each has alone."""
+    model.eval()
+    size = model.config.get_text_config().vocab_size
+    ids = (size // 2 + torch.arange(sum(PROBE_LENGTHS))).remainder(size)[None]  # no special tokens
+    parts = ids.split(PROBE_LENGTHS, dim=1)
+    positions = torch.cat([torch.arange(length) for length in PROBE_LENGTHS])[None]
+    together = DeviceBatch(ids, ids, None, positions)
+    try:
+        logits = model(**together.arguments(model)).logits
+    except Exception:  # of any type: each model has code of its own
+        return False
+    alone = torch.cat([model(input_ids=part, use_cache=False).logits for part in parts], dim=1)
+    return torch.allclose(logits, alone, rtol=1e-3, atol=1e-4)
 
 
 def context_size(model: PreTrainedModel) -> int | None:

@@ -133,7 +133,7 @@ class LinearCrossEntropy(Function):
 
 def _nats_of_all_logits(model: PreTrainedModel, batch: DeviceBatch) -> Tensor:
     """Return the nats of all positions (B * T,), from whole logits."""
-    logits = model(input_ids=batch.inputs, use_cache=False).logits  # (B, T, V)
+    logits = model(**batch.arguments(model)).logits  # (B, T, V)
     return F.cross_entropy(
         logits.float().flatten(0, 1), batch.targets, ignore_index=IGNORED, reduction="none"
     )
@@ -142,7 +142,7 @@ def _nats_of_all_logits(model: PreTrainedModel, batch: DeviceBatch) -> Tensor:
 def _hidden_states(model: PreTrainedModel, head: Head, batch: DeviceBatch) -> Tensor:
     """Return the hidden states (N, H) from which targets are predicted."""
     with capture_hidden_states(head.linear) as captured:
-        model(input_ids=batch.inputs, use_cache=False)
+        model(**batch.arguments(model))
     return batch.select(captured[0])
 
 

@@ -28,7 +28,7 @@ from lmft.hardware.device import Hardware
 from lmft.hardware.fsdp import shard
 from lmft.hardware.transfer import queues_work
 from lmft.model.compilation import CompiledLayers
-from lmft.model.kernels.attention import skip_masks
+from lmft.model.kernels.attention import compile_attention, replace_attention
 from lmft.model.kernels.recompute import RecomputeHooks
 from lmft.model.kernels.replace import replace_layers
 from lmft.model.lm_head import Head, find_head
@@ -228,10 +228,11 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
             head = replace(head, linear=compute_model.get_output_embeddings())
     if hardware.checkpoint_activations:
         checkpoint_activations(compute_model)
-    if queues_work(hardware.device):
-        skip_masks(compute_model)
     if not hardware.compile or queues_work(hardware.device):
         replace_layers(compute_model)  # kernels of a GPU can be compiled, those of a CPU can't
+        replace_attention(compute_model)
+    else:
+        compile_attention(compute_model)
     compiled_layers = CompiledLayers(compute_model) if hardware.compile else None
     recompute_hooks: AbstractContextManager[None] = nullcontext()
     # Compiled code and checkpointed layers decide themselves what to save; under FSDP the weights

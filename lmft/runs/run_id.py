@@ -7,6 +7,7 @@ from typing import Any
 from lmft.config.knob_metadata import Decides
 from lmft.config.schema import CORPUS, FORMERLY, ModelConfig, decides, is_as_before
 from lmft.dataset.split import Split
+from lmft.dataset.block_rule import describe_rules
 from lmft.storage.hub import content_digest
 
 # Increased by each commit that changes losses, so that older runs get other keys.
@@ -44,6 +45,7 @@ def key_inputs(
     return {
         "dataset": {name: split.digest() for name, split in splits.items()},
         **_examples(splits),
+        **_blocks(values["dataset"], splits),
         "separator": values["dataset"]["separator"],
         "block_size": values["dataset"]["block_size"],
         "model": [weights, tokenizer, model.architecture, model.from_scratch, model.dropout],
@@ -69,6 +71,12 @@ def key_inputs(
         },
         "numerics": NUMERICS,
     }
+
+
+def _blocks(knobs: dict[str, Any], splits: dict[str, Split]) -> dict[str, Any]:
+    """Return how documents become blocks, where a knob says something else than auto means."""
+    rules = describe_rules(knobs, splits)
+    return {"blocks": rules} if rules else {}
 
 
 def _examples(splits: dict[str, Split]) -> dict[str, Any]:

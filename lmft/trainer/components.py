@@ -7,17 +7,26 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lmft.config.schema import CORPUS, RunConfig, Strategy
+from lmft.config.schema import (
+    CORPUS,
+    DatasetConfig,
+    LongDocuments,
+    Packing,
+    RunConfig,
+    Strategy,
+)
 from lmft.dataset.batches import Batches
+from lmft.dataset.block_rule import find_rule
 from lmft.dataset.chat_template import read_template
 from lmft.dataset.split import Split
-from lmft.dataset.token_stream import Blocks, check_has_text, open_stream
+from lmft.dataset.document_blocks import DocumentBlocks, cut_documents
+from lmft.dataset.token_stream import Blocks, TokenStream, check_has_text, open_stream
 from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_tokenizer
 from lmft.errors import UserError
 from lmft.evaluation.windows import check_evaluation
 from lmft.hardware.allocator import keep_freed_memory
 from lmft.hardware.device import FIRST_START, Choices, Hardware, find_hardware
-from lmft.model.load import context_size, load_model, silence_transformers
+from lmft.model.load import check_documents, context_size, load_model, silence_transformers
 from lmft.model.mixed_precision import Network, build_network
 from lmft.model.weights import check_not_adapter
 from lmft.output.terminal import counted
@@ -55,12 +64,18 @@ class Components:
         """Return the sizes of dataset and model, and the hardware, for display."""
         streams = {name: batches.blocks.stream for name, batches in self.batches.items()}
         weights = sum(weight.numel() for weight in self.network.model.parameters())
+        blocks = ", ".join(
+            f"{name} {some.blocks.describe()}"
+            for name, some in self.batches.items()
+            if isinstance(some.blocks, DocumentBlocks)
+        )
         return {
             "dataset": ", ".join(
                 f"{name} {counted(len(stream.ids), 'token')} in "
                 f"{counted(len(stream.ends), 'document')}"
                 for name, stream in streams.items()
             ),
+            **({"blocks": blocks} if blocks else {}),
             "model": f"{weights:,} weights, {len(self.tokenizer):,} tokens",
             "hardware": self.hardware.describe(),
         }
@@ -89,8 +104,11 @@ def build_components(
     config.objective.check(tokenizer)
     check_evaluation(config.evaluation, config.dataset.block_size, config.objective, tokenizer)
     batches = {name: open_batches(config, split, tokenizer) for name, split in splits.items()}
+    check_long(config.dataset, batches)
     warn_of_few_documents(splits, batches)
     model = load_model(config.model, config.objective, tokenizer, config.seed)
+    if any(some.are_apart for some in batches.values()):
+        check_documents(config.model, model)
     check_context(config, context_size(model))
     if hardware.compile is None:
         hardware.compile = "train" in batches and is_long(config, model, batches["train"])
@@ -116,19 +134,53 @@ def open_batches(config: RunConfig, split: Split, tokenizer: PreTrainedTokenizer
     dataset, cache_root = config.dataset, Path(config.cache_root).expanduser()
     stream = open_stream(split, tokenizer, dataset.separator, cache_root)
     check_has_text(split, stream, find_separator(dataset.separator, tokenizer))
-    batches = Batches(Blocks(stream, dataset.block_size), config.objective, tokenizer)
+    blocks = cut_blocks(dataset, split, stream, tokenizer)
+    batches = Batches(blocks, config.objective, tokenizer)
     takes = inspect.signature(config.objective.batch).parameters
-    if stream.learnt is not None and "learnt" not in takes:
+    has_bits = stream.learnt is not None or isinstance(blocks, DocumentBlocks)
+    if has_bits and "learnt" not in takes:
         raise UserError(
-            f"objective={type(config.objective).__name__} can't learn a part of a document alone; "
-            "set dataset.learn=all, or add `learnt` to its method batch."
+            f"objective={type(config.objective).__name__} can't learn a part of a block alone; "
+            "add `learnt` to its method batch, or set dataset.learn=all dataset.packing=stream "
+            "dataset.attention=block."
         )
     if len(batches) == 0:
         raise UserError(
-            f"dataset.{split.name} has a single token, so nothing can be predicted; choose more "
-            "text."
+            f"dataset.{split.name} has nothing that can be predicted: no document with two tokens, "
+            f"or none that fits into a block of {dataset.block_size}; choose more text."
+            if isinstance(blocks, DocumentBlocks)
+            else f"dataset.{split.name} has a single token, so nothing can be predicted; choose "
+            "more text."
         )
     return batches
+
+
+def cut_blocks(
+    config: DatasetConfig, split: Split, stream: TokenStream, tokenizer: PreTrainedTokenizerBase
+) -> Blocks | DocumentBlocks:
+    """Return the blocks of a split, as its packing and its attention say."""
+    rule = find_rule(vars(config), split)
+    if not rule.of_documents:
+        return Blocks(stream, config.block_size)
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    padding = next(token for token in ids if token is not None)
+    return cut_documents(stream, config.block_size, rule, padding)
+
+
+def check_long(config: DatasetConfig, batches: dict[str, Batches]) -> None:
+    """Check that dataset.long has an effect.
+
+    Raises:
+        UserError: no split has documents that are packed whole.
+    """
+    rules = [some.blocks.rule for some in batches.values() if hasattr(some.blocks, "rule")]
+    if config.long is not LongDocuments.split and not any(
+        rule.packing is Packing.documents for rule in rules
+    ):
+        raise UserError(
+            f"dataset.long is {config.long.value}, but the stream of documents is cut wherever a "
+            "block is full; add dataset.packing=documents."
+        )
 
 
 def warn_of_few_documents(splits: dict[str, Split], batches: dict[str, Batches]) -> None:

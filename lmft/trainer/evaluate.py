@@ -6,9 +6,12 @@ import numpy as np
 from transformers import PreTrainedTokenizerBase
 
 from lmft.dataset.split import Split
+from lmft.dataset.block_rule import find_rule
 from lmft.dataset.token_stream import TokenStream, template_digest
 from lmft.dataset.tokenizer import tokenizer_digest, unescape
 from lmft.evaluation.result import (
+    ALL_TOGETHER,
+    ALONE,
     EACH_ALONE,
     FEW_DOCUMENTS,
     SOME_DOCUMENTS,
@@ -42,6 +45,7 @@ def find_conditions(
     config = run.config
     prefix = find_prefix(config.evaluation.prefix, tokenizer)
     context, stride = window_sizes(config.evaluation, config.dataset.block_size, prefix)
+    rule = find_rule(vars(config.dataset), split)
     masks: int | str = 0 if config.objective.is_causal else mask_draws
     if config.evaluation.pseudo:
         masks = EACH_ALONE
@@ -59,6 +63,8 @@ def find_conditions(
         windows=config.evaluation.windows.value,
         learn=split.learn.value,
         template=template_digest(split, tokenizer),
+        documents=ALONE if rule.of_documents else ALL_TOGETHER,
+        long=rule.long.value,
     )
 
 

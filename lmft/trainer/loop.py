@@ -12,10 +12,11 @@ from pathlib import Path
 
 from safetensors.numpy import load_file, save_file
 
+from lmft.dataset.document_blocks import DocumentBlocks
 from lmft.errors import Interrupted
 from lmft.evaluation.scoring import Scores
 from lmft.hardware.transfer import queues_work
-from lmft.metrics import LEARNING_RATE, SKIPPED_STEPS, TOKENS_PER_SECOND
+from lmft.metrics import FILL, LEARNING_RATE, SKIPPED_STEPS, TOKENS_PER_SECOND
 from lmft.model.weights import save_model
 from lmft.output.terminal import AnyBars
 from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
@@ -171,6 +172,7 @@ def validate(session: Session, progress: Progress, bars: AnyBars) -> None:
     """Score the validation split, and save the weights if they are the best so far."""
     if progress.step == 0:
         write_data_page(session)
+        log_fill(session)
         loss = find_baseline(session, bars)
     else:
         scores = score_split("validation", session, bars)
@@ -182,6 +184,13 @@ def validate(session: Session, progress: Progress, bars: AnyBars) -> None:
     elif progress.best is None or loss.mean < progress.best.mean:
         save_best(session, progress.step, scores)
     progress.add_validation(loss)
+
+
+def log_fill(session: Session) -> None:
+    """Log how full the training blocks are, where some are padded."""
+    blocks = session.components.batches["train"].blocks
+    if isinstance(blocks, DocumentBlocks):
+        session.log.log_metrics({FILL: blocks.fill}, 0)
 
 
 def save(session: Session, progress: Progress) -> None:

@@ -35,7 +35,9 @@ class StepGraphs:
         self, parts: list[Batch], seeds: DropoutSeeds, otherwise: Callable[[], Numbers]
     ) -> Numbers:
         """Take the step of a batch as a graph, or by `otherwise` where there is none (yet)."""
-        if len(parts) > 1 or len(parts[0].inputs) > self._hardware.micro_batch_size:
+        # The mask of documents would be a tensor of the graph.
+        is_whole = len(parts) == 1 and parts[0].positions is None
+        if not is_whole or len(parts[0].inputs) > self._hardware.micro_batch_size:
             return otherwise()
         device, targets = self._hardware.device, max(1, parts[0].num_targets)
         batch = to_device(parts[0], self._network.head, device, ROWS)

@@ -120,6 +120,15 @@ def test_compiled_processes_have_the_losses_of_one(strategy, corpus, alone, tmp_
 
 
 @pytest.mark.soak
+@pytest.mark.parametrize("strategy", ["ddp", "fsdp"])
+def test_documents_of_a_block_have_the_losses_of_one_process(strategy, corpus, tmp_path):
+    line = f"{corpus} dataset.document=line dataset.packing=documents dataset.attention=document "
+    line += "objective=clm trainer.max_steps=8"
+    alone = run_ranks(1, line, tmp_path / "alone")
+    assert_same(run_ranks(2, f"{line} hardware={strategy}", tmp_path / "together"), alone)
+
+
+@pytest.mark.soak
 def test_gradients_of_several_bf16_passes_add_up_in_fp32(corpus, tmp_path):
     line = f"{corpus} hardware.precision=bf16 hardware.micro_batch_size=1 trainer.max_steps=8"
     alone = run_ranks(1, line, tmp_path / "alone")

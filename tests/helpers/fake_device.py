@@ -19,7 +19,7 @@ from torch.utils.backend_registration import _setup_privateuseone_for_python_bac
 
 from lmft.config.schema import Precision, RunConfig
 from lmft.hardware.device import Hardware
-from lmft.model.kernels.attention import skip_masks
+from lmft.model.kernels.attention import replace_attention
 from lmft.model.kernels.replace import replace_layers
 from lmft.model.lm_head import Head
 from lmft.model.mixed_precision import Network
@@ -101,7 +101,7 @@ def record_step(kind: str, micro_batch_size: int) -> Recorder:
     with FakeTensorMode(allow_non_fake_inputs=True):
         move(model)
         compute_model = move(copy, torch.bfloat16)
-        skip_masks(compute_model)
+        replace_attention(compute_model)
         replace_layers(compute_model)
         network = Network(
             model, compute_model, Head(compute_model.get_output_embeddings(), 1, None)

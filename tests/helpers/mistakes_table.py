@@ -102,6 +102,7 @@ COMBINATIONS = {
     "model.tokenizer=null": ("model.tokenizer has no value", "set model.tokenizer=corpus"),
     "model=bert_tiny": ("bert_tiny", "depend on later", "choose objective=mlm"),
     "objective=mlm": ("gpt2_tiny", "no head", "choose objective=clm"),
+    "dataset.long=drop": ("dataset.long is drop", "add dataset.packing=documents"),
     "dataset.block_size=4096": ("dataset.block_size is 4096", "set dataset.block_size=512"),
     "evaluation.stride=500": ("evaluation.stride is 500", "lower it"),
     "evaluation.pseudo=true": ("evaluation.pseudo", "leave it out"),

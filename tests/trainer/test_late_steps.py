@@ -9,7 +9,7 @@ import torch
 
 from lmft.config.schema import Precision, Strategy
 from lmft.hardware.device import fastest_precision
-from lmft.model.kernels.attention import skip_masks
+from lmft.model.kernels.attention import replace_attention
 from lmft.optimizer import build_optimizer, take_step, take_step_on_device
 from lmft.trainer import loop
 from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
@@ -114,7 +114,7 @@ EAGER = {"gemma2", "gpt_neo", "bloom", "gptj", "deberta-v2", "mpnet"}  # not by 
 def test_a_model_without_masks_computes_the_same(kind):
     model, ids = build_tiny(kind), 3 + torch.arange(2 * 40).view(2, 40) % 90
     expected = model(input_ids=ids).logits
-    skip_masks(model)
+    replace_attention(model)
     assert (model.config._attn_implementation == "lmft_unmasked") == (kind not in LIMITED | EAGER)
     assert torch.equal(model(input_ids=ids).logits, expected)
     if kind in CAUSAL and kind not in LIMITED | EAGER:  # with a cache of keys, too
@@ -131,7 +131,7 @@ def test_compiled_attention_is_causal_without_a_mask():
         calls.extend(n for n in graph.graph.nodes if "scaled_dot_product" in str(n.target))
         return graph.forward
 
-    skip_masks(model)
+    replace_attention(model)
     compiled = torch.compile(model.transformer, backend=keep_calls, fullgraph=True)
     compiled(input_ids=torch.arange(12)[None], use_cache=False)
     assert len(calls) == 2

@@ -10,47 +10,58 @@ torch's own kernels are used.
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
-from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from lmft.model.kernels.document_attention import DOCUMENTS, attend_by_torch, attend_each
 from lmft.model.kernels.dropout import DropoutMask, new_seed
 
 softmax_backward = torch.ops.aten._softmax_backward_data
-# Names under which transformers knows the two functions.
+# Names under which transformers knows the functions.
 ATTENTION = "lmft"
 UNMASKED_ATTENTION = "lmft_unmasked"
+TORCH_ATTENTION = "lmft_torch"
 SHORT_BLOCK = 256  # tokens, at most, of a block whose attention weights are saved
 QUERIES_PER_CHUNK = 128  # in longer blocks
 
 
-def register_attention() -> None:
-    """Make `attend` known to transformers as attn_implementation="lmft"."""
-    AttentionInterface.register(ATTENTION, attend)
-    AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+def replace_attention(model: PreTrainedModel) -> None:
+    """Let the model call `attend`, if it calls torch's attention."""
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(ATTENTION, attend)
+        AttentionMaskInterface.register(ATTENTION, sdpa_mask)
+        # Not in AttentionMaskInterface: transformers builds masks for registered names only.
+        AttentionInterface.register(UNMASKED_ATTENTION, attend)
+        model.set_attn_implementation(ATTENTION if needs_masks(model) else UNMASKED_ATTENTION)
 
 
-def skip_masks(model: PreTrainedModel) -> None:
-    """Let the model build no attention mask, if its blocks, which are unpadded, need none.
+def needs_masks(model: PreTrainedModel) -> bool:
+    """Return whether transformers must build attention masks for the model.
 
-    transformers builds a mask where code is compiled, and reads one where a model passes position
-    ids. Without a mask torch chooses its causal flash kernel, and the host does not wait. A mask is
-    needed where attention is limited to a window or chunk.
+    It builds a mask where code is compiled, and reads one where a model passes position ids.
+    Without a mask torch chooses its causal flash kernel, and the host does not wait. Blocks are
+    unpadded, and `attend` knows of documents; a mask is needed only where attention is limited to a
+    window or chunk.
     """
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or [])
     limits = ("sliding_window", "attention_chunk_size", "attention_types")
     is_limited = any(getattr(config, name, None) for name in limits)
-    if model.config._attn_implementation != "sdpa" or is_limited or kinds - {"full_attention"}:
-        return
-    # Not in AttentionMaskInterface: transformers builds masks for registered names only.
-    AttentionInterface.register(UNMASKED_ATTENTION, sdpa_attention_forward)
-    model.set_attn_implementation(UNMASKED_ATTENTION)
+    return bool(is_limited or kinds - {"full_attention"})
+
+
+def compile_attention(model: PreTrainedModel) -> None:
+    """Let the model call torch's attention, with what it needs to know of documents."""
+    if model.config._attn_implementation == "sdpa":
+        AttentionInterface.register(TORCH_ATTENTION, attend_by_torch)
+        AttentionMaskInterface.register(TORCH_ATTENTION, sdpa_mask)
+        model.set_attn_implementation(TORCH_ATTENTION)
 
 
 @dataclass(frozen=True)
@@ -79,13 +90,16 @@ def attend(
     Returns:
         The output (B, T, A, D), and None in place of the weights.
     """
+    if kwargs.get(DOCUMENTS) is not None and query.is_cpu:
+        positions = kwargs.pop(DOCUMENTS)
+        terms = {"dropout": dropout, "scaling": scaling, "is_causal": is_causal, **kwargs}
+        each = partial(attend, module, **terms)
+        return attend_each(each, query, key, value, attention_mask, positions)
     no_cache = query.shape[2] == key.shape[2]  # of earlier keys
     faster = dropout or (no_cache and query.dtype.itemsize < 4)
     if not faster or not query.is_cpu or kwargs.get("position_bias") is not None:
-        result: tuple[Tensor, None] = sdpa_attention_forward(
-            module, query, key, value, attention_mask, dropout, scaling, is_causal, **kwargs
-        )
-        return result
+        settings = (dropout, scaling, is_causal)
+        return attend_by_torch(module, query, key, value, attention_mask, *settings, **kwargs)
     if is_causal is None:
         is_causal = getattr(module, "is_causal", True)
     causal = is_causal and attention_mask is None and query.shape[2] > 1
