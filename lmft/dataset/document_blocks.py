@@ -5,11 +5,13 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from torch import Tensor
+from transformers import PreTrainedTokenizerBase
 
-from lmft.config.schema import Attention, LongDocuments, Packing
-from lmft.dataset.block_rule import BlockRule
+from lmft.config.schema import Attention, DatasetConfig, LongDocuments, Packing
+from lmft.dataset.block_rule import BlockRule, find_rule
 from lmft.dataset.packing import pack
-from lmft.dataset.token_stream import TokenStream
+from lmft.dataset.splits import Split
+from lmft.dataset.token_stream import Blocks, TokenStream
 from lmft.output.terminal import counted
 
 AT_ONCE = 1 << 22  # tokens whose learnt bits are read at once
@@ -126,6 +128,18 @@ def count_learnt(stream: TokenStream, starts: np.ndarray, ends: np.ndarray) -> n
         until, since = (np.clip(edges[some], first, last) - first for edges in (ends, starts))
         counts[some] += learnt[until] - learnt[since]
     return counts
+
+
+def cut_blocks(
+    config: DatasetConfig, split: Split, stream: TokenStream, tokenizer: PreTrainedTokenizerBase
+) -> Blocks | DocumentBlocks:
+    """Return the blocks of a split, as its packing and its attention say."""
+    rule = find_rule(vars(config), split)
+    if not rule.of_documents:
+        return Blocks(stream, config.block_size)
+    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
+    padding = next(token for token in ids if token is not None)
+    return cut_documents(stream, config.block_size, rule, padding)
 
 
 def cut_documents(stream: TokenStream, size: int, rule: BlockRule, padding: int) -> DocumentBlocks:

@@ -16,11 +16,12 @@ from lmft.config.schema import (
     Strategy,
 )
 from lmft.dataset.batches import Batches
-from lmft.dataset.block_rule import find_rule
 from lmft.dataset.chat_template import read_template
 from lmft.dataset.split import Split
 from lmft.dataset.document_blocks import DocumentBlocks, cut_documents
 from lmft.dataset.token_stream import Blocks, TokenStream, check_has_text, open_stream
+from lmft.dataset.document_blocks import DocumentBlocks, cut_blocks
+from lmft.dataset.token_stream import check_has_text, open_stream
 from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_tokenizer
 from lmft.errors import UserError
 from lmft.evaluation.windows import check_evaluation
@@ -153,18 +154,6 @@ def open_batches(config: RunConfig, split: Split, tokenizer: PreTrainedTokenizer
             "more text."
         )
     return batches
-
-
-def cut_blocks(
-    config: DatasetConfig, split: Split, stream: TokenStream, tokenizer: PreTrainedTokenizerBase
-) -> Blocks | DocumentBlocks:
-    """Return the blocks of a split, as its packing and its attention say."""
-    rule = find_rule(vars(config), split)
-    if not rule.of_documents:
-        return Blocks(stream, config.block_size)
-    ids = (tokenizer.pad_token_id, tokenizer.eos_token_id, 0)
-    padding = next(token for token in ids if token is not None)
-    return cut_documents(stream, config.block_size, rule, padding)
 
 
 def check_long(config: DatasetConfig, batches: dict[str, Batches]) -> None:
