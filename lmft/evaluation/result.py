@@ -257,6 +257,6 @@ def _describe_windows(conditions: Conditions) -> list[str]:
         conditions.separator, f"separator {conditions.separator!r}"
     )
     if conditions.documents == ALONE:
-        long = "" if conditions.long == "split" else f", longer ones {conditions.long}"
-        windows.append(f"each document alone{long}")
+        long = {"truncate": ", longer ones truncated", "drop": ", longer ones left out"}
+        windows.append(f"each document alone{long.get(conditions.long, '')}")
     return [*windows, separator]
