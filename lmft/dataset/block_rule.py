@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmft.config.schema import FORMERLY, Attention, LongDocuments, Packing
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 
 KNOBS = ("packing", "attention", "long")  # of the group `dataset`
 

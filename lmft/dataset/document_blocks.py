@@ -10,7 +10,7 @@ from transformers import PreTrainedTokenizerBase
 from lmft.config.schema import Attention, DatasetConfig, LongDocuments, Packing
 from lmft.dataset.block_rule import BlockRule, find_rule
 from lmft.dataset.packing import pack
-from lmft.dataset.splits import Split
+from lmft.dataset.split import Split
 from lmft.dataset.token_stream import Blocks, TokenStream
 from lmft.output.terminal import counted
 

@@ -207,7 +207,7 @@ class Blocks:
         return -(-len(self.stream.ids) // self.size)
 
     @property
-    def fullness(self) -> float:
+    def fill(self) -> float:
         """The share of the places in blocks that hold a token."""
         return len(self.stream.ids) / (len(self) * self.size)
 

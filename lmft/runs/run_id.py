@@ -6,8 +6,8 @@ from typing import Any
 
 from lmft.config.knob_metadata import Decides
 from lmft.config.schema import CORPUS, FORMERLY, ModelConfig, decides, is_as_before
-from lmft.dataset.split import Split
 from lmft.dataset.block_rule import describe_rules
+from lmft.dataset.split import Split
 from lmft.storage.hub import content_digest
 
 # Increased by each commit that changes losses, so that older runs get other keys.

@@ -17,10 +17,8 @@ from lmft.config.schema import (
 )
 from lmft.dataset.batches import Batches
 from lmft.dataset.chat_template import read_template
-from lmft.dataset.split import Split
-from lmft.dataset.document_blocks import DocumentBlocks, cut_documents
-from lmft.dataset.token_stream import Blocks, TokenStream, check_has_text, open_stream
 from lmft.dataset.document_blocks import DocumentBlocks, cut_blocks
+from lmft.dataset.split import Split
 from lmft.dataset.token_stream import check_has_text, open_stream
 from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_tokenizer
 from lmft.errors import UserError

@@ -5,8 +5,8 @@ import logging
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lmft.dataset.split import Split
 from lmft.dataset.block_rule import find_rule
+from lmft.dataset.split import Split
 from lmft.dataset.token_stream import TokenStream, template_digest
 from lmft.dataset.tokenizer import tokenizer_digest, unescape
 from lmft.evaluation.result import (

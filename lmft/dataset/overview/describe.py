@@ -24,7 +24,7 @@ class SplitFacts:
     median: int  # tokens of a document
     longest: int
     blocks: int
-    fullness: float  # share of the places in blocks that hold a token
+    fill: float  # share of the places in blocks that hold a token
     learnt: float  # share of the tokens that may be targets
 
 
@@ -126,7 +126,7 @@ def describe_split(name: str, batches: Batches) -> SplitFacts:
         int(np.median(lengths)),
         int(lengths.max()),
         len(blocks),
-        blocks.fullness,
+        blocks.fill,
         1.0 if counts.learnt is None else counts.learnt,
     )
 

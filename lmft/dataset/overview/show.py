@@ -42,7 +42,7 @@ def sizes_table(overview: Overview) -> Table:
     table.add_column(overview.learnt_label, justify="right")
     for split in overview.splits:
         numbers = (split.documents, split.median, split.longest, split.tokens, split.blocks)
-        shares = (f"{split.fullness:.1%}", f"{split.learnt:.1%}")
+        shares = (f"{split.fill:.1%}", f"{split.learnt:.1%}")
         table.add_row(split.name, *(f"{number:,}" for number in numbers), *shares)
     return table
 
