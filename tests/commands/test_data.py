@@ -29,7 +29,8 @@ def test_it_shows_what_is_learnt_of_chats_without_any_weights(chats, command, sh
         f"data {overrides} model=pretrained model.name={name} dataset.block_size=200 html=x.html"
     )
     assert (code, complaint) == (0, "")
-    assert all(len(line) <= 80 for line in printed.splitlines())
+    lines = [line for line in printed.splitlines() if "x.html" not in line]  # a path is not cut
+    assert all(len(line) <= 80 for line in lines)
     assert re.search(
         r"^train +1 file · 190 documents · 0 empty · 40.7 kB · chat from", printed, re.M
     )
