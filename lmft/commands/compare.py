@@ -9,14 +9,12 @@ from rich.text import Text
 from lmft.analysis.compare.ranking import compare_runs
 from lmft.analysis.compare.report import report_files
 from lmft.analysis.compare.show import show
-from lmft.commands.verbs import VERBS
-from lmft.errors import UserError, did_you_mean
+from lmft.commands.words import refuse_knobs
+from lmft.errors import UserError
 from lmft.output.terminal import Screen
 from lmft.sweep.records import read_jobs
 from lmft.tracker.mlflow_query import ExistingStore, open_existing_store
 from lmft.tracker.mlflow_store import find_folder_of_run, store_uri
-
-KNOBS = [knob.name for knob in VERBS["compare"].knobs]
 
 
 @dataclass
@@ -35,7 +33,7 @@ def main(arguments: Namespace) -> None:
     Raises:
         UserError: a word names no run, or the runs can't be compared.
     """
-    check_words(arguments.words)
+    refuse_knobs("compare", arguments.words)
     uri, store = arguments.tracker_uri, open_existing_store(arguments.tracker_uri)
     selection = find_runs(arguments.words, uri, store)
     if arguments.tracker_experiment_name is not None:
@@ -52,21 +50,6 @@ def main(arguments: Namespace) -> None:
     logged = store is not None and store.log_texts(selection.parent, first, texts)
     look = f"Look    {folder / 'compare.html'}{', also in MLflow' if logged else ''}"
     console.print(Text(look), soft_wrap=True)
-
-
-def check_words(words: list[str]) -> None:
-    """Refuse knobs that comparing does not have; a folder's name may have a `=` in it.
-
-    Raises:
-        UserError: there is one.
-    """
-    for word in words:
-        name, equals, _ = word.partition("=")
-        if equals and not Path(word).is_dir():
-            raise UserError(
-                f"lmft compare has no knob {name!r}, but {', '.join(KNOBS)}."
-                + did_you_mean(name, KNOBS)
-            )
 
 
 def add_experiment(

@@ -51,7 +51,7 @@ class Knob:
 
 
 RUN = Knob("run", "a run's folder, or the id of its MLflow run", "RUN")
-
+STORE = Knob("tracker.uri", "the MLflow store (default ./mlflow.db)", "STORE")
 
 ANY = ("",)  # every knob of the config begins with it
 
@@ -109,11 +109,31 @@ VERBS = {
                 "SPLIT",
                 choices=("test", "validation", "train"),
             ),
-            Knob("tracker.uri", "the MLflow store (default ./mlflow.db)", "STORE"),
+            STORE,
             Knob("tracker.experiment_name", "all finished runs of this experiment", "NAME"),
             Knob("out", "folder of compare.md and compare.html (default: the first run's)", "PATH"),
         ),
         takes_runs=True,
+    ),
+    "export": Verb(
+        "export",
+        "write the best weights of a run, and the tokenizer, as a GGUF file",
+        "RUN [format=gguf] [out=PATH]",
+        "lmft export runs/NAME format=gguf",
+        (
+            RUN,
+            Knob(
+                "format",
+                f"of llama.cpp, for Llama and GPT-2 {DEFAULT}",
+                "gguf",
+                "gguf",
+                choices=("gguf",),
+            ),
+            Knob("out", "file or folder to write to (default: beside the run)", "PATH"),
+            STORE,
+        ),
+        takes_runs=True,
+        loads_torch=True,
     ),
     "verify": Verb(
         "verify",

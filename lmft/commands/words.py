@@ -1,11 +1,14 @@
-"""Turn the arguments of a Python call into the command line's words."""
+"""Check the words of a command line; turn the arguments of a Python call into words."""
 
 import re
+from argparse import Namespace
+from pathlib import Path
 from typing import Any
 
+from lmft.commands.verbs import VERBS
 from lmft.config.compose import CONFIG_DIR
 from lmft.config.quoting import quote
-from lmft.errors import UserError
+from lmft.errors import UserError, did_you_mean
 
 NAME = re.compile(r"(?!(null|true|false|inf|nan)$)[a-z_/][\w./-]*", re.IGNORECASE | re.ASCII)
 
@@ -39,3 +42,33 @@ def as_word(value: Any) -> str:
         return f"[{','.join(map(as_word, value))}]"
     text = str(value)
     return text if NAME.fullmatch(text) else quote(text)
+
+
+def refuse_knobs(verb: str, words: list[str]) -> None:
+    """Refuse words that are knobs which a verb does not have; a folder's name may have a `=`.
+
+    Raises:
+        UserError: there is one.
+    """
+    knobs = [knob.name for knob in VERBS[verb].knobs]
+    for word in words:
+        name, equals, _ = word.partition("=")
+        if equals and not Path(word).is_dir():
+            raise UserError(
+                f"lmft {verb} has no knob {name!r}, but {', '.join(knobs)}."
+                + did_you_mean(name, knobs)
+            )
+
+
+def one_run(verb: str, arguments: Namespace) -> str:
+    """Return the one run that a line names, as a word or by run=.
+
+    Raises:
+        UserError: it names none, or several.
+    """
+    named = [*arguments.words, *([arguments.run] if arguments.run else [])]
+    refuse_knobs(verb, named)
+    if len(named) != 1:
+        found = f"not {len(named)}" if named else "and lmft runs lists those there are"
+        raise UserError(f"lmft {verb} takes one run, {found}: {VERBS[verb].example}.")
+    return str(named[0])
