@@ -92,6 +92,8 @@ class Run(BaseRun):
         temperature: float = 0.8,
         top_p: float = 0.95,
         seed: int = 0,
+        top_k: int = 0,
+        stop: str = "",
     ) -> str:
         """Return the prompt and the model's continuation; of a masked model, its guesses.
 
@@ -101,17 +103,20 @@ class Run(BaseRun):
             temperature: 0 takes the likeliest token.
             top_p: probability mass to sample from (Holtzman et al. 2020).
             seed: of the sampling.
+            top_k: sample from so many of the likeliest tokens; 0: from all.
+            stop: the continuation ends before this text.
 
         Raises:
             UserError: the prompt can't be continued, or a number is out of its range.
         """
         with as_library():
-            check_knobs("generate", tokens=tokens, temperature=temperature, top_p=top_p, seed=seed)
+            numbers = {"tokens": tokens, "temperature": temperature, "top_p": top_p}
+            check_knobs("generate", **numbers, seed=seed, top_k=top_k)
             from lmft.commands.generate import generate
             from lmft.evaluation.generation import Sampling
 
-            sampling = Sampling(tokens, temperature, top_p, seed)
-            return generate(str(self.folder), [], prompt, sampling)
+            sampling = Sampling(tokens, temperature, top_p, seed, top_k, stop)
+            return generate(str(self.folder), [], prompt, sampling)[0]
 
     def evaluate(self, *words: str) -> dict[str, Any]:
         """Score a split with the best weights; return loss, perplexity, interval and more.

@@ -52,6 +52,19 @@ class Knob:
 
 RUN = Knob("run", "a run's folder, or the id of its MLflow run", "RUN")
 STORE = Knob("tracker.uri", "the MLflow store (default ./mlflow.db)", "STORE")
+SAMPLING = (
+    Knob("temperature", f"0 takes the likeliest token {DEFAULT}", "X", 0.8, number(0, 100)),
+    Knob("top_p", f"probability mass to sample from {DEFAULT}", "X", 0.95, number(1e-6, 1)),
+    Knob(
+        "top_k",
+        "sample from the K likeliest tokens (default 0: all)",
+        "K",
+        0,
+        number(0, 1_000_000, int),
+    ),
+    Knob("stop", "end a text before this one; \\n is a line end", "TEXT", ""),
+    Knob("seed", f"sampling seed {DEFAULT}", "N", 0, number(0, 2**63 - 1, int)),
+)
 
 ANY = ("",)  # every knob of the config begins with it
 
@@ -89,12 +102,27 @@ VERBS = {
         (
             RUN,
             Knob("prompt", "the text to continue or to fill", "TEXT", ""),
+            Knob("prompts", "file of them: one a line, or records (dataset.text_column)", "FILE"),
+            Knob("out", "file of the answers to prompts=, JSON lines (default: print)", "FILE"),
+            Knob("n", f"continuations of each prompt {DEFAULT}", "N", 1, number(1, 1000, int)),
             Knob("tokens", f"new tokens at most {DEFAULT}", "N", 50, number(1, 1_000_000, int)),
-            Knob("temperature", f"0 takes the likeliest token {DEFAULT}", "X", 0.8, number(0, 100)),
-            Knob("top_p", f"probability mass to sample from {DEFAULT}", "X", 0.95, number(1e-6, 1)),
-            Knob("seed", f"sampling seed {DEFAULT}", "N", 0, number(0, 2**63 - 1, int)),
+            *SAMPLING,
         ),
         ANY,
+        loads_torch=True,
+    ),
+    "chat": Verb(
+        "chat",
+        "talk with a model: its chat template, or plain continuation",
+        "RUN | model=... [KNOB=VALUE ...]",
+        "lmft chat runs/NAME temperature=0.5",
+        (
+            RUN,
+            Knob("tokens", f"of an answer, at most {DEFAULT}", "N", 256, number(1, 1_000_000, int)),
+            *SAMPLING,
+        ),
+        ANY,
+        takes_runs=True,
         loads_torch=True,
     ),
     "compare": Verb(

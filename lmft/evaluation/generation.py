@@ -1,5 +1,6 @@
 """Generate text: sample continuations of prompts, or fill masks."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -12,8 +13,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TemperatureLogitsWarper,
+    TopKLogitsWarper,
     TopPLogitsWarper,
 )
+from transformers.generation.streamers import BaseStreamer
 
 from lmft.dataset.batches import Batches, block_rng
 from lmft.objective import IGNORED
@@ -21,6 +24,7 @@ from lmft.objective import IGNORED
 PROMPT_TOKENS = 12
 NEW_TOKENS = 24
 LONGEST_WORD = 16  # tokens
+BATCH = 32  # texts continued at once, at most
 SEED = 0  # fixed, so that samples before and after training differ by the model alone
 
 
@@ -32,6 +36,9 @@ class Sampling:
     temperature: float = 0.8  # 0: greedy, always the most probable token
     top_p: float = 0.95  # nucleus sampling (Holtzman et al. 2020)
     seed: int = SEED
+    top_k: int = 0  # sample from so many tokens (Fan et al. 2018); 0: from all
+    stop: str = ""  # the text ends before it
+    n: int = 1  # continuations of each prompt; the one at index i has the seed `seed + i`
 
 
 @dataclass(frozen=True)
@@ -94,42 +101,59 @@ def word_start(ids: np.ndarray, last: int, first: int, tokenizer: PreTrainedToke
     return last
 
 
-def continue_text(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    prompt: np.ndarray,
-    sampling: Sampling = Sampling(),
-) -> str:
-    """Return the model's continuation of `prompt` (T,)."""
-    return continue_texts(model, tokenizer, [prompt], sampling)[0]
-
-
 @torch.no_grad()
 def continue_texts(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     prompts: list[np.ndarray],
     sampling: Sampling = Sampling(),
+    streamer: BaseStreamer | None = None,
 ) -> list[str]:
-    """Return the model's continuations of `prompts` (T,) each.
+    """Return `sampling.n` continuations of the first of `prompts` (T,), of the second, and so on.
 
-    Adjacent prompts of equal length form a batch.
+    Adjacent prompts of equal length form batches. A streamer gets the tokens of a single text.
     """
+    rows = [(prompt, sampling.seed + i) for prompt in prompts for i in range(sampling.n)]
     texts = []
-    for length, group in groupby(prompts, key=len):
-        inputs = torch.from_numpy(np.stack(list(group))).to(model.device)  # (B, T)
-        ids = model.generate(  # type: ignore[operator]
-            inputs,
-            attention_mask=torch.ones_like(inputs),
-            max_new_tokens=sampling.tokens,
-            do_sample=False,  # SeededSampling samples
-            logits_processor=_logits_processors(sampling, len(inputs), model.device),
-            pad_token_id=tokenizer.eos_token_id or 0,
-        )
-        eos = model.generation_config.eos_token_id
-        for row in ids.cpu().numpy():
-            texts.append(decode_after(row[:length], cut_after_eos(row[length:], eos), tokenizer))
+    for length, group in groupby(rows, key=lambda row: len(row[0])):
+        equal = list(group)
+        for start in range(0, len(equal), BATCH):
+            batch, seeds = zip(*equal[start : start + BATCH], strict=True)
+            ids = _generate(model, tokenizer, np.stack(batch), seeds, sampling, streamer)
+            eos = model.generation_config.eos_token_id
+            for row in ids:
+                new = cut_after_eos(row[length:], eos)
+                texts.append(cut_at(sampling.stop, decode_after(row[:length], new, tokenizer)))
     return texts
+
+
+def _generate(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    prompts: np.ndarray,
+    seeds: Sequence[int],
+    sampling: Sampling,
+    streamer: BaseStreamer | None,
+) -> np.ndarray:
+    """Return the prompts (B, T) with new tokens after them, padded to the longest row."""
+    inputs = torch.from_numpy(prompts).to(model.device)
+    stop = {"stop_strings": sampling.stop, "tokenizer": tokenizer} if sampling.stop else {}
+    ids = model.generate(  # type: ignore[operator]
+        inputs,
+        attention_mask=torch.ones_like(inputs),
+        max_new_tokens=sampling.tokens,
+        do_sample=False,  # SeededSampling samples
+        logits_processor=_logits_processors(sampling, seeds, model.device),
+        pad_token_id=tokenizer.eos_token_id or 0,
+        streamer=streamer,
+        **stop,
+    )
+    return np.asarray(ids.cpu().numpy())
+
+
+def cut_at(stop: str, text: str) -> str:
+    """Return what is before the first `stop` in a text; the whole text if it has none."""
+    return text.partition(stop)[0] if stop else text
 
 
 def decode_after(
@@ -153,14 +177,18 @@ def cut_after_eos(ids: np.ndarray, eos: int | list[int] | None) -> np.ndarray:
     return ids[: ends[0] + 1] if len(ends) else ids
 
 
-def _logits_processors(sampling: Sampling, rows: int, device: torch.device) -> LogitsProcessorList:
+def _logits_processors(
+    sampling: Sampling, seeds: Sequence[int], device: torch.device
+) -> LogitsProcessorList:
     if sampling.temperature == 0:
         return LogitsProcessorList()
+    top_k = [TopKLogitsWarper(sampling.top_k)] if sampling.top_k else []
     return LogitsProcessorList(
         [
             TemperatureLogitsWarper(sampling.temperature),
+            *top_k,
             TopPLogitsWarper(sampling.top_p),
-            SeededSampling(sampling.seed, rows, device),
+            SeededSampling(seeds, device),
         ]
     )
 
@@ -171,8 +199,8 @@ class SeededSampling(LogitsProcessor):
     Only the sampled token keeps a finite score.
     """
 
-    def __init__(self, seed: int, rows: int, device: torch.device):
-        self._generators = [torch.Generator(device).manual_seed(seed) for _ in range(rows)]
+    def __init__(self, seeds: Sequence[int], device: torch.device):
+        self._generators = [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
     def __call__(self, input_ids: Tensor, scores: Tensor) -> Tensor:
         """Return scores (B, V) with one finite value per row."""

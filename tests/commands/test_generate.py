@@ -1,5 +1,7 @@
 """`lmft generate`: a text is continued, or its masks are filled."""
 
+import json
+
 import pytest
 from transformers import AutoModelForCausalLM, AutoTokenizer, pipeline
 
@@ -81,6 +83,11 @@ def test_masks_are_filled_with_the_likeliest_tokens(fit, corpus, generate, comma
     assert first.count("%") == 3 and second.startswith("<mask> 2: ")
     pipe = pipeline("fill-mask", model=str(folder / "checkpoint"))
     assert len(pipe("the cat <mask> on a <mask>")) == 2
+    (folder / "prompts.txt").write_text("the cat <mask> on a <mask>\n")
+    (entry,) = map(json.loads, generate(folder, f"prompts={folder}/prompts.txt").splitlines())
+    assert f"<mask> 1: {entry['masks'][0][0][0]} {entry['masks'][0][0][1]:.1%}" in first
+    code, _, complaint = command(f"chat {folder} hardware=cpu")
+    assert code == 2 and "needs a causal model; lmft generate fills masks." in complaint
     code, _, complaint = command(f"generate run={folder} hardware=cpu prompt='the cat'")
     assert code == 2 and "put it into the prompt" in complaint
 
@@ -88,3 +95,35 @@ def test_masks_are_filled_with_the_likeliest_tokens(fit, corpus, generate, comma
 def test_generate_needs_trained_weights(command):
     code, _, complaint = command("generate prompt=a")
     assert code == 2 and "add run=FOLDER" in complaint
+
+
+def test_a_file_of_prompts_is_answered_as_each_prompt_alone(stories, command, tmp_path):
+    start = f"generate model=pretrained model.name={stories} hardware=cpu tokens=12"
+    prompts = ["Once", "The little girl", "The big", "A"]
+    (tmp_path / "prompts.txt").write_text("\n\n".join(prompts))
+    records = "".join(json.dumps({"ask": prompt}) + "\n" for prompt in prompts)
+    (tmp_path / "prompts.jsonl").write_text(records)
+    code, printed, complaint = command(f"{start} prompts=prompts.txt n=2")
+    assert (code, complaint) == (0, "")
+    answers = [json.loads(line) for line in printed.splitlines()]
+    assert [entry["prompt"] for entry in answers] == prompts
+    both = command(f"{start} prompt='The big' n=2")[1]
+    assert both == "\n\n".join(f"The big{text}" for text in answers[2]["continuations"]) + "\n"
+    alone = command(f"{start} prompt='The big' seed=1")[1]
+    assert alone == f"The big{answers[2]['continuations'][1]}\n"
+    command(f"{start} prompts=prompts.jsonl dataset.text_column=ask n=2 out=answers.jsonl")
+    assert (tmp_path / "answers.jsonl").read_text() == printed
+    long = "word " * 600
+    (tmp_path / "prompts.txt").write_text(f"Once\n{long}\n")
+    code, printed, complaint = command(f"{start} prompts=prompts.txt out=none.jsonl")
+    assert code == 2 and "Prompt 2 of prompts.txt: The prompt's" in complaint
+    assert not (tmp_path / "none.jsonl").exists()
+
+
+def test_sampling_knobs_choose_tokens_and_where_to_end(stories, command):
+    start = f"generate model=pretrained model.name={stories} hardware=cpu prompt='The little girl'"
+    greedy = command(f"{start} temperature=0 tokens=20")[1]
+    assert command(f"{start} temperature=5 top_p=1 top_k=1 tokens=20")[1] == greedy
+    stop = greedy.split()[5]
+    ended = command(f"{start} temperature=0 tokens=20 stop={stop}")[1]
+    assert ended == greedy.partition(stop)[0] + "\n"
