@@ -133,6 +133,35 @@ class Run(BaseRun):
 
             return evaluate(str(self.folder), check_words(words), Terminal())
 
+    def push(
+        self,
+        repo: str,
+        private: bool = False,
+        dry_run: bool = False,
+        license: str | None = None,
+        language: str | None = None,
+        samples: bool = False,
+    ) -> str:
+        """Publish the best weights on the Hugging Face Hub, after `lmft.login()`; return the URL.
+
+        Args:
+            repo: owner/name; it is created if it is missing.
+            private: whether a new repository is.
+            dry_run: only show what would be sent.
+            license: for the card, such as "apache-2.0".
+            language: for the card, such as "en".
+            samples: whether the card shows excerpts of validation texts.
+
+        Raises:
+            UserError: the hub can't be reached or refuses it.
+        """
+        with as_library():
+            from lmft.commands.push import push
+            from lmft.runs.publication import CardOptions
+
+            options = CardOptions(license, language, samples)
+            return push(str(self.folder), repo, options, private, dry_run)
+
     def plot(self) -> "Figure":
         """Draw training and validation loss by step; no display is needed."""
         from lmft.runs.curve import loss_figure
@@ -273,6 +302,25 @@ def multirun(
                 table[name] = to_numeric(table[name])
         runs = [Run(job.folder) for job in sweep.jobs if job.folder]
         return Sweep(sweep.folder, runs, table)
+
+
+def login(token: str | None = None) -> None:
+    """Log in to the Hugging Face Hub by its own library, which keeps the token.
+
+    Args:
+        token: from https://huggingface.co/settings/tokens; None: asks for it, unless you are
+            logged in.
+
+    Raises:
+        UserError: the hub does not accept the token or can't be reached.
+    """
+    with as_library():
+        import huggingface_hub
+
+        from lmft.storage.hub_upload import upload_errors
+
+        with upload_errors("your account"):
+            huggingface_hub.login(token)
 
 
 def load(run: str | Path, tracker_uri: str | None = None) -> Run:

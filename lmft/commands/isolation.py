@@ -22,6 +22,7 @@ SIGNALS = (*HANDLED, signal.SIGQUIT)  # SIGQUIT: torch's launcher handles it
 CHANGED_LOGGERS = (
     "",
     "lmft",
+    "huggingface_hub",
     "hydra",
     "mlflow",
     "mlflow.store.db.utils",

@@ -163,6 +163,23 @@ VERBS = {
         takes_runs=True,
         loads_torch=True,
     ),
+    "push": Verb(
+        "push",
+        "publish the best weights of a run on the Hugging Face Hub",
+        "RUN repo=OWNER/NAME [private=true] [dry_run=true]",
+        "lmft push runs/NAME repo=me/my-model license=apache-2.0",
+        (
+            RUN,
+            Knob("repo", "where to; it is created if it is missing", "OWNER/NAME"),
+            Knob("private", "true: a new repository is private", "true", False, flag),
+            Knob("dry_run", "true: only show what would be sent", "true", False, flag),
+            Knob("license", "for the card, such as apache-2.0", "NAME"),
+            Knob("language", "for the card, such as en", "CODE"),
+            Knob("samples", "true: the card shows validation texts", "true", False, flag),
+            STORE,
+        ),
+        takes_runs=True,
+    ),
     "verify": Verb(
         "verify",
         "check that a resumed run is bit-identical, or that micro-batch sizes agree",

@@ -1,4 +1,4 @@
-"""A small Hugging Face hub on the loopback: tests download as users do, without a network."""
+"""A small Hugging Face hub on the loopback: tests download and upload without a network."""
 
 import hashlib
 import json
@@ -9,14 +9,17 @@ from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path, PurePosixPath
 from threading import Thread
-from typing import NamedTuple
+from typing import Any, NamedTuple
 from urllib.parse import parse_qs, quote, unquote, urlsplit
+
+from tests.helpers.hub_upload import Refused, UploadHandler, Uploads, blob_hash, is_lfs
 
 Tree = dict[str, bytes]  # a path in the repository -> the content of that file
 
 API = re.compile(
     r"/api/(?P<kind>models|datasets)/(?P<id>[^/]+(?:/[^/]+)??)"
-    r"(?:/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+)(?:/(?P<path>.+))?)?"
+    r"(?:/(?P<what>revision|tree|paths-info)/(?P<revision>[^/]+)"
+    r"(?:/(?P<path>.+))?)?"
 )
 FILE = re.compile(
     r"/(?P<kind>datasets/)?(?P<id>[^/]+(?:/[^/]+)??)/resolve/(?P<revision>[^/]+)/(?P<path>.+)"
@@ -42,15 +45,17 @@ class NotThere(Exception):
             self.headers["X-Repo-Commit"] = commit
 
 
-class Hub(ThreadingHTTPServer):
+class Hub(Uploads, ThreadingHTTPServer):
     """Repositories by name, each with every commit that was seen in its folder."""
 
     daemon_threads = False  # so that closing waits for the answers under way
 
-    def __init__(self, repositories: dict[str, Path], asked: list[Request]):
+    def __init__(self, repositories: dict[str, Path], asked: list[Request], root: Path | None):
         super().__init__(("127.0.0.1", 0), Handler)
-        self.folders, self.asked = repositories, asked
+        self.folders, self.asked, self.root = repositories, asked, root
         self.commits: dict[str, dict[str, Tree]] = {name: {} for name in repositories}
+        self.objects: dict[str, bytes] = {}  # of LFS, by their sha256
+        self.private: set[str] = set()
 
     def find(self, name: str, revision: str) -> tuple[str, Tree]:
         """The commit that `revision` names, and its files; `main` is the folder as it is now."""
@@ -65,7 +70,7 @@ class Hub(ThreadingHTTPServer):
         return commit, self.commits[name][commit]
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(UploadHandler, BaseHTTPRequestHandler):
     """One request to a `Hub`. HTTP/1.0: no idle connection outlives the hub."""
 
     server: Hub
@@ -74,17 +79,23 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
         url = urlsplit(self.path)
         # Read even where it is not wanted: a socket closed on unread bytes can lose the answer.
-        body = self.rfile.read(int(self.headers.get("Content-Length", 0))).decode()
+        body = self.read_body()
         try:
-            if self.command in ("GET", "HEAD") and (match := FILE.fullmatch(url.path)):
+            if (answer := self.upload(url.path, body)) is not None:
+                self.send(200, json.dumps(answer).encode(), {"Content-Type": "application/json"})
+            elif self.command in ("GET", "HEAD") and (match := FILE.fullmatch(url.path)):
                 kind = "datasets" if match["kind"] else "models"
                 self.send_file(f"{kind}/{match['id']}", match["revision"], match["path"])
             elif match := API.fullmatch(url.path):
-                self.send_json(*self.describe(match, parse_qs(url.query or body)))
+                self.send_json(*self.describe(match, parse_qs(url.query or body.decode())))
             else:
                 self.send(404, b"", {})
         except NotThere as missing:
             self.send(404, str(missing).encode(), missing.headers)
+        except Refused as refused:
+            said = {"error": str(refused), "errors": [{"message": str(refused)}]}
+            headers = {"X-Error-Message": str(refused), "Content-Type": "application/json"}
+            self.send(refused.status, json.dumps(said).encode(), headers)
 
     do_HEAD = do_POST = do_PUT = do_DELETE = do_GET
 
@@ -95,8 +106,11 @@ class Handler(BaseHTTPRequestHandler):
         entries = list_entries(tree)
         match self.command, match["what"]:
             case "GET", None | "revision" if not folder:
-                siblings = [{"rfilename": path} for path in tree]
-                return commit, {"id": match["id"], "sha": commit, "siblings": siblings}
+                siblings: list[dict[str, object]] = [{"rfilename": path} for path in tree]
+                if query.get("blobs"):
+                    siblings = [as_sibling(entries[path]) for path in tree]
+                about = {"id": match["id"], "private": name in self.server.private}
+                return commit, about | {"sha": commit, "siblings": siblings}
             case "GET", "tree" if not folder or folder not in tree and folder in entries:
                 above = None if query.get("recursive") == ["true"] else 1
                 home = PurePosixPath(folder)
@@ -145,11 +159,6 @@ def read_tree(folder: Path) -> Tree:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in paths}
 
 
-def blob_hash(content: bytes) -> str:
-    """The name that git gives to a file of this content."""
-    return hashlib.sha1(b"blob %d\0%b" % (len(content), content)).hexdigest()
-
-
 def tree_hash(tree: Tree) -> str:
     """40 hex digits that change when a path or a content changes; this hub's commit."""
     lines = (f"{blob_hash(content)} {path}\n" for path, content in sorted(tree.items()))
@@ -165,7 +174,19 @@ def list_entries(tree: Tree) -> dict[str, dict[str, object]]:
     for path, content in tree.items():
         oid, size = blob_hash(content), len(content)
         entries[path] = {"type": "file", "path": path, "oid": oid, "size": size}
+        if is_lfs(path):
+            found = {"oid": hashlib.sha256(content).hexdigest(), "size": size, "pointerSize": 134}
+            entries[path]["lfs"] = found
     return dict(sorted(entries.items()))
+
+
+def as_sibling(entry: dict[str, Any]) -> dict[str, object]:
+    """A file as the hub lists it with a repository: names and hashes have other keys there."""
+    sibling = {"rfilename": entry["path"], "size": entry["size"], "blobId": entry["oid"]}
+    if lfs := entry.get("lfs"):
+        found = {"sha256": lfs["oid"], "size": lfs["size"], "pointerSize": lfs["pointerSize"]}
+        sibling["lfs"] = found
+    return sibling
 
 
 def find_range(header: str | None, size: int) -> range | None:
@@ -177,13 +198,17 @@ def find_range(header: str | None, size: int) -> range | None:
 
 
 @contextmanager
-def serve_hub(repositories: dict[str, Path], asked: list[Request] | None = None) -> Iterator[str]:
+def serve_hub(
+    repositories: dict[str, Path], asked: list[Request] | None = None, root: Path | None = None
+) -> Iterator[str]:
     """Serve folders, named such as "models/gpt2" or "datasets/owner/name"; yield the endpoint.
+
+    Repositories that are created are folders below `root`.
 
     Every request that is answered is appended to `asked`. A folder that changes makes a new
     commit of `main`; the commits that were asked for before stay what they were.
     """
-    with Hub(repositories, [] if asked is None else asked) as hub:
+    with Hub(repositories, [] if asked is None else asked, root) as hub:
         thread = Thread(target=hub.serve_forever, kwargs={"poll_interval": 0.02})
         thread.start()
         try:
