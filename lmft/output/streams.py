@@ -81,6 +81,7 @@ def _unfailing(stream: TextIO | None) -> TextIO:
         io.BufferedWriter(file),
         encoding=stream.encoding,
         errors="backslashreplace" if stream.errors == "backslashreplace" else "replace",
-        line_buffering=stream.line_buffering,
+        # PYTHONUNBUFFERED: what is written through has still to pass the buffer of the file.
+        line_buffering=stream.line_buffering or stream.write_through,
         write_through=stream.write_through,
     )

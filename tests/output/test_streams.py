@@ -45,6 +45,17 @@ def test_what_cannot_be_shown_is_replaced(as_stdout, tmp_path):
     assert "+-- dataset" in shown  # rich draws in ASCII then
 
 
+def test_what_is_written_unbuffered_arrives_at_each_line(monkeypatch, tmp_path):
+    with (tmp_path / "out").open("wb") as file:
+        raw = io.BufferedWriter(io.FileIO(file.fileno(), "w", closefd=False))
+        stream = io.TextIOWrapper(raw, write_through=True)  # as by PYTHONUNBUFFERED=1
+        monkeypatch.setattr(sys, "stdout", stream)
+        monkeypatch.setattr(sys, "stderr", sys.stderr)
+        make_streams_unfailing()
+        print("step 1")
+        assert (tmp_path / "out").read_text() == "step 1\n"
+
+
 def test_a_full_disk_of_the_screen_is_said_once(as_stdout, caplog):
     with open("/dev/full", "wb") as full:
         as_stdout(full.fileno())
