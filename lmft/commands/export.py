@@ -8,7 +8,7 @@ from lmft.errors import UserError, writable
 from lmft.model.gguf import write_gguf
 from lmft.output.sanitize import strip_control
 from lmft.output.terminal import readable_size
-from lmft.runs.run import find_weights
+from lmft.runs.publication import find_weights
 
 SUFFIX = ".gguf"
 

@@ -8,8 +8,7 @@ from lmft.commands.words import one_run
 from lmft.errors import UserError
 from lmft.output.sanitize import strip_control
 from lmft.output.terminal import counted, readable_size
-from lmft.runs.publication import CardOptions, published_files
-from lmft.runs.run import find_weights
+from lmft.runs.publication import CardOptions, find_weights, published_files
 from lmft.storage.hub_upload import Push, plan_push, send
 
 

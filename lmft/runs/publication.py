@@ -14,6 +14,7 @@ from lmft.config.compose import load_composed
 from lmft.config.knobs import walk
 from lmft.errors import UserError
 from lmft.output.sanitize import redact
+from lmft.runs.run import check_checkpoint, find_folder
 from lmft.storage.atomic import read_json
 
 CARD, CONFIG = "README.md", "lmft.yaml"  # their names in a repository
@@ -35,6 +36,20 @@ class CardOptions:
     license: str | None = None  # a name of the hub's, such as apache-2.0
     language: str | None = None  # a code, such as en
     samples: bool = False  # with its excerpts of validation texts
+
+
+def find_weights(name: str, tracker_uri: str | None) -> Path:
+    """Return the Hugging Face folder that `name` is, or the best weights of the run `name`.
+
+    Raises:
+        UserError: there is no such run, or it has not finished.
+    """
+    folder = Path(name).expanduser().absolute()
+    if (folder / "config.json").is_file():
+        return folder
+    folder = find_folder(name, tracker_uri)
+    check_checkpoint(folder)
+    return folder / "checkpoint"
 
 
 def published_files(weights: Path, options: CardOptions) -> dict[str, Path | bytes]:

@@ -221,20 +221,6 @@ def check_checkpoint(folder: Path) -> None:
         raise UserError(f"run={folder} has no checkpoint; train it first, or choose another run.")
 
 
-def find_weights(name: str, tracker_uri: str | None) -> Path:
-    """Return the Hugging Face folder that `name` is, or the best weights of the run `name`.
-
-    Raises:
-        UserError: there is no such run, or it has not finished.
-    """
-    folder = Path(name).expanduser().absolute()
-    if (folder / "config.json").is_file():
-        return folder
-    folder = find_folder(name, tracker_uri)
-    check_checkpoint(folder)
-    return folder / "checkpoint"
-
-
 def run_with_weights(name: str, words: list[str]) -> Run:
     """Return the run `name` with its best weights as the model, and `words` on top of its config.
 

@@ -19,8 +19,8 @@ CONFIG = {
 @pytest.mark.parametrize(
     ("text", "short"),
     [
-        ("dataset.train=['/data/my corpus/a.txt',../private/b.txt]", "dataset.train=['a.txt',b.txt]"),
-        ("model.name=owner/name model.tokenizer=./tok/mine", "model.name=owner/name model.tokenizer=mine"),
+        ("train=['/data/my corpus/a.txt',../private/b.txt]", "train=['a.txt',b.txt]"),
+        ("name=owner/name tokenizer=./tok/mine", "name=owner/name tokenizer=mine"),
         ("tracker.uri=http://10.0.0.1:5000", "tracker.uri=..."),
         ("sqlite:////home/me/work/mlflow.db", "sqlite:///mlflow.db"),
         ("| my\\_model | /home/me/my\\_models/x, content |", "| my\\_model | x, content |"),
