@@ -11,8 +11,8 @@ import torch
 
 from lmft.commands.text_model import TextModel, open_model, tokenize_prompt
 from lmft.config.schema import DatasetConfig
-from lmft.dataset.files import TEXT_FORMATS, find_files
-from lmft.dataset.readers import TextFile, format_of
+from lmft.dataset.files import find_files
+from lmft.dataset.readers import has_records, read_rows
 from lmft.dataset.tokenizer import unescape
 from lmft.errors import UserError, writable
 from lmft.evaluation.generation import Sampling, continue_texts, fill_masks
@@ -117,9 +117,8 @@ def answer_file(opened: TextModel, where: str, sampling: Sampling) -> Iterator[s
 def read_prompts(where: str, dataset: DatasetConfig) -> Iterator[str]:
     """Yield the lines of text files that are not blank, or the texts of records."""
     for path in find_files(where):
-        rows = TextFile(path, dataset.text_column, dataset.errors).rows()
-        lines = format_of(path) in TEXT_FORMATS
-        for row in rows:
+        lines = not has_records(path)
+        for row in read_rows(path, dataset.text_column, dataset.errors, dataset.delimiter):
             prompt = row.rstrip("\n") if lines else row
             if prompt.strip() or not lines:
                 yield prompt
