@@ -54,12 +54,15 @@ def commands_of(text):
                 yield words[1:]
 
 
+ARGUMENTS = ("run=", "prompt=", "prompts=", "n=", "html=")  # of verbs, not of the config
+
+
 def test_every_command_of_the_readme_composes():
     found = list(commands_of((ROOT / "README.md").read_text()))
     assert found
     for words in found:
         if words[0] in VERBS:
-            words = [word for word in words[1:] if not word.startswith(("run=", "prompt="))]
+            words = [word for word in words[1:] if not word.startswith(ARGUMENTS)]
         if any("=" in word for word in words):
             compose(*(word.split(",")[0] for word in words if "=" in word))
 

@@ -8,7 +8,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import DataKind, DatasetConfig, DocumentRule, Learn, TextErrors
+from lmft.config.schema import (
+    Attention,
+    DataKind,
+    DatasetConfig,
+    DocumentRule,
+    Learn,
+    LongDocuments,
+    Packing,
+    TextErrors,
+)
 from lmft.dataset import documents as document_pieces
 from lmft.dataset.sources import TextFiles
 from lmft.dataset.splits import open_splits
@@ -39,7 +48,8 @@ def open_all(folder, drop=False, count=None, prompt_template="none", **texts):
             text_column="text", delimiter=None, errors=TextErrors.strict,
             document=DocumentRule.auto, separator="eos", block_size=16, max_documents=count,
             drop_duplicates=drop, kind=DataKind.auto, learn=Learn.auto, chat_template="chatml",
-            prompt_template=prompt_template,
+            prompt_template=prompt_template, packing=Packing.auto, attention=Attention.auto,
+            long=LongDocuments.split,
         )
     )  # fmt: skip
 

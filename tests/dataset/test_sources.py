@@ -18,7 +18,16 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import DataKind, DatasetConfig, DocumentRule, Learn, TextErrors
+from lmft.config.schema import (
+    Attention,
+    DataKind,
+    DatasetConfig,
+    DocumentRule,
+    Learn,
+    LongDocuments,
+    Packing,
+    TextErrors,
+)
 from lmft.dataset import documents
 from lmft.dataset.documents import RULES, split_documents
 from lmft.dataset.readers import FORMATS, RECORD_FORMATS, TEXT_FORMATS
@@ -65,6 +74,7 @@ def as_config(**changes):
         "document": DocumentRule.auto, "separator": "eos", "block_size": 16,
         "max_documents": None, "drop_duplicates": False, "kind": DataKind.auto,
         "learn": Learn.auto, "chat_template": "tokenizer", "prompt_template": "none",
+        "packing": Packing.auto, "attention": Attention.auto, "long": LongDocuments.split,
     }  # fmt: skip
     return DatasetConfig(**{**values, **changes})
 
