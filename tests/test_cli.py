@@ -54,7 +54,8 @@ def commands_of(text):
                 yield words[1:]
 
 
-ARGUMENTS = ("run=", "prompt=", "prompts=", "n=", "html=")  # of verbs, not of the config
+# Of verbs, not of the config.
+ARGUMENTS = ("run=", "prompt=", "prompts=", "n=", "format=", "repo=", "dry_run=")
 
 
 def test_every_command_of_the_readme_composes():
