@@ -27,6 +27,8 @@ def build(kind, compiled, precision=Precision.fp32, dropout=0.0):
     for module in model.modules():
         if isinstance(module, nn.Dropout):
             module.p = dropout
+        elif isinstance(getattr(module, "dropout", None), float):  # as of OPT
+            module.dropout = dropout
     hardware = Hardware(torch.device("cpu"), precision, 4, compiled, False)
     return build_network(model, hardware)
 
