@@ -69,7 +69,7 @@ class Attention(Enum):
 
     auto = "auto"  # block for text, document for completion and chat
     block = "block"  # the whole block
-    document = "document"  # its own document, whose positions begin anew
+    document = "document"  # its own document, whose positions start again at 0
 
 
 class LongDocuments(Enum):

@@ -41,7 +41,7 @@ BUILT_IN = {
     "dataset.prompt_template": {"alpaca": ALPACA},
 }
 MARKED = re.compile(r"\{%-?\s*generation\s*-?%\}")  # as transformers looks for it
-DATE = datetime(2024, 7, 26)  # what templates are told is today, so that a text never changes
+DATE = datetime(2024, 7, 26)  # templates get it as today's, so that a text never changes
 
 
 def read_template(knob: str, value: str) -> str | None:
@@ -93,7 +93,7 @@ class Rendered:
 
 @dataclass(frozen=True)
 class Template:
-    """A template, and what it is told beside the messages."""
+    """A template, and the variables that it gets beside the messages."""
 
     knob: str  # that names it
     name: str  # for messages

@@ -111,8 +111,7 @@ def add_tokenizer(writer: Any, tokenizer: PreTrainedTokenizerBase, rows: int) ->
     if len(around.before) > 1 or around.after not in ((), (tokenizer.eos_token_id,)):
         raise UserError(
             "format=gguf takes tokenizers that put at most one token before a text and its eos "
-            "token after it; "
-            f"{WAY_OUT}."
+            "token after it; " + f"{WAY_OUT}."
         )
     writer.add_tokenizer_model(vocabulary.model)
     writer.add_tokenizer_pre(vocabulary.splits)

@@ -8,24 +8,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import (
-    Attention,
-    DataKind,
-    DatasetConfig,
-    DocumentRule,
-    Learn,
-    LongDocuments,
-    Packing,
-    TextErrors,
-)
 from lmft.dataset import documents as document_pieces
-from lmft.dataset.sources import TextFiles
 from lmft.dataset.splits import open_splits
 from lmft.dataset.text_counts import first_of_each, hash_documents
 from lmft.dataset.token_stream import open_stream
 from lmft.errors import UserError
 from lmft.trainer.evaluate import describe_part
 from tests.helpers.corpus import train_small_tokenizer
+from tests.helpers.dataset_config import as_config
 
 TEXTS = st.lists(st.sampled_from(["a", "b", "a ", "long " * 9, "", " ", "c", "d"]), min_size=1)
 
@@ -43,15 +33,15 @@ def open_all(folder, drop=False, count=None, prompt_template="none", **texts):
         records = [row if isinstance(row, dict) else {"text": row} for row in rows]
         (folder / f"{name}.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
     return open_splits(
-        DatasetConfig(
-            name="x", source=TextFiles("text"), **paths, validation_fraction=0.3,
-            text_column="text", delimiter=None, errors=TextErrors.strict,
-            document=DocumentRule.auto, separator="eos", block_size=16, max_documents=count,
-            drop_duplicates=drop, kind=DataKind.auto, learn=Learn.auto, chat_template="chatml",
-            prompt_template=prompt_template, packing=Packing.auto, attention=Attention.auto,
-            long=LongDocuments.split,
+        as_config(
+            **paths,
+            validation_fraction=0.3,
+            max_documents=count,
+            drop_duplicates=drop,
+            chat_template="chatml",
+            prompt_template=prompt_template,
         )
-    )  # fmt: skip
+    )
 
 
 def read(split):

@@ -18,22 +18,14 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import (
-    Attention,
-    DataKind,
-    DatasetConfig,
-    DocumentRule,
-    Learn,
-    LongDocuments,
-    Packing,
-    TextErrors,
-)
+from lmft.config.schema import DocumentRule
 from lmft.dataset import documents
 from lmft.dataset.documents import RULES, split_documents
 from lmft.dataset.readers import FORMATS, RECORD_FORMATS, TEXT_FORMATS
 from lmft.dataset.sources import HubDataset, PythonDocs, TextFiles
 from lmft.dataset.splits import open_splits, warn_of_overlap
 from lmft.errors import UserError
+from tests.helpers.dataset_config import as_config
 
 # Lines as files keep them: other separators of lines than "\n" do not end one.
 LINES = [
@@ -64,19 +56,6 @@ def as_documents(pieces):
             text = ""
     assert text == "", "the last document does not end"
     return texts
-
-
-def as_config(**changes):
-    values = {
-        "name": "text_files", "source": TextFiles("text"), "train": None, "validation": None,
-        "test": None, "validation_fraction": 0.2, "text_column": "text", "delimiter": None,
-        "errors": TextErrors.strict,
-        "document": DocumentRule.auto, "separator": "eos", "block_size": 16,
-        "max_documents": None, "drop_duplicates": False, "kind": DataKind.auto,
-        "learn": Learn.auto, "chat_template": "tokenizer", "prompt_template": "none",
-        "packing": Packing.auto, "attention": Attention.auto, "long": LongDocuments.split,
-    }  # fmt: skip
-    return DatasetConfig(**{**values, **changes})
 
 
 def read(path, column="text", document="auto"):
