@@ -55,20 +55,17 @@ class Run(BaseRun):
         return frame.rename_axis("step")
 
     def model(self) -> "PreTrainedModel":
-        """Load the best weights with transformers.
+        """Load the best weights with transformers; of an adapter, with its base.
 
         Raises:
             UserError: the run has not finished.
         """
         with as_library():
             check_checkpoint(self.folder)
-            from lmft.model.load import silence_transformers
+            from lmft.model.load import load_trained
 
-            silence_transformers()
-            model: PreTrainedModel = self.config.objective.auto_model.from_pretrained(
-                self.checkpoint, trust_remote_code=self.config.model.trust_remote_code
-            )
-            return model
+            config = self.config
+            return load_trained(self.checkpoint, config.objective, config.model.trust_remote_code)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer with transformers.

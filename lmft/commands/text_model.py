@@ -40,7 +40,9 @@ def open_model(name: str | None, words: list[str]) -> TextModel:
         raise UserError("Texts need trained weights; add run=FOLDER, or model=gpt2.")
     tokenizer = find_tokenizer(config, {})
     hardware = find_hardware(config.hardware, config.trainer.batch_size)
-    model = load_model(config.model, config.objective, tokenizer, config.seed)
+    model = load_model(
+        config.model, config.objective, tokenizer, config.seed, config.adapter, hardware.dtype
+    )
     compute = build_network(model, hardware).compute_model.eval()
     # A run read documents with its separator around them; any other model, as its tokenizer does.
     separator = "model" if name is None else config.dataset.separator

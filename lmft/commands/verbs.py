@@ -125,6 +125,15 @@ VERBS = {
         takes_runs=True,
         loads_torch=True,
     ),
+    "merge": Verb(
+        "merge",
+        "write a run's adapter and its base as one ordinary model",
+        "RUN [out=PATH]",
+        "lmft merge runs/NAME",
+        (Knob("out", "folder of the model (default: merged, in the run's folder)", "PATH"),),
+        takes_runs=True,
+        loads_torch=True,
+    ),
     "compare": Verb(
         "compare",
         "say which run is better, and whether that is more than chance",

@@ -95,8 +95,9 @@ def load_composed(path: Path) -> DictConfig:
         saved.tracker.uri = remove_hidden_userinfo(uri)
     for name, value in FORMERLY.items():
         group, _, knob = name.rpartition(".")
-        if isinstance(saved.get(group), DictConfig) and knob not in saved[group]:
-            saved[group][knob] = value
+        parent = saved.get(group) if group else saved
+        if isinstance(parent, DictConfig) and knob not in parent:
+            parent[knob] = value
     return saved
 
 

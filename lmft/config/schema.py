@@ -135,6 +135,8 @@ class ModelConfig:
     tokenizer: str | None  # a hub model or folder, or `corpus`; null: the model's own
     # of a tokenizer trained on the corpus
     vocab_size: int = field(metadata=knob(count(1, most=1_000_000)))
+    # what is not trained: embeddings, layers.N, layers.N-M, head
+    freeze: list[str] = field(metadata=knob(formerly=[]))
     # of every kind that the architecture has; null: its own
     dropout: float | None = field(metadata=knob(Range(0, 1, (None,), below=True)))
 
@@ -154,6 +156,82 @@ class ModelConfig:
             raise UserError("model.tokenizer has no value; set model.tokenizer=corpus.")
         if self.name is not None:
             find_local_folder(self.name, "model.name")
+
+
+class AdapterKind(Enum):
+    """What is trained beside the frozen weights of a base."""
+
+    none = "none"  # nothing: the weights themselves are
+    lora = "lora"
+    dora = "dora"
+
+
+class AdapterBias(Enum):
+    """Which biases of the base are trained with an adapter."""
+
+    none = "none"
+    all = "all"
+    lora_only = "lora_only"  # of adapted maps
+
+
+class Quantize(Enum):
+    """How the frozen weights of an adapter's base are stored."""
+
+    none = "none"  # in the run's precision
+    nf4 = "nf4"  # in 4 bits
+
+
+WHOLE = ("embeddings", "head")  # what adapter.train_also may name
+
+
+@dataclass
+class AdapterConfig:
+    """The `adapter` group; without an adapter no knob has a value."""
+
+    kind: AdapterKind
+    rank: int | None = field(metadata=knob(count(1, None, most=65_536)))
+    alpha: float | None = field(metadata=knob(positive(HUGE, None)))  # null: 2 * rank
+    # of what goes into the small matrices
+    dropout: float | None = field(metadata=knob(Range(0, 1, (None,), below=True)))
+    bias: AdapterBias | None
+    targets: Any  # auto, a list of names, or a pattern of full names
+    train_also: list[str] | None  # whole
+    quantize: Quantize | None
+
+    def __post_init__(self) -> None:
+        for name, value in vars(self).items():
+            if name not in ("kind", "alpha") and (value is None) == self.is_on:
+                raise UserError(
+                    f"adapter.{name} has no value; leave it out."
+                    if self.is_on
+                    else f"adapter.{name} is set, but there is no adapter; add adapter=lora."
+                )
+        if not self.is_on and self.alpha is not None:
+            raise UserError("adapter.alpha is set, but there is no adapter; add adapter=lora.")
+        is_list = isinstance(self.targets, list) and self.targets
+        if self.is_on and not (is_list or isinstance(self.targets, str)):
+            raise UserError(
+                f"adapter.targets is {self.targets!r}; set it to auto, to a list of names as "
+                "[q_proj, v_proj], or to a pattern of full names."
+            )
+        for part in self.train_also or []:
+            if part not in WHOLE:
+                raise UserError(f"adapter.train_also has {part!r}; choose {' or '.join(WHOLE)}.")
+
+    @property
+    def is_on(self) -> bool:
+        """Whether there is an adapter."""
+        return self.kind is not AdapterKind.none
+
+    @property
+    def trains_base_weights(self) -> bool:
+        """Whether weights of the base are trained, too."""
+        return bool(self.train_also) or self.bias in (AdapterBias.all, AdapterBias.lora_only)
+
+
+NO_ADAPTER = {"kind": "none"} | {
+    declared.name: None for declared in fields(AdapterConfig) if declared.name != "kind"
+}
 
 
 class Schedule(Enum):
@@ -300,6 +378,7 @@ class RunConfig:
 
     dataset: DatasetConfig
     model: ModelConfig
+    adapter: AdapterConfig = field(metadata=knob(formerly=NO_ADAPTER))
     objective: Any  # an lmft.objective.Objective, by _target_
     optimizer: Any  # a torch.optim.Optimizer that awaits its parameters, by _target_
     trainer: TrainerConfig

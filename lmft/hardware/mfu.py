@@ -27,8 +27,9 @@ class FlopsEstimate:
     """FLOPs of a model and the peak throughput of the hardware that it runs on."""
 
     peak: float  # FLOP/s of matrix products, over all processes
-    body_weights: int  # in matrix products, used once per token
-    head_weights: int  # of the LM head, used once per target
+    # In matrix products, used once per token; a frozen one counts as two thirds of a weight.
+    body_weights: float
+    head_weights: float  # of the LM head, likewise, used once per target
     attention_flops: float  # per pair of a query and a key
 
     def flops(self, parts: list[Batch]) -> float:
@@ -37,8 +38,9 @@ class FlopsEstimate:
         6 per weight and token (Kaplan et al. 2020, section 2.1: 2 forward, 4 backward), plus
         12 * layers * heads * head size per pair of tokens in a block (Chowdhery et al. 2022,
         appendix B). With causal attention half of the pairs count; that paper counts all.
-        Embedding lookups are no products. Recomputed operations count once, and so do layers that
-        share weights (ALBERT) and experts of which only some see a token.
+        A frozen weight has no gradient, so it takes 4. Embedding lookups are no products.
+        Recomputed operations count once, and so do layers that share weights (ALBERT) and experts
+        of which only some see a token.
         """
         total = 0.0
         for part in parts:
@@ -71,10 +73,15 @@ def estimate_flops(model: PreTrainedModel, hardware: Hardware, causal: bool) -> 
     peak = measure_peak_throughput(hardware.device, hardware.dtype)
     return FlopsEstimate(
         peak=peak * hardware.process_group.size,
-        body_weights=sum(layer.weight.numel() for layer in layers if layer.weight is not head),
-        head_weights=0 if head is None else head.numel(),
+        body_weights=sum(count(layer.weight) for layer in layers if layer.weight is not head),
+        head_weights=0 if head is None else count(head),
         attention_flops=attention_flops_per_pair(model) / (2 if causal else 1),
     )
+
+
+def count(weight: Tensor) -> float:
+    """Return the number of weights; a frozen one takes 2 of the 3 products of one that learns."""
+    return weight.numel() if weight.requires_grad else weight.numel() * 2 / 3
 
 
 def attention_flops_per_pair(model: PreTrainedModel) -> float:

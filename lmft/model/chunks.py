@@ -38,8 +38,13 @@ LARGE_VOCABULARY = 2**17  # tokens
 LARGE_CHUNK_BYTES = 2**30
 
 
-def chunk_bytes(weight: Tensor) -> int:
-    """Return the bytes of logits in memory at once in training, of a head's weight (V, H)."""
+def chunk_bytes(weight: Tensor, learns: bool = True) -> int:
+    """Return the bytes of logits in memory at once in training, of a head's weight (V, H).
+
+    If the weight does not learn, chunks cost nothing but themselves.
+    """
+    if not learns:
+        return sizes_on(weight.device).eval_chunk_bytes
     if len(weight) > LARGE_VOCABULARY:
         return LARGE_CHUNK_BYTES
     return sizes_on(weight.device).chunk_bytes

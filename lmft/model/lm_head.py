@@ -61,7 +61,10 @@ def _reproduces_logits(head: Head, model: PreTrainedModel) -> bool:
     if len(captured) != 1:
         return False
     logits = head.scale_and_cap(head.linear(captured[0]))
-    return logits.shape == expected.shape and torch.allclose(logits, expected, rtol=1e-4, atol=1e-5)
+    linear_dtype = head.linear.weight.dtype  # low in the base of an adapter
+    rtol, atol = (1e-4, 1e-5) if linear_dtype is torch.float32 else (0.02, 0.02)
+    same_shape = logits.shape == expected.shape
+    return same_shape and torch.allclose(logits.float(), expected.float(), rtol=rtol, atol=atol)
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -9,13 +11,15 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
-from lmft.config.schema import ModelConfig
+from lmft.adapter.attach import attach_new, attach_saved, base_of
+from lmft.config.schema import AdapterConfig, ModelConfig, Quantize
 from lmft.errors import UserError, did_you_mean, is_out_of_memory
 from lmft.model.device_batch import DeviceBatch
+from lmft.model.freeze import freeze
 from lmft.model.kernels.attention import replace_attention
 from lmft.model.weights import load_pretrained
 from lmft.objective import Objective
-from lmft.storage.hub import hub_errors, pinned_revision
+from lmft.storage.hub import find_base, hub_errors, pinned_revision
 
 PROBE_LENGTHS = (5, 3)  # tokens of two documents of a block
 
@@ -30,15 +34,66 @@ def silence_transformers() -> None:
 
 
 def load_model(
-    config: ModelConfig, objective: Objective, tokenizer: PreTrainedTokenizerBase, seed: int
+    config: ModelConfig,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    adapter: AdapterConfig | None = None,
+    dtype: torch.dtype = torch.float32,
 ) -> PreTrainedModel:
-    """Load the model with the head that the objective trains, in fp32, on the CPU.
+    """Load the model with the head that the objective trains, on the CPU.
 
-    New weights are drawn from `seed`.
+    Weights that learn are in fp32.
+
+    Args:
+        config: what to load: a model, or a folder with an adapter.
+        objective: that it is trained or scored with.
+        tokenizer: of its texts.
+        seed: of new weights.
+        adapter: to attach, unless it is off.
+        dtype: of an adapter's base; if weights of the base are trained, they are loaded in fp32.
 
     Raises:
         UserError: the model can't be loaded, or does not fit the objective or the tokenizer.
     """
+    saved = None if config.name is None else find_base(config.name)
+    if saved is not None:
+        base = replace(config, name=saved[0], revision=saved[1])
+        model = load_base(base, objective, tokenizer, seed, dtype)
+        attach_saved(model, Path(str(config.name)).expanduser())
+    elif adapter is not None and adapter.is_on:
+        dtype = torch.float32 if adapter.trains_base_weights else dtype
+        quantize = adapter.quantize is Quantize.nf4
+        model = load_base(config, objective, tokenizer, seed, dtype, quantize)
+        attach_new(model, adapter, base_of(config), objective.is_causal, seed)
+    else:
+        model = load_base(config, objective, tokenizer, seed)
+        freeze(model, config.freeze)
+    return model
+
+
+def load_trained(folder: Path, objective: Objective, trust_remote_code: bool) -> PreTrainedModel:
+    """Load a finished run's folder as transformers does; of an adapter, its base with it."""
+    silence_transformers()
+    name, revision = find_base(str(folder)) or (str(folder), None)
+    model: PreTrainedModel = objective.auto_model.from_pretrained(
+        name, trust_remote_code=trust_remote_code, **({"revision": revision} if revision else {})
+    )
+    if revision:
+        attach_saved(model, folder)
+        model.eval()  # its dropout is new
+    return model
+
+
+def load_base(
+    config: ModelConfig,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+    seed: int,
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
+) -> PreTrainedModel:
+    """Load a model as `load_model` does, without an adapter."""
     silence_transformers()
     architecture = _architecture(config, tokenizer)
     if len(tokenizer) > architecture.vocab_size:
@@ -56,7 +111,7 @@ def load_model(
                     architecture, dtype=torch.float32, trust_remote_code=config.trust_remote_code
                 )
         else:
-            model = load_pretrained(config, objective, architecture)
+            model = load_pretrained(config, objective, architecture, dtype, quantize)
     except ValueError as error:
         if "Unrecognized configuration class" not in str(error):
             raise

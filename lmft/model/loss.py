@@ -98,26 +98,29 @@ class LinearCrossEntropy(Function):
         head: Head,
         divisor: float | Tensor,
     ) -> tuple[Tensor, Tensor]:
-        """Return nats over `divisor`, and nats; save the gradients of the first."""
+        """Return nats over `divisor`, and nats; save the gradients of the first that are needed."""
+        hidden_learns, weight_learns, bias_learns = ctx.needs_input_grad[:3]
         vocabulary, weight, bias = len(weight), _aligned(weight), _aligned(bias)
         dtype = torch.float64 if has_kernel(hidden.device) else torch.float32
         nats = torch.zeros((), dtype=dtype, device=hidden.device)
-        grad_hidden = torch.empty_like(hidden)
-        chunks = split_into_chunks(hidden, targets, weight, chunk_bytes(weight))
-        grad_weight = WeightGradient(weight, chunks=len(chunks))
-        grad_bias = None if bias is None else hidden.new_zeros(vocabulary, dtype=torch.float32)
+        grad_hidden = torch.empty_like(hidden) if hidden_learns else None
+        chunks = split_into_chunks(hidden, targets, weight, chunk_bytes(weight, weight_learns))
+        grad_weight = WeightGradient(weight, chunks=len(chunks)) if weight_learns else None
+        grad_bias = hidden.new_zeros(vocabulary, dtype=torch.float32) if bias_learns else None
         start = 0
         for rows, row_targets in chunks:
             logits = F.linear(rows, weight, bias)  # (n, V); overwritten by their gradient
             _replace_by_gradient(logits[:, :vocabulary], row_targets, head, nats, grad_bias)
-            grad_hidden[start : start + len(rows)] = _times_weight(logits, weight).div_(divisor)
-            grad_weight.add(logits, rows / divisor)
+            if grad_hidden is not None:
+                grad_hidden[start : start + len(rows)] = _times_weight(logits, weight).div_(divisor)
+            if grad_weight is not None:
+                grad_weight.add(logits, rows / divisor)
             start += len(rows)
             del logits  # frees this chunk before the next one is computed
         # Not by save_for_backward, which would hold them until they are copied into .grad.
         ctx.gradients = (
             grad_hidden,
-            grad_weight.total()[:vocabulary],
+            None if grad_weight is None else grad_weight.total()[:vocabulary],
             None if grad_bias is None else grad_bias.div_(divisor).to(weight.dtype),
         )
         ctx.mark_non_differentiable(nats)

@@ -2,6 +2,7 @@
 
 Mixed precision after Micikevicius et al. 2018, except that the weights are not cast at every use:
 a run in bf16 or fp16 keeps a copy of the model with its weights rounded. Under FSDP torch casts.
+Frozen weights are in low precision only, and both models share them.
 """
 
 import copy
@@ -22,6 +23,7 @@ from torch.optim import Optimizer
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
+from lmft.adapter.files import adapter_tensors, computed_in_fp32, is_adapted
 from lmft.config.schema import Strategy
 from lmft.errors import UserError
 from lmft.hardware.device import Hardware
@@ -47,7 +49,7 @@ from lmft.optimizer import (
 class Network:
     """A model in training: fp32 weights, and the model that runs forward and backward passes."""
 
-    model: PreTrainedModel  # fp32: updated by the optimizer, and saved
+    model: PreTrainedModel  # updated by the optimizer, and saved; what learns is in fp32
     compute_model: PreTrainedModel  # the low-precision copy; in fp32, and under FSDP, `model`
     head: Head | None  # of compute_model, if known
     strategy: Strategy = Strategy.none
@@ -72,10 +74,16 @@ class Network:
 
     @cached_property
     def low_precision_weights(self) -> dict[Tensor, Tensor]:
-        """The low-precision copy of each fp32 weight; empty if there is no copy."""
+        """The low-precision copy of each weight that learns; empty if there is no copy."""
         if self.compute_model is self.model:
             return {}
-        return dict(zip(self.model.parameters(), self.compute_model.parameters(), strict=True))
+        return {
+            weight: low_precision
+            for weight, low_precision in zip(
+                self.model.parameters(), self.compute_model.parameters(), strict=True
+            )
+            if weight.requires_grad
+        }
 
     @torch.no_grad()
     def update_low_precision(self) -> None:
@@ -195,7 +203,9 @@ class Network:
         if self.strategy is not Strategy.fsdp:
             return None
         self.reshard()
-        options = StateDictOptions(full_state_dict=True, cpu_offload=True)
+        options = StateDictOptions(
+            full_state_dict=True, cpu_offload=True, ignore_frozen_params=is_adapted(self.model)
+        )
         weights = get_model_state_dict(self.model, options=options)
         names = {name for name, _ in self.model.named_parameters(remove_duplicate=False)}
         tied = names - {name for name, _ in self.model.named_parameters()}
@@ -205,14 +215,15 @@ class Network:
         """Load the weights of a Hugging Face folder that `save_model` wrote."""
         if self.strategy is Strategy.fsdp:
             self.reshard()
-            read_tensors(folder, {n: w.detach() for n, w in self.model.named_parameters()})
+            own = {name: weight.detach() for name, weight in self.model.named_parameters()}
+            read_tensors(folder, adapter_tensors(self.model) if is_adapted(self.model) else own)
         else:
             load_weights(self.model, folder)
             self.update_low_precision()
 
 
 def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
-    """Move the model (fp32, on the CPU) to the device and set up precision, layers and strategy.
+    """Move the model (on the CPU) to the device and set up precision, layers and strategy.
 
     Raises:
         UserError: the model does not support a setting of the hardware.
@@ -220,10 +231,11 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     if hardware.strategy is not Strategy.fsdp:  # FSDP moves layer by layer
         model.to(hardware.device)  # type: ignore[arg-type]
     head, compute_model = find_head(model), model
-    if hardware.dtype is not torch.float32 and hardware.strategy is not Strategy.fsdp:
-        compute_model = copy.deepcopy(model)
-        for weight in compute_model.parameters():  # buffers, such as RoPE's frequencies, stay exact
+    for weight in model.parameters():
+        if not weight.requires_grad and weight.is_floating_point():
             weight.data = weight.data.to(hardware.dtype)
+    if hardware.dtype is not torch.float32 and hardware.strategy is not Strategy.fsdp:
+        compute_model = low_precision_copy(model, hardware.dtype)
         if head is not None:
             head = replace(head, linear=compute_model.get_output_embeddings())
     if hardware.checkpoint_activations:
@@ -249,6 +261,20 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     return Network(
         model, compute_model, head, hardware.strategy, ddp, recompute_hooks, compiled_layers
     )
+
+
+def low_precision_copy(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Return a copy of the model that shares its frozen weights and has the others in `dtype`.
+
+    DoRA divides by norms of whole rows, so peft computes it in fp32.
+    """
+    frozen = {id(weight): weight for weight in model.parameters() if not weight.requires_grad}
+    low_precision = copy.deepcopy(model, frozen)
+    in_fp32 = computed_in_fp32(model)
+    for name, weight in low_precision.named_parameters():  # buffers, such as RoPE's, stay exact
+        if weight.requires_grad and name not in in_fp32:
+            weight.data = weight.data.to(dtype)
+    return low_precision
 
 
 def checkpoint_activations(model: PreTrainedModel) -> None:

@@ -81,8 +81,13 @@ def read_tensors(folder: Path, into: dict[str, Tensor]) -> None:
 
 
 def _weights(model: nn.Module) -> dict[str, Tensor]:
-    """Return weights and buffers by name; tied ones only once."""
-    named = [*model.named_parameters(), *model.named_buffers()]
+    """Return weights and buffers by name, tied ones only once; if some are frozen, the others."""
+    weights = dict(model.named_parameters())
+    named: list[tuple[str, Tensor]] = [
+        (name, weight) for name, weight in weights.items() if weight.requires_grad
+    ]
+    if len(named) == len(weights):
+        named += list(model.named_buffers())
     return {name.replace("_orig_mod.", ""): tensor.detach() for name, tensor in named}
 
 

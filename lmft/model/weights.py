@@ -7,13 +7,18 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    BitsAndBytesConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
+from lmft.adapter.files import is_adapted, read_adapter, write_adapter
 from lmft.config.schema import ModelConfig
 from lmft.dataset.tokenizer import save_tokenizer
 from lmft.errors import UserError
 from lmft.objective import Objective
-from lmft.storage.atomic import read_json
 from lmft.storage.hub import pinned_revision
 
 logger = logging.getLogger(__name__)
@@ -22,9 +27,20 @@ WRAPPED = re.compile(r"^(_orig_mod\.|module\.)+")  # names of weights inside of 
 
 
 def load_pretrained(
-    config: ModelConfig, objective: Objective, architecture: PreTrainedConfig
+    config: ModelConfig,
+    objective: Objective,
+    architecture: PreTrainedConfig,
+    dtype: torch.dtype = torch.float32,
+    quantize: bool = False,
 ) -> PreTrainedModel:
     """Return a model of this architecture with the weights that `model.name` names.
+
+    Args:
+        config: names the weights.
+        objective: decides the head.
+        architecture: of the model.
+        dtype: of the weights.
+        quantize: to 4 bits, with bitsandbytes; the model then computes in `dtype`.
 
     Raises:
         UserError: the weights are pickled, damaged, or of another architecture.
@@ -38,7 +54,8 @@ def load_pretrained(
             config.name,
             config=architecture,
             revision=pinned_revision(config.name, config.revision),
-            dtype=torch.float32,
+            dtype=dtype,
+            quantization_config=to_nf4(dtype) if quantize else None,
             trust_remote_code=config.trust_remote_code,
             use_safetensors=True,
             ignore_mismatched_sizes=True,  # check_weights raises, and names the weight
@@ -57,6 +74,13 @@ def load_pretrained(
     return model
 
 
+def to_nf4(dtype: torch.dtype) -> BitsAndBytesConfig:
+    """Return the settings for weights in 4 bits (Dettmers et al. 2023) that compute in `dtype`."""
+    return BitsAndBytesConfig(
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=dtype
+    )
+
+
 def check_not_quantized(name: str, architecture: PreTrainedConfig) -> None:
     """Check that the weights are numbers that can be trained.
 
@@ -70,24 +94,6 @@ def check_not_quantized(name: str, architecture: PreTrainedConfig) -> None:
             f"model.name={name} is quantized ({getattr(method, 'value', method)}), and such "
             "weights can't be trained here; name the model that it was made from."
         )
-
-
-def check_not_adapter(name: str) -> None:
-    """Check that a local folder is a model, not only a change to another one.
-
-    Raises:
-        UserError: it is an adapter of PEFT, such as LoRA.
-    """
-    path = Path(name).expanduser() / "adapter_config.json"
-    if not path.is_file():
-        return
-    base = read_json(path).get("base_model_name_or_path")
-    raise UserError(
-        f"model.name={name} is an adapter{f' of {base}' * bool(base)}, which lmft can't load; "
-        'merge it, where peft is installed: python -c "from peft import AutoPeftModelForCausalLM '
-        f"as M; M.from_pretrained({name!r}).merge_and_unload().save_pretrained('merged')\", then "
-        f"set model.name to that folder{f' and model.tokenizer={base}' * bool(base)}."
-    )
 
 
 def is_wrapped(name: str) -> bool:
@@ -189,16 +195,19 @@ def save_model(
     weights: dict[str, Any] | None = None,
     before_prompt: tuple[int, ...] | None = None,
 ) -> None:
-    """Write a Hugging Face folder.
+    """Write a Hugging Face folder: of a model, or of its adapter alone.
 
     Args:
-        model: what to write.
+        model: what to write; of an adapted model, the adapter.
         tokenizer: likewise.
         folder: where to.
         weights: replace those of the model, if given.
         before_prompt: as `before` of `save_tokenizer`.
     """
-    model.save_pretrained(folder, state_dict=weights)
+    if is_adapted(model):
+        write_adapter(model, folder, weights)
+    else:
+        model.save_pretrained(folder, state_dict=weights)
     save_tokenizer(tokenizer, folder, before_prompt)
 
 
@@ -206,4 +215,7 @@ def load_weights(model: PreTrainedModel, folder: Path) -> None:
     """Load the weights that `save_model` wrote to `folder` into `model`."""
     from safetensors.torch import load_model as load_tensors
 
-    load_tensors(model, folder / "model.safetensors")
+    if is_adapted(model):
+        read_adapter(model, folder)
+    else:
+        load_tensors(model, folder / "model.safetensors")

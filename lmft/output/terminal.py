@@ -48,7 +48,8 @@ STATE_COLORS = {"finished": "green", "failed": "red"}  # others: yellow
 MAX_INLINE_REASON = 16  # characters; longer ones are printed below the table
 SHOWN_KNOBS = {  # the most informative knobs of each group, in print order
     "dataset": ("name", "document", "separator", "block_size", "max_documents", "drop_duplicates"),
-    "model": ("label", "name", "from_scratch", "tokenizer", "config", "dropout"),
+    "model": ("label", "name", "from_scratch", "tokenizer", "config", "freeze", "dropout"),
+    "adapter": ("kind", "rank", "alpha", "targets", "train_also"),
     "objective": (),  # all
     "optimizer": ("_target_", "lr", "weight_decay"),
     "trainer": ("epochs", "max_steps", "batch_size", "schedule", "warmup_steps"),
@@ -87,10 +88,12 @@ class Terminal:
             return
         tree = Tree(Text(redact(title), style="bold"))
         for group, knobs in SHOWN_KNOBS.items():
+            if group == "adapter" and values[group]["kind"] == "none":
+                continue
             line = Text(group, style="cyan", end="")
             for knob in knobs or values[group]:
                 value = redact_all(values[group].get(knob))
-                if value not in (None, {}, False):
+                if value not in (None, {}, [], False):
                     name = (f"  {knob.replace('_target_', '')}".rstrip(), "dim not cyan")
                     line.append_text(Text.assemble(name, (f" {_short(value)}", "default")))
             tree.add(line)

@@ -11,7 +11,7 @@ from omegaconf import DictConfig, OmegaConf
 from lmft.config.build import build, check_types
 from lmft.config.compose import load_composed, recompose
 from lmft.config.knob_metadata import Decides
-from lmft.config.schema import DatasetConfig, ModelConfig, RunConfig, decides
+from lmft.config.schema import NO_ADAPTER, DatasetConfig, ModelConfig, RunConfig, decides
 from lmft.dataset.split import Split
 from lmft.dataset.splits import open_splits
 from lmft.errors import UserError
@@ -240,7 +240,8 @@ def run_with_weights(name: str, words: list[str]) -> Run:
     composed = recompose(folder, words)
     weights = {"name": str(folder / "checkpoint"), "label": folder.name, "from_scratch": False}
     unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))
-    composed.model = {**composed.model, **weights, **unset}
+    composed.model = {**composed.model, **weights, **unset, "freeze": []}
+    composed.adapter = NO_ADAPTER  # the checkpoint is one, if the run trained one
     return Run(composed, folder=folder)
 
 

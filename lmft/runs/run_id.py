@@ -50,6 +50,8 @@ def key_inputs(
         "block_size": values["dataset"]["block_size"],
         "model": [weights, tokenizer, model.architecture, model.from_scratch, model.dropout],
         "model.config": model.config,
+        **({"model.freeze": model.freeze} if model.freeze else {}),
+        **({} if is_as_before("adapter", values["adapter"]) else {"adapter": values["adapter"]}),
         "objective": values["objective"],
         "optimizer": values["optimizer"],
         "trainer": {

@@ -6,7 +6,10 @@ from functools import cache
 from pathlib import Path
 
 from lmft.errors import UserError
+from lmft.storage.atomic import read_json
 from lmft.storage.hashing import digest, digest_files
+
+ADAPTER_CONFIG = "adapter_config.json"  # in the folder of an adapter
 
 
 @cache
@@ -57,7 +60,32 @@ def content_digest(name: str, revision: str, knob: str = "model.name") -> str:
     files = sorted(
         path for path in folder.iterdir() if path.is_file() and path.suffix not in documentation
     )
-    return digest([[path.name for path in files], digest_files(files)])
+    content = [[path.name for path in files], digest_files(files)]
+    base = find_base(name)
+    return digest(content if base is None else [*content, content_digest(*base)])
+
+
+def find_base(name: str) -> tuple[str, str] | None:
+    """Return name and revision of the base that a local folder's adapter belongs to.
+
+    None if `name` is no folder of an adapter.
+
+    Raises:
+        UserError: the base is not where the adapter says.
+    """
+    path = Path(name).expanduser() / ADAPTER_CONFIG
+    if not path.is_file():
+        return None
+    settings = read_json(path)
+    base = str(settings.get("base_model_name_or_path") or "")
+    change = f"change base_model_name_or_path in {path}"
+    if not base:
+        raise UserError(f"{name} is an adapter that does not name its base; {change}.")
+    try:
+        find_local_folder(base, name)
+    except UserError:
+        raise UserError(f"{name} is an adapter of {base}, which is not there; {change}.") from None
+    return base, settings.get("revision") or "main"
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lmft.adapter.attach import check_adapter
 from lmft.config.schema import (
     CORPUS,
     DatasetConfig,
@@ -27,10 +28,9 @@ from lmft.hardware.allocator import keep_freed_memory
 from lmft.hardware.device import FIRST_START, Choices, Hardware, find_hardware
 from lmft.model.load import check_documents, context_size, load_model, silence_transformers
 from lmft.model.mixed_precision import Network, build_network
-from lmft.model.weights import check_not_adapter
 from lmft.output.terminal import counted
 from lmft.runs.run_id import model_label
-from lmft.storage.hub import pinned_revision
+from lmft.storage.hub import find_base, pinned_revision
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +62,12 @@ class Components:
     def describe(self) -> dict[str, str]:
         """Return the sizes of dataset and model, and the hardware, for display."""
         streams = {name: batches.blocks.stream for name, batches in self.batches.items()}
-        weights = sum(weight.numel() for weight in self.network.model.parameters())
+        weights = list(self.network.model.parameters())
+        trained = sum(weight.numel() for weight in weights if weight.requires_grad)
+        total = sum(weight.numel() for weight in weights)
+        size = f"{total:,} weights"
+        if trained < total:
+            size += f", {trained:,} of them trained"
         blocks = ", ".join(
             f"{name} {some.blocks.describe()}"
             for name, some in self.batches.items()
@@ -75,7 +80,7 @@ class Components:
                 for name, stream in streams.items()
             ),
             **({"blocks": blocks} if blocks else {}),
-            "model": f"{weights:,} weights, {len(self.tokenizer):,} tokens",
+            "model": f"{size}, {len(self.tokenizer):,} tokens",
             "hardware": self.hardware.describe(),
         }
 
@@ -105,7 +110,9 @@ def build_components(
     batches = {name: open_batches(config, split, tokenizer) for name, split in splits.items()}
     check_long(config.dataset, batches)
     warn_of_few_documents(splits, batches)
-    model = load_model(config.model, config.objective, tokenizer, config.seed)
+    model = load_model(
+        config.model, config.objective, tokenizer, config.seed, config.adapter, hardware.dtype
+    )
     if any(some.are_apart for some in batches.values()):
         check_documents(config.model, model)
     check_context(config, context_size(model))
@@ -206,8 +213,7 @@ def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTok
     """Load the model's own tokenizer or another one, or train one on the training split."""
     silence_transformers()
     model = config.model
-    if model.name is not None:
-        check_not_adapter(model.name)
+    check_adapter(model, config.adapter)
     if model.tokenizer == CORPUS:
         train = splits["train"]
         trained = open_trained_tokenizer(
@@ -222,6 +228,10 @@ def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTok
     assert name is not None
     if model.trust_remote_code:
         warn_about_remote_code(model.name or name)
+    if (base := find_base(name)) and not (
+        Path(name).expanduser() / "tokenizer_config.json"
+    ).exists():
+        name = base[0]  # an adapter without a tokenizer of its own
     loaded = load_tokenizer(
         name, pinned_revision(name, model.revision, knob), model.trust_remote_code
     )

@@ -143,7 +143,7 @@ def count_targets(parts: list[Batch]) -> int:
 @torch.no_grad()
 def gradient_norm(gradients: list[Tensor]) -> Tensor:
     """Return the norm () of all gradients together, computed in fp32, on their device."""
-    if not gradients or gradients[0].dtype is torch.float32:
+    if all(gradient.dtype is torch.float32 for gradient in gradients):
         norm = get_total_norm(gradients)
         return norm.full_tensor() if isinstance(norm, DTensor) else norm
     if gradients[0].is_cpu:  # there, _foreach_norm would copy whole gradients to fp32

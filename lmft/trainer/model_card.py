@@ -5,6 +5,7 @@ from typing import Any
 
 import yaml
 
+from lmft.adapter.files import is_adapted
 from lmft.config.schema import ModelConfig, RunConfig
 from lmft.dataset.sources import HubDataset
 from lmft.evaluation.generation import Sample
@@ -16,11 +17,12 @@ from lmft.runs.curve import loss_figure
 from lmft.runs.provenance import Origin
 from lmft.runs.run import Run
 from lmft.storage.atomic import write_text
-from lmft.storage.hub import content_digest, find_local_folder, pinned_revision
+from lmft.storage.hub import content_digest, find_base, find_local_folder, pinned_revision
 from lmft.tracker.protocol import RunLog
 from lmft.trainer.components import Components
 
 CARD, CURVE = "card.md", "curve.svg"
+CARD_IN_FOLDER = "README.md"  # in that of the model
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,7 @@ def write_card(facts: CardFacts, log: RunLog) -> None:
     for path, text in {
         run.folder / CARD: body,
         run.folder / CURVE: curve,
-        run.checkpoint / "README.md": readme,
+        run.checkpoint / CARD_IN_FOLDER: readme,
         run.checkpoint / CURVE: curve,
     }.items():
         write_text(path, text)
@@ -51,13 +53,16 @@ def write_card(facts: CardFacts, log: RunLog) -> None:
 
 def card_metadata(config: RunConfig) -> dict[str, Any]:
     """Return the metadata of a model card on the Hugging Face hub, except the license."""
-    objective = config.objective
+    objective, name = config.objective, config.model.name
+    saved = None if name is None else find_base(name)
+    is_adapter = config.adapter.is_on or saved is not None
     kind = "causal-lm" if objective.is_causal else "masked-lm"
     metadata: dict[str, Any] = {
-        "library_name": "transformers",
+        "library_name": "peft" if is_adapter else "transformers",
         "pipeline_tag": objective.pipeline_tag,
     }
-    name = config.model.name
+    if saved:
+        name = saved[0]
     if name and not config.model.from_scratch and find_local_folder(name, "model.name") is None:
         metadata["base_model"] = name
     if isinstance(config.dataset.source, HubDataset):
@@ -70,9 +75,10 @@ def describe_run(facts: CardFacts) -> str:
     run, config, components = facts.run, facts.run.config, facts.components
     kind = "causal" if config.objective.is_causal else "masked"
     trained = "trained from scratch" if config.model.from_scratch else "fine-tuned"
+    what = "An adapter of a" if is_adapted(components.network.model) else "A"
     parts = [
         f"# {run.folder.name}",
-        f"A {kind} language model, {trained} with lmft. To reproduce it:",
+        f"{what} {kind} language model, {trained} with lmft. To reproduce it:",
         fence(run.origin.command, "sh"),
         "## Results",
         describe_results(facts.result),

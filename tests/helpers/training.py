@@ -43,7 +43,7 @@ class Counting:
 
 def training_of(network, optimizer, precision=Precision.fp32, config=CONFIG):
     """The training of a network on text that it counts; of the config, steps read three parts."""
-    run_config = RunConfig(BLOCKS, *[None] * 3, config, *[None] * 3, 0, *[None] * 4)
+    run_config = RunConfig(BLOCKS, *[None] * 4, config, *[None] * 3, 0, *[None] * 4)
     components = Components(hardware(precision), None, {"train": Counting()}, network)
     return Training(run_config, components, optimizer, FLOPS)
 

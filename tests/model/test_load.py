@@ -88,8 +88,15 @@ def test_a_quantized_model_is_named_as_one(method, folder):
         load(folder)
 
 
-def test_an_adapter_is_named_as_one_with_the_command_that_merges_it(tmp_path):
-    (tmp_path / "adapter_config.json").write_text('{"base_model_name_or_path": "gpt2"}')
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("{}", "does not name its base; change base_model_name_or_path"),
+        ('{"base_model_name_or_path": "/gone/base"}', "of /gone/base, which is not there; change"),
+    ],
+)
+def test_an_adapter_without_its_base_is_named_as_one(settings, told, tmp_path):
+    (tmp_path / "adapter_config.json").write_text(settings)
     run = Run(compose("model=pretrained", f"model.name={tmp_path}"))
-    with pytest.raises(UserError, match=r"is an adapter of gpt2, .*merge_and_unload"):
+    with pytest.raises(UserError, match=told):
         find_tokenizer(run.config, {})

@@ -148,7 +148,13 @@ def _read_sums(folder: Path, result: dict[str, Any]) -> dict[str, Sums]:
     return {unit: read_sums(folder, result, unit) for unit in UNITS}
 
 
-OF_TRAINING = ("trainer.", "optimizer", "seed", "hardware.")  # knobs without effect on evaluation
+OF_TRAINING = (
+    "adapter.",
+    "trainer.",
+    "optimizer",
+    "seed",
+    "hardware.",
+)  # knobs without effect on evaluation
 TRAINING = "training"  # an additional knob: whether the run was trained, yes or no
 MISSING = object()  # differs from every value
 

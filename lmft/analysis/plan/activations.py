@@ -112,7 +112,8 @@ def loss_chunk_bytes(network: Network, batch: Batch) -> int:
         vocabulary = int(network.model.config.get_text_config().vocab_size)
         return 2 * 4 * batch.targets.numel() * vocabulary
     weight = network.head.linear.weight
-    return min(chunk_bytes(weight), batch.num_targets * len(weight) * weight.element_size())
+    size = chunk_bytes(weight, weight.requires_grad)
+    return min(size, batch.num_targets * len(weight) * weight.element_size())
 
 
 class MemoryCounter(TorchDispatchMode):

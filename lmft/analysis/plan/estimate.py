@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, ParameterList
 
+from lmft.adapter.files import is_adapted
 from lmft.analysis.plan.activations import StepMemory
 from lmft.config.schema import RunConfig, Strategy
 from lmft.hardware.layers import find_layers
@@ -78,7 +79,7 @@ def estimate_memory(
         overlap = 0 if step is None else min(0, step.with_shards - gradients - step.activations)
         gathered = gathered_bytes(network, components.hardware.dtype)
     elif processes > 1:
-        gradients += tensor_bytes(network.compute_model.parameters())
+        gradients += gradient_bytes([network.compute_model])
     return Memory(
         process, weights, gradients, gathered, optimizer, activations, loss_chunk, overlap, 0
     )
@@ -103,8 +104,10 @@ def add_allocator_overhead(
 
 
 def weight_bytes(models: Sequence[nn.Module]) -> int:
-    """Return the bytes of the models' weights and buffers."""
-    return sum(tensor_bytes(model.parameters()) + tensor_bytes(model.buffers()) for model in models)
+    """Return the bytes of the models' weights and buffers; frozen weights are shared."""
+    weights = {id(weight): weight for model in models for weight in model.parameters()}
+    buffers = sum(tensor_bytes(model.buffers()) for model in models)
+    return tensor_bytes(iter(weights.values())) + buffers
 
 
 def gradient_bytes(models: Sequence[nn.Module]) -> int:
@@ -135,9 +138,15 @@ def gathered_bytes(network: Network, dtype: torch.dtype) -> int:
     Two layers count with their gradients. Gradients of the weights outside of layers don't count:
     they are created when most activations are freed.
     """
-    layers = [tensor_bytes(layer.parameters()) for layer in find_layers(network.model)]
-    outside = tensor_bytes(network.model.parameters()) - sum(layers)
-    return (outside + 4 * max(layers, default=0)) * dtype.itemsize // 4
+    layers = find_layers(network.model)
+    sizes = [sum(weight.numel() for weight in layer.parameters()) for layer in layers]
+    outside = sum(weight.numel() for weight in network.model.parameters()) - sum(sizes)
+    learning = [
+        sum(weight.numel() for weight in layer.parameters() if weight.requires_grad)
+        for layer in layers
+    ]
+    two_layers = 2 * (max(sizes, default=0) + max(learning, default=0))
+    return (outside + two_layers) * dtype.itemsize
 
 
 def tensor_bytes(tensors: Iterator[Tensor]) -> int:
@@ -164,13 +173,16 @@ def estimate_disk_space(config: RunConfig, components: Components, optimizer: in
         components: of a process.
         optimizer: bytes of the optimizer's state.
     """
-    weights = weight_bytes([components.network.model])
-    checkpoint = weights + optimizer
+    model = components.network.model
+    weights, learning = weight_bytes([model]), gradient_bytes([model])
+    best = learning if is_adapted(model) else weights
+    is_partial = any(not weight.requires_grad for weight in model.parameters())
+    checkpoint = (learning if is_partial else weights) + optimizer
     streams = [batches.blocks.stream for batches in components.batches.values()]
     cache = sum(stream.ids.nbytes + stream.ends.nbytes for stream in streams)
     # Each checkpoint may have best weights of its own; new ones are written before old ones go.
-    peak = (KEPT + 1) * (checkpoint + weights)
-    return DiskSpace(checkpoint, peak, weights, cache, free_space(root_of(config.run_root)))
+    peak = (KEPT + 1) * (checkpoint + best)
+    return DiskSpace(checkpoint, peak, best, cache, free_space(root_of(config.run_root)))
 
 
 def free_space(folder: Path) -> int:
