@@ -10,6 +10,8 @@ from lmft.config.plugins import conf_folders
 
 Loader: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
+GLOBAL = "# @package _global_"  # the first line of a file that names its knobs in full
+
 
 def known_groups(more: Iterable[Path] = ()) -> dict[str, list[Path]]:
     """Return the config groups with the files of their choices, such as `hydra/sweeper`.
@@ -35,9 +37,9 @@ def known_names() -> set[str]:
     names = {group.partition("/")[0] for group in known_groups()}
     for conf in conf_folders():
         for path in conf.rglob("*.yaml"):
-            group = ".".join(path.parent.relative_to(conf).parts)
-            package = "" if group in ("", "experiment") else f"{group}."
-            names |= set(_names(Loader(path.read_text()).get_single_data() or {}, package))
+            text, group = path.read_text(), ".".join(path.parent.relative_to(conf).parts)
+            package = "" if group in ("", "experiment") or text.startswith(GLOBAL) else f"{group}."
+            names |= set(_names(Loader(text).get_single_data() or {}, package))
     return names
 
 

@@ -88,7 +88,7 @@ class Terminal:
             return
         tree = Tree(Text(redact(title), style="bold"))
         for group, knobs in SHOWN_KNOBS.items():
-            if group == "adapter" and values[group]["kind"] == "none":
+            if group == "adapter" and values[group].get("kind") == "none":
                 continue
             line = Text(group, style="cyan", end="")
             for knob in knobs or values[group]:

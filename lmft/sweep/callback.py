@@ -159,6 +159,7 @@ def expand_grid(words: list[str], sweeper: dict[str, Any]) -> list[list[str]]:
 def common_knobs(tree: dict[str, Any], names: list[str]) -> dict[str, Any]:
     """Return the knobs that all jobs have in common, by full name; not hardware and locations."""
     swept = tuple(f"{name}." for name in names)
+    tree = {group: knobs for group, knobs in tree.items() if not is_as_before(group, knobs)}
     return {
         name: value
         for name, value in flatten(tree).items()

@@ -24,8 +24,8 @@ from tests.helpers.runs import compose, read_result, repeatable_metrics
 
 WORDS = [
     "model=pretrained", "dataset.block_size=32", "dataset.separator=none", "trainer.batch_size=4",
-    "trainer.max_steps=4", "evaluation.max_blocks=20", "adapter=lora", "adapter.rank=4", "adapter.dropout=0.1",
-    "optimizer.lr=1e-2",
+    "trainer.max_steps=4", "evaluation.max_blocks=20", "adapter=lora", "adapter.rank=4",
+    "adapter.dropout=0.1", "optimizer.lr=1e-2",
 ]  # fmt: skip
 GREEDY = Sampling(8, 0.0, 1.0, 0)
 

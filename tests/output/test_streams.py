@@ -11,7 +11,7 @@ import pytest
 
 from lmft.commands.isolation import as_library
 from lmft.output.streams import make_streams_unfailing
-from lmft.output.terminal import Screen, Terminal
+from lmft.output.terminal import SHOWN_KNOBS, Screen, Terminal
 from tests.helpers.mlflow import Store
 from tests.helpers.processes import ROOT, start
 from tests.helpers.runs import train_command
@@ -37,8 +37,7 @@ def test_what_cannot_be_shown_is_replaced(as_stdout, tmp_path):
         as_stdout(file.fileno(), "cp1252")
         print("naïve → 日本 \udcff")
         Terminal().show_samples("before training", [("the cat", "est allé à 東京")])
-        Terminal().show_config("x", {name: {} for name in ("dataset", "model", "objective",
-                                                          "optimizer", "trainer")})  # fmt: skip
+        Terminal().show_config("x", {name: {} for name in SHOWN_KNOBS})
         sys.stdout.flush()
     shown = (tmp_path / "out").read_bytes().decode("cp1252")
     assert shown.startswith("naïve ? ?? ?\n") and "the cat ? est allé à ??" in shown

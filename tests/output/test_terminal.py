@@ -11,7 +11,7 @@ from rich.table import Table
 
 from lmft.output.markdown import escape, fence, table
 from lmft.output.sanitize import strip_control
-from lmft.output.terminal import Screen, Terminal, counted, readable_size
+from lmft.output.terminal import SHOWN_KNOBS, Screen, Terminal, counted, readable_size
 
 NASTY = [
     "\x1b[2J\x1b[31mred",
@@ -58,7 +58,7 @@ def test_letters_of_all_languages_stay():
 def test_the_terminal_shows_texts_as_they_are(text):
     file = io.StringIO()
     terminal = Terminal(Screen(file=file, width=200))
-    values = {group: {} for group in ("dataset", "model", "objective", "optimizer", "trainer")}
+    values = {group: {} for group in SHOWN_KNOBS}
     values["dataset"] = {"name": text}
     values["model"] = {"label": text, "name": text}
     terminal.show_config(text, values)
