@@ -112,6 +112,11 @@ COMBINATIONS = {
     "hardware=cuda": ("hardware.device is 'cuda'", "try hardware=cpu"),
     "model.vocab_size=3": ("model.vocab_size is 3", "at least 261"),
     "dataset=text_files": ("dataset.train has no value", "set it"),
+    "adapter.rank=8": ("adapter.rank is set", "add adapter=lora"),
+    "adapter=lora": ("adapter=lora adapts pretrained", "model=pretrained"),
+    "adapter=lora adapter.train_also=[norm]": ("'norm'", "choose embeddings or head"),
+    "model.freeze=[layers.2]": ("'layers.2'", "has layers.0-1"),
+    "model.freeze=[norm]": ("model.freeze has 'norm'", "choose from embeddings"),
     "dataset.train=corpus/": ("'corpus/'", "add dataset=text_files"),
     "model=gpt2": ("gpt2", "hub's local cache", "name a local folder"),
 }
@@ -179,6 +184,10 @@ MODELS = {
     f"{HUGGING} model.name=@/model model.tokenizer=@/gone": ("model.tokenizer", "check the path"),
     f"{HUGGING} model.name=@/model model.config={{n_layer:4}}": ("h.2.attn", "model.config"),
     f"{HUGGING} model.name=@/model objective=mlm": ("@/model", "no head", "objective=clm"),
+    f"{HUGGING} model.name=@/model adapter=lora adapter.targets=[c_atn]": (
+        "Did you mean 'c_attn'",
+    ),
+    f"{HUGGING} model.name=@/model adapter=lora adapter.quantize=nf4": ("nf4", "bitsandbytes"),
     f"{HUGGING} model.name=@/gone": ("model.name is '@/gone'", "no such folder", "check"),
 }
 PLACES = {
@@ -198,6 +207,7 @@ VERBS = {
     f"evaluate {HUGGING} model.name=@/wrong_shape cache_root=cache": ("wrong_shape", "fix one"),
     f"generate {HUGGING} model.name=@/model tokens=0": ("tokens", "'0'", "from 1 to"),
     f"generate {HUGGING} model.name=@/model prompt=a tokens=99": ("99 new ones", "set tokens=62"),
+    "merge": ("lmft merge takes one run",),
     "compare nowhere elsewhere": ("nowhere", "lmft runs"),
     "compare colour=red": ("no knob 'colour'", "evaluation.split"),
     f"generate {HUGGING} prompt=a n=2 temperature=0": ("n=2", "temperature=0", "set n=1"),
