@@ -14,7 +14,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from lmft.adapter.files import read_adapter, whole_modules
+from lmft.adapter.adapter_files import read_adapter, whole_modules
 from lmft.config.schema import AUTO, AdapterConfig, AdapterKind, ModelConfig, Quantize
 from lmft.errors import UserError, did_you_mean
 from lmft.hardware.layers import find_layers

@@ -4,8 +4,8 @@ import shutil
 from argparse import Namespace
 from pathlib import Path
 
+from lmft.adapter.adapter_files import WEIGHTS, is_adapted
 from lmft.adapter.attach import merge_adapter
-from lmft.adapter.files import WEIGHTS, is_adapted
 from lmft.errors import UserError
 from lmft.model.load import load_model
 from lmft.runs.run import run_with_weights

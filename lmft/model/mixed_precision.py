@@ -23,7 +23,7 @@ from torch.optim import Optimizer
 from torch.profiler import record_function
 from transformers import PreTrainedModel
 
-from lmft.adapter.files import adapter_tensors, computed_in_fp32, is_adapted
+from lmft.adapter.adapter_files import adapter_tensors, computed_in_fp32, is_adapted
 from lmft.config.schema import Strategy
 from lmft.errors import UserError
 from lmft.hardware.device import Hardware

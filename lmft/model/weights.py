@@ -14,7 +14,7 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from lmft.adapter.files import is_adapted, read_adapter, write_adapter
+from lmft.adapter.adapter_files import is_adapted, read_adapter, write_adapter
 from lmft.config.schema import ModelConfig
 from lmft.dataset.tokenizer import save_tokenizer
 from lmft.errors import UserError

@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from lmft.adapter.files import is_adapted
+from lmft.adapter.adapter_files import is_adapted
 from lmft.config.schema import ModelConfig, RunConfig
 from lmft.dataset.sources import HubDataset
 from lmft.evaluation.generation import Sample

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lmft.adapter.files import adapter_tensors, write_adapter
+from lmft.adapter.adapter_files import adapter_tensors, write_adapter
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from lmft.trainer.gradients import DropoutSeeds, accumulate_gradients

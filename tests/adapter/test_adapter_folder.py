@@ -10,7 +10,7 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 import lmft
-from lmft.adapter.files import WEIGHTS
+from lmft.adapter.adapter_files import WEIGHTS
 from lmft.commands.evaluate import evaluate
 from lmft.commands.generate import generate
 from lmft.commands.merge import merge

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import Parameter, ParameterList
 
-from lmft.adapter.files import is_adapted
+from lmft.adapter.adapter_files import is_adapted
 from lmft.analysis.plan.activations import StepMemory
 from lmft.config.schema import RunConfig, Strategy
 from lmft.hardware.layers import find_layers
