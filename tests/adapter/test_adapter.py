@@ -7,12 +7,15 @@ import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lmft.adapter.adapter_files import adapter_tensors, write_adapter
+from lmft.adapter.adapter_files import adapter_tensors, read_adapter, write_adapter
+from lmft.adapter.attach import Base, attach_new, linear_maps, merge_adapter
+from lmft.analysis.plan.estimate import weight_bytes
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from lmft.trainer.gradients import DropoutSeeds, accumulate_gradients
 from lmft.trainer.step import start_training, training_steps
 from tests.helpers.adapters import load_base, trainer_losses
+from tests.helpers.architectures import CAUSAL, build_tiny
 from tests.helpers.runs import compose
 
 STEPS = 3
@@ -120,6 +123,9 @@ def test_the_base_is_in_low_precision_alone_and_shared(words):
             assert master is low
     weights = sum(w.numel() for group in training.optimizer.param_groups for w in group["params"])
     assert weights == sum(w.numel() for w in adapter_tensors(network.model).values())
+    base = sum(w.numel() for w in network.model.parameters()) - weights
+    buffers = 2 * sum(b.nbytes for b in network.model.buffers())
+    assert weight_bytes(network.models) == 2 * base + (4 + 2) * weights + buffers  # as plan counts
 
 
 def test_nothing_below_the_first_adapter_needs_gradients(words):
@@ -146,3 +152,30 @@ def test_micro_batches_give_the_same_gradients(adapter, words):
     assert len(found[0]) == len(found[1]) > 0
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("adapter", ["lora", "dora"])
+@pytest.mark.parametrize("kind", ["gpt2", "bert", "albert", "gpt_neox"])
+def test_an_adapter_of_any_architecture_is_written_read_and_merged(kind, adapter, tmp_path):
+    config = Run(compose(f"adapter={adapter}", "adapter.rank=2")).config.adapter
+    models = [build_tiny(kind) for _ in range(2)]
+    inside, ids = linear_maps(models[0]), torch.arange(12)[None]
+    assert inside and not any(name.startswith(("lm_head", "cls", "embed_out")) for name in inside)
+    for seed, model in enumerate(models):
+        before = model(ids).logits.detach()
+        attach_new(model, config, Base("base", None), kind in CAUSAL, seed)
+        model.eval()
+        torch.testing.assert_close(model(ids).logits, before, rtol=1e-4, atol=1e-5)
+        assert {n for n, m in model.named_modules() if hasattr(m, "lora_A")} == set(inside)
+    with torch.no_grad():
+        for name, weight in models[0].named_parameters():
+            if "lora_B" in name:
+                weight.normal_()
+    write_adapter(models[0], tmp_path)
+    read_adapter(models[1], tmp_path)
+    outputs = [model(ids).logits.detach() for model in models]
+    assert torch.equal(*outputs) and not torch.allclose(outputs[0], before, atol=1e-3)
+    merge_adapter(models[1])
+    torch.testing.assert_close(models[1](ids).logits, outputs[0], rtol=1e-3, atol=1e-3)
+    names = {name for name, _ in models[1].named_parameters()}
+    assert names == {name for name, _ in build_tiny(kind).named_parameters()}
