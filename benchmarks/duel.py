@@ -26,7 +26,7 @@ def train_alternately(
     measured = [measure_pair(ours, theirs, UNTIMED + steps, n, folder) for n in range(pairs)]
     figures = compare(ours, measured)
     figures.append(first_step(measured[0][0].turns))
-    if ours.objective == "clm":
+    if ours.objective == "clm" and not ours.rank:  # a frozen weight has no product of its own
         rate = max(side.rate for pair in measured for side in pair)
         figures.append(share_of_limit(ours, measured[0][0].facts, figures[0].ours, rate))
     return [replace(figure, target=targets.get(figure.name)) for figure in figures]

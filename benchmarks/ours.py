@@ -38,6 +38,8 @@ def words_of(job: Job) -> list[str]:
         *(["tracker=mlflow", f"tracker.uri=sqlite:///{job.folder}/mlflow.db"]
           if job.tracked else ["tracker=none"]),
     ]  # fmt: skip
+    if job.rank:
+        words += ["adapter=lora", f"adapter.rank={job.rank}"]
     return words if job.dropout else [*words, "model.dropout=0"]
 
 

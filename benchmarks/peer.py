@@ -3,6 +3,8 @@
 Its arguments are those of shared/peers/hf_trainer.py; blocks are read in file order.
 """
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 import torch
 from transformers import (
@@ -19,6 +21,9 @@ from transformers import (
 )
 
 from benchmarks.turns import Job, Turns
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 DROPOUTS = ("_pdrop", "dropout", "dropout_prob")  # how a config's names for its rates end
 
@@ -57,8 +62,8 @@ class TakeTurns(TrainerCallback):
         self.turns.done()
 
 
-def load(job: Job) -> PreTrainedModel:
-    """Return the model, with or without dropout."""
+def load(job: Job) -> "PreTrainedModel | PeftModel":
+    """Return the model, with or without dropout; with peft's adapter, if the job has one."""
     auto = AutoModelForCausalLM if job.objective == "clm" else AutoModelForMaskedLM
     config = AutoConfig.from_pretrained(job.model)
     rates = {} if job.dropout else {k: 0.0 for k in vars(config) if k.endswith(DROPOUTS)}
@@ -68,7 +73,17 @@ def load(job: Job) -> PreTrainedModel:
         model = auto.from_pretrained(job.model, **rates)
     if job.objective == "clm":
         model.loss_type = "ForCausalLM"  # unset for GPT-2, whose loss is then divided wrongly
-    return model
+    return adapt(model, job.rank) if job.rank else model
+
+
+def adapt(model: PreTrainedModel, rank: int) -> "PeftModel":
+    """Attach a LoRA adapter as peft's documentation does, with lmft's settings."""
+    from peft import LoraConfig, get_peft_model
+
+    settings = LoraConfig(
+        task_type="CAUSAL_LM", r=rank, lora_alpha=2 * rank, target_modules="all-linear"
+    )
+    return get_peft_model(model, settings)
 
 
 def arguments(job: Job) -> TrainingArguments:

@@ -55,6 +55,7 @@ def training_rows(half: str) -> list[Row]:
     fp32 = replace(short, precision="fp32")
     minilm = replace(short, model=MINILM, scratch=False, objective="mlm")
     smollm2 = replace(short, model=SMOLLM2, scratch=False)
+    lora = replace(smollm2, block=512, batch=4, rank=16)
     memory, plain_memory = ({"peak memory": Target(bound, at_most=True)} for bound in (0.4, 0.45))
     return [
         training(short, fp32, {"speed": Target(2.2, 2.5)}),
@@ -66,6 +67,7 @@ def training_rows(half: str) -> list[Row]:
         training(fp32, fp32, {"speed": Target(1.1)}, meant="fp32"),
         training(minilm, minilm, {"speed": Target(1.2)}),
         training(smollm2, smollm2, {"speed": Target(1.2)}),
+        training(lora, lora, {"speed": Target(1.3), "peak memory": Target(0.5, at_most=True)}),
     ]
 
 
@@ -74,8 +76,10 @@ def training(ours: Job, theirs: Job, targets: Targets, meant: str = "bf16") -> R
     label = LABELS[ours.model]
     name = f"{ours.block}-{ours.precision}-vs-{theirs.precision}"
     name += ("-compiled" if theirs.compiled else "") + ("" if ours.dropout else "-no-dropout")
+    name = f"lora-{name}" if ours.rank else name
+    adapter = f"LoRA of rank {ours.rank}, " if ours.rank else ""
     what = (
-        f"training ({ours.objective}), {label}, {ours.batch} blocks of {ours.block}, "
+        f"training ({ours.objective}), {label}, {adapter}{ours.batch} blocks of {ours.block}, "
         f"{ours.precision}, dropout {'on' if ours.dropout else 'off'}, against Trainer "
         f"{theirs.precision}{' with torch_compile' if theirs.compiled else ''}"
     )

@@ -32,6 +32,7 @@ class Job:
     objective: str = "clm"
     dropout: bool = True  # the model's own rates; False: no dropout
     compiled: bool = False  # with torch.compile
+    rank: int = 0  # of a LoRA adapter on all linear maps of the layers; 0: whole weights
     evaluates: bool = False  # a turn is an evaluated batch instead of an optimizer step
     tracked: bool = False  # log to MLflow
     turns: int = 1
