@@ -7,6 +7,7 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from lmft.adapter.adapter_files import is_adapted
 from lmft.adapter.attach import check_adapter
 from lmft.config.schema import (
     CORPUS,
@@ -119,8 +120,10 @@ def build_components(
     if hardware.compile is None:
         hardware.compile = "train" in batches and is_long(config, model, batches["train"])
     network = build_network(model, hardware)
-    # Only now, so that memory used for loading is returned. FSDP gathers tensors of many sizes.
-    keep_freed_memory(large=config.hardware.strategy is not Strategy.fsdp)
+    # Only now, so that memory used for loading is returned. FSDP gathers tensors of many sizes, and
+    # the small activations of an adapter would lie in the gaps that large ones leave.
+    is_sharded = config.hardware.strategy is Strategy.fsdp
+    keep_freed_memory(large=not is_sharded and not is_adapted(model))
     return Components(hardware, tokenizer, batches, network)
 
 
