@@ -9,12 +9,12 @@ VALIDATION_LOSS = "validation/loss"  # nats per target
 
 # Of an optimizer step.
 TRAIN_LOSS = "train/loss"  # nats per target, of the batch before the update
-TRAIN_PERPLEXITY = "train/perplexity"
-LEARNING_RATE = "train/learning_rate"
-GRAD_NORM = "train/grad_norm"  # before clipping
-TOKENS_PER_SECOND = "train/tokens_per_second"
-MFU = "train/share_of_limit"  # model FLOPs utilization
-SKIPPED_STEPS = "train/skipped_steps"  # up to this step, because a number was not finite
+TRAIN_PERPLEXITY = "train/perplexity"  # exp(train/loss)
+LEARNING_RATE = "train/learning_rate"  # of the update
+GRAD_NORM = "train/grad_norm"  # L2 norm of the gradient, before clipping
+TOKENS_PER_SECOND = "train/tokens_per_second"  # of whole batches
+MFU = "train/share_of_limit"  # model FLOPs utilization, of the measured peak
+SKIPPED_STEPS = "train/skipped_steps"  # steps skipped so far, if a number was not finite
 
 
 def of_split(split: str, values: Mapping[str, float]) -> dict[str, float]:
