@@ -2,7 +2,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 BIN := .venv/bin
 .DEFAULT_GOAL := help
-.PHONY: help run test check soak bench test-cuda bench-cuda ui clean
+.PHONY: help run test check soak bench test-cuda bench-cuda docs ui clean
 
 help:  ## Show the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -21,11 +21,15 @@ run: .venv/made  ## Train the default experiment, offline
 test: .venv/made  ## Run the tests: no network, no GPU
 	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
-check: .venv/made  ## Lint, format and type-check, without changing a file
+check: .venv/made  ## Lint, format, type-check and build the documentation; no file is changed
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-logo
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
+
+docs: .venv/made  ## Show the documentation site at http://127.0.0.1:8000
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs serve
 
 soak: .venv/made  ## Run the slow proofs as well
 	$(BIN)/python -m pytest -m 'soak or not soak'
@@ -50,5 +54,5 @@ ui: .venv/made  ## Open the MLflow page on 127.0.0.1:5000 (PORT=), on ./mlflow.d
 	$(BIN)/lmft ui tracker.uri=$(STORE) port=$(PORT)
 
 clean:  ## Remove the environment and what tools leave behind; runs stay
-	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis dist
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .hypothesis .site dist
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -1,9 +1,7 @@
-"""The `lmft` command: choices, exit codes, and what the README shows."""
+"""The `lmft` command: choices and exit codes."""
 
 import json
 import os
-import re
-import shlex
 import signal
 import subprocess
 import sys
@@ -12,7 +10,6 @@ from pathlib import Path
 import pytest
 
 from lmft import cli
-from lmft.commands.verbs import VERBS
 from lmft.errors import Interrupted
 from lmft.runs.run import Run
 from tests.helpers.runs import compose
@@ -44,28 +41,6 @@ CHOICES = [f"{p.parent.name}={p.stem}" for p in (ROOT / "conf").glob("*/[!_]*.ya
 def test_every_choice_composes_into_a_typed_config(choice):
     name = ["model.name=gpt2"] if choice == "model=pretrained" else []
     _ = Run(compose(choice, *name)).config
-
-
-def commands_of(text):
-    for block in re.findall(r"```(?:sh|bash)\n(.*?)```", text, re.S):
-        for line in block.replace("\\\n", " ").splitlines():
-            words = shlex.split(line, comments=True)
-            if words and words[0] == "lmft" and "=" in "".join(words[1:]):
-                yield words[1:]
-
-
-# Of verbs, not of the config.
-ARGUMENTS = ("run=", "prompt=", "prompts=", "n=", "format=", "repo=", "dry_run=")
-
-
-def test_every_command_of_the_readme_composes():
-    found = list(commands_of((ROOT / "README.md").read_text()))
-    assert found
-    for words in found:
-        if words[0] in VERBS:
-            words = [word for word in words[1:] if not word.startswith(ARGUMENTS)]
-        if any("=" in word for word in words):
-            compose(*(word.split(",")[0] for word in words if "=" in word))
 
 
 def test_a_run_writes_its_result_and_prints_it(command, quick, tmp_path):
