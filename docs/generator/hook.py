@@ -21,7 +21,7 @@ LOADED = re.compile(
 
 CELL = re.compile(r"<td\b.*?</td>", re.DOTALL)
 CODE = re.compile(r"(?<=<code>)[^<]+")
-SIGN = re.compile(r"([/_.:=]+)(?=\w)")
+SIGN = re.compile(r"(?<=\w)([/_.:=]+)(?=\w)")
 
 logger = logging.getLogger("mkdocs.hooks.lmft")
 

@@ -6,7 +6,7 @@ import yaml
 
 from docs.generator.comments import key_comments, top_comment
 from docs.generator.knob_facts import as_yaml, range_text
-from docs.generator.knob_pages import sentence
+from docs.generator.knob_pages import escape, sentence
 from lmft.config import CONF
 from lmft.config.knobs import flatten
 from lmft.config.ranges import RANGES
@@ -38,5 +38,5 @@ def _lines(group: str, path: Path) -> list[str]:
         about = [f"`{full}`, default `{as_yaml(value)}`"]
         about += [range_text(RANGES[full])] if full in RANGES else []
         text = comments.get(name, "")
-        lines.append(f"- {'; '.join(about)}{f': {sentence(text)}' if text else ''}")
+        lines.append(f"- {'; '.join(about)}{f': {escape(text)}' if text else ''}")
     return lines

@@ -39,9 +39,13 @@ def anchor(name: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a comment as a sentence; what Markdown would read as a sign is left as it is."""
-    text = text.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_")
-    return f"{text[:1].upper()}{text[1:]}{'' if text.endswith(('.', '?')) else '.'}"
+    """Return a comment as a sentence."""
+    return f"{text[:1].upper()}{escape(text[1:])}{'' if text.endswith(('.', '?')) else '.'}"
+
+
+def escape(text: str) -> str:
+    """Return a text in which nothing is a sign of Markdown."""
+    return text.replace("<", "&lt;").replace("*", "\\*").replace("_", "\\_").replace("[", "\\[")
 
 
 def group_page(group: str) -> str:
