@@ -3,7 +3,7 @@
 from docs.generator.comments import top_comment
 from docs.generator.knob_facts import Fact, as_yaml, choices_of, facts, set_by_choices
 from lmft.config import CONF
-from lmft.config.schema import Decides
+from lmft.config.knob_metadata import Decides
 
 
 def other_defaults(fact: Fact) -> list[str]:
