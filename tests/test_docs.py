@@ -24,7 +24,17 @@ from tests.helpers.shell_blocks import commands_of
 ROOT = Path(__file__).parents[1]
 DOCS = ROOT / "docs"
 PAGES = [ROOT / "README.md", *map(ROOT.joinpath, TOP_PAGES.values()), *sorted(DOCS.rglob("*.md"))]
-OTHERS = {"cd", "eval", "git", "hf", "pip", "ray", "source"}  # programs that are not checked
+OTHERS = {
+    "bash",
+    "cd",
+    "eval",
+    "git",
+    "hf",
+    "pip",
+    "pre-commit",
+    "ray",
+    "source",
+}  # programs that are not checked
 MAKE = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 RUN_LMFT = re.compile(
     r"^(?:.*/)?(?:python3?|torchrun|srun)(?: .*)? -m lmft(?: |$)|^(?:.*/)?lmft(?: |$)"

@@ -12,7 +12,7 @@ from mkdocs.structure.pages import Page
 from docs.generator.pages import ROOT, TOP_PAGES, generated_pages
 
 DOCS = ROOT / "docs"
-LINK = re.compile(r"\]\(((?!\w+:)[^)#\s]+)(#[^)\s]*)?\)")
+LINK = re.compile(r"\[([^\]]*)\]\(((?!\w+:)[^)#\s]+)(#[^)\s]*)?\)")
 NAMED_BY_FILE = re.compile(r"\[[\w/.-]+\.md\](?=\(((?:\.\./)*[\w/-]+\.md)\))")
 # What a browser would load from another host; links that a reader may follow are none.
 LOADED = re.compile(
@@ -38,14 +38,16 @@ def on_page_markdown(markdown: str, page: Page, config: Any, files: Files) -> st
     source = ROOT / TOP_PAGES.get(page.file.src_uri, f"docs/{page.file.src_uri}")
 
     def relink(match: re.Match[str]) -> str:
-        target = Path(os.path.normpath(source.parent / match[1]))
+        target = Path(os.path.normpath(source.parent / match[2]))
         if source.is_relative_to(DOCS) and target.is_relative_to(DOCS):
             return match[0]
         by_source = {ROOT / name: path for path, name in TOP_PAGES.items()}
         path = by_source.get(target) or os.path.relpath(target, DOCS)
-        if files.get_file_from_path(path) is None:
-            logger.warning("%s links to %s, which is no page.", source.name, match[1])
-        return f"]({os.path.relpath(path, Path(page.file.src_uri).parent)}{match[2] or ''})"
+        if files.get_file_from_path(path) is None and target.exists():
+            return f"`{match[1].strip('`')}`"  # of the repository alone
+        return (
+            f"[{match[1]}]({os.path.relpath(path, Path(page.file.src_uri).parent)}{match[3] or ''})"
+        )
 
     def name(match: re.Match[str]) -> str:
         """Put the title of a page where the repository shows the name of its file."""

@@ -10,7 +10,11 @@ from docs.generator.verbs_page import verbs_page
 
 ROOT = Path(__file__).parents[2]
 # Pages of the site -> the files at the top of the repository that they show.
-TOP_PAGES = {"security.md": "SECURITY.md", "changelog.md": "CHANGELOG.md"}
+TOP_PAGES = {
+    "security.md": "SECURITY.md",
+    "changelog.md": "CHANGELOG.md",
+    "contributing.md": "CONTRIBUTING.md",
+}
 
 
 def generated_pages() -> dict[str, str]:
