@@ -10,7 +10,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
-from lmft.commands.verbs import ANY, VERBS, Knob, Verb
+from lmft.commands.own_knobs import Knob
+from lmft.commands.verbs import ANY, VERBS, Verb
 from lmft.errors import UserError, did_you_mean
 
 SHELLS = ("bash", "zsh", "fish")

@@ -17,7 +17,8 @@ from argcomplete.finders import CompletionFinder
 from argcomplete.lexers import split_line as split_words
 
 from lmft.commands.arguments import all_flags, flags_of, split_line
-from lmft.commands.verbs import ANY, RUN, VERBS, Verb, flag
+from lmft.commands.own_knobs import RUN, flag
+from lmft.commands.verbs import ANY, VERBS, Verb
 from lmft.config.groups import known_groups, known_names
 from lmft.config.schema import RunConfig
 from lmft.errors import UserError

@@ -2,10 +2,10 @@
 
 import shutil
 import textwrap
-from pathlib import Path
 
 from lmft.commands.arguments import INDENT
 from lmft.config import CONF
+from lmft.config.comments import first_comment
 from lmft.config.groups import known_groups
 
 EXAMPLES = """\
@@ -52,9 +52,3 @@ def as_entry(name: str, text: str) -> str:
     width = max(60, min(100, shutil.get_terminal_size().columns)) - 2
     start = f"    {name:<{INDENT - 5}} "
     return textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * INDENT)
-
-
-def first_comment(path: Path) -> str:
-    """Return the first comment of a config file."""
-    comments = (line[2:] for line in path.read_text().splitlines() if line.startswith("# "))
-    return next((comment for comment in comments if not comment.startswith("@")), "")

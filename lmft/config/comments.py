@@ -1,0 +1,85 @@
+"""The comments of config files: what a choice is, and what a knob means."""
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+import yaml
+
+from lmft.config import CONF
+from lmft.config.groups import Loader, known_groups
+from lmft.config.plugins import conf_folders
+
+UNCHOSEN = 0
+
+
+def first_comment(path: Path) -> str:
+    """Return the first comment of a config file."""
+    comments = (line[2:] for line in path.read_text().splitlines() if line.startswith("# "))
+    return next((comment for comment in comments if not comment.startswith("@")), "")
+
+
+def choice_comment(group: str, choice: str, more: Iterable[Path] = ()) -> str:
+    """Return the first comment of a choice; empty if it has none.
+
+    Args:
+        group: such as `model` or `hydra/launcher`.
+        choice: of the group.
+        more: folders of groups, whose files come before those of lmft.
+    """
+    paths = [path for path in known_groups(more).get(group, []) if path.stem == choice]
+    return first_comment(paths[-1]) if paths else ""
+
+
+def knob_comments(choices: dict[str, str], more: Iterable[Path] = ()) -> dict[str, str]:
+    """Return the comments of knobs by full name: of a chosen file, else of its group.
+
+    Args:
+        choices: by group.
+        more: folders of groups, whose files come before those of lmft.
+    """
+    comments = read_comments(CONF / "config.yaml")
+    paths = [path for conf in conf_folders() for path in conf.glob("*/*.yaml")]
+    paths.sort(key=lambda path: _rank(path, choices))
+    paths += [
+        path for conf in more for path in conf.glob("*/*.yaml") if _rank(path, choices) > UNCHOSEN
+    ]
+    for path in paths:
+        comments |= read_comments(path, f"{path.parent.name}.")
+    return comments
+
+
+def _rank(path: Path, choices: dict[str, str]) -> int:
+    """Return how much the comments of a file count: those of the choice most, then _base."""
+    return 2 if path.stem == choices.get(path.parent.name) else UNCHOSEN + (path.stem == "_base")
+
+
+def read_comments(path: Path, prefix: str = "") -> dict[str, str]:
+    """Return the comments behind the knobs of a config file, by full name.
+
+    Indented lines below, with nothing but a comment, continue it.
+    """
+    text = path.read_text(encoding="utf-8")
+    ends = dict(_ends_of_values(yaml.compose(text, Loader), prefix))
+    comments: dict[str, str] = {}
+    name = ""
+    for number, line in enumerate(text.splitlines()):
+        if number in ends:
+            name, column = ends[number]
+            line = line[column:]
+        elif not line.startswith(" "):
+            name = ""
+        if name and line.lstrip().startswith("#"):
+            comments[name] = f"{comments.get(name, '')} {line.lstrip(' #')}".strip()
+        else:
+            name = ""
+    return comments
+
+
+def _ends_of_values(node: yaml.Node | None, prefix: str) -> Iterator[tuple[int, tuple[str, int]]]:
+    """Yield the line on which each knob's value ends, with the knob's full name and the column."""
+    for key, value in node.value if isinstance(node, yaml.MappingNode) else ():
+        name = f"{prefix}{key.value}"
+        if isinstance(value, yaml.CollectionNode) and not value.flow_style:
+            yield from _ends_of_values(value, f"{name}.")
+        else:
+            yield value.end_mark.line, (name, value.end_mark.column)
