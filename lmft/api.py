@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lmft.config.schema import RunConfig
+
 
 class Run(BaseRun):
     """A run: `lmft.train` returns it, `lmft.load` finds it. In a notebook it shows itself.
@@ -221,6 +223,22 @@ class Sweep:
 
     def _repr_html_(self) -> str:
         return str(self.table.to_html())
+
+
+def compose(*words: str, **groups: str) -> "RunConfig":
+    """Return the config that `lmft WORDS...` would train on; nothing is loaded or written.
+
+    Args:
+        words: GROUP=CHOICE, KNOB=VALUE or --config-dir=DIR, as on the command line.
+        groups: choices of groups, as in experiment="mine".
+
+    Raises:
+        UserError: something in the words can't be done.
+    """
+    with as_library():
+        from lmft.config.compose import compose as compose_words
+
+        return BaseRun(compose_words([*check_words(words), *as_words(groups)])).config
 
 
 def train(

@@ -170,6 +170,12 @@ VERBS = {
         ANY,
         words=("experiment",),
     ),
+    "init": Verb(
+        "init",
+        "begin a project of your own: experiments, data, tests",
+        "[DIR]",
+        "lmft init my-project",
+    ),
     "runs": Verb(
         "runs",
         "list runs: state, size, perplexity, what differs",

@@ -24,7 +24,14 @@ def check_words(words: tuple[Any, ...]) -> list[str]:
             raise UserError(f'{word!r} is not a word such as "seed=1"; pass a list as *words.')
         if word.startswith("-") and not word.startswith(CONFIG_DIR):
             raise UserError(f"{word!r} is a flag of the command line; leave it out.")
-    return list(words)
+    return [_with_absolute_folder(word) if word.startswith(CONFIG_DIR) else word for word in words]
+
+
+def _with_absolute_folder(word: str) -> str:
+    folder = Path(word.removeprefix(CONFIG_DIR)).expanduser().absolute()
+    if not folder.is_dir():
+        raise UserError(f"{word!r} names no folder; check the path.")
+    return f"{CONFIG_DIR}{folder}"
 
 
 def as_words(values: dict[str, Any]) -> list[str]:
