@@ -21,6 +21,7 @@ REPEATED = {
     "train": {"commands.train", "trainer.train"},
     "compare": {"analysis.compare", "commands.compare"},  # a verb and what it does
     "plan": {"analysis.plan", "commands.plan"},
+    "doctor": {"analysis.doctor", "commands.doctor"},
     "profiling": {"analysis.profiling", "commands.profiling"},
     "verify": {"analysis.verify", "commands.verify"},
     "runs": {"runs", "commands.runs"},

@@ -176,6 +176,13 @@ VERBS = {
         "[DIR]",
         "lmft init my-project",
     ),
+    "doctor": Verb(
+        "doctor",
+        "say what is there, and what would be slow or missing",
+        "[KNOB=VALUE ...]",
+        "lmft doctor model=gpt2 hardware=cuda",
+        config=ANY,
+    ),
     "runs": Verb(
         "runs",
         "list runs: state, size, perplexity, what differs",
