@@ -48,10 +48,10 @@ def run_job(composed: "DictConfig") -> float:
     register_resolvers()
     share_cores(settings.launcher.get("n_jobs", 1))
 
-    launch, words = Path(settings.sweep.dir), list(settings.overrides.task)
-    with open_job(launch.expanduser().absolute(), settings.job.num, words) as job:
+    launch = Path(settings.sweep.dir).expanduser().absolute()
+    with open_job(launch, settings.job.num, list(settings.overrides.task)) as job:
         set_line_prefix(job.prefix)
-        start = strip_control(describe_start(job, settings.job.num))
+        start = strip_control(describe_start(job, launch, settings.job.num))
         print(start if job.prefix else f"\n{start}", flush=True)
         try:
             return train(Run(composed, files), job)
@@ -111,5 +111,5 @@ def train(run: "Run", job: "SweepJob | None" = None) -> float:
             gc.enable()
         train_here(run, terminal, entry)
     if job is not None:
-        return job.end(run.folder)
+        return job.end(run.folder, was_finished=finished)
     return float(run.read_json("result.json")["validation"]["loss"])

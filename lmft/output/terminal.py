@@ -15,6 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from lmft.metrics import TokenLoss
+from lmft.output.lines import Lines
 from lmft.output.notebook import NotebookBars, in_notebook
 from lmft.output.sanitize import redact, redact_all, strip_control
 
@@ -191,9 +192,15 @@ class Terminal:
 
     @contextmanager
     def progress(self, steps: int) -> Iterator["AnyBars"]:
-        """Show progress bars of `steps` training steps and of evaluations while the block runs."""
+        """Show the progress of `steps` training steps, and of evaluations, while the block runs.
+
+        As bars; as lines where they could not be redrawn.
+        """
         if in_notebook() and not self._console.quiet:
             yield NotebookBars(steps)
+            return
+        if not self._redraws:
+            yield Lines(self.print, steps)
             return
         columns = (
             TextColumn("{task.description}"),
@@ -202,9 +209,7 @@ class Terminal:
             TextColumn("{task.fields[facts]}"),
             TimeRemainingColumn(compact=True),
         )
-        with Progress(
-            *columns, console=self._console, transient=True, disable=not self._redraws
-        ) as progress:
+        with Progress(*columns, console=self._console, transient=True) as progress:
             yield Bars(progress, steps)
 
 
@@ -227,7 +232,7 @@ class Bars:
         self._progress.remove_task(task)
 
 
-AnyBars = Bars | NotebookBars
+AnyBars = Bars | NotebookBars | Lines
 
 
 def _short(value: Any) -> str:

@@ -1,6 +1,8 @@
 """One job of a sweep, in whatever process: its plan, what it reports, and how it ends."""
 
 import json
+import statistics
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
@@ -9,11 +11,12 @@ from typing import Any
 
 from lmft.errors import Interrupted
 from lmft.metrics import VALIDATION_LOSS
+from lmft.output.lines import readable_time
 from lmft.runs.finished import Job
 from lmft.runs.run import JOBS, RESULT
 from lmft.storage.atomic import read_json, write_json
 from lmft.sweep.optuna_study import Trial, open_trial
-from lmft.sweep.records import JobRecord, new_record, record_path, write_record
+from lmft.sweep.records import JobRecord, new_record, read_records, record_path, write_record
 from lmft.tracker.run_log import read_facts, read_points
 
 PLAN = "sweep.json"
@@ -40,6 +43,7 @@ class SweepJob:
         self.record, self.plan = record, plan
         self.entry = Job(record.name or f"job {record.number}", plan.sweep_id, self.prune)
         self._trial: Trial | None = open_trial(plan.study, record.number)
+        self._started = time.monotonic()
         self._read = 0  # bytes of the run's metric points whose losses the study has
 
     @property
@@ -58,8 +62,9 @@ class SweepJob:
                 losses[points.step] = points.metrics[VALIDATION_LOSS]
         return self._trial.should_prune(losses)
 
-    def end(self, folder: Path) -> float:
-        """Record the result of the run; return its validation loss."""
+    def end(self, folder: Path, was_finished: bool = False) -> float:
+        """Record the result of the run, which may have finished before; return its loss."""
+        self.record.seconds = 0.0 if was_finished else time.monotonic() - self._started
         result = read_json(folder / RESULT)
         self.record.folder = str(folder)
         if result:
@@ -104,15 +109,33 @@ def open_job(launch_folder: Path, number: int, overrides: list[str]) -> Iterator
         save()
 
 
-def describe_start(job: SweepJob, number: int) -> str:
+def describe_start(job: SweepJob, launch_folder: Path, number: int) -> str:
     """Return the line that a job starts with.
 
     Args:
         job: that starts.
+        launch_folder: of the launch that the job is part of.
         number: of the job in this launch.
     """
     total = max(job.plan.total, number + 1)
-    return f"Job {job.record.number} ({number + 1} of {total}): {job.record.name}"
+    line = f"Job {job.record.number} ({number + 1} of {total}): {job.record.name}"
+    left = seconds_left(job.plan, launch_folder)
+    return line if left is None else f"{line}  about {readable_time(left)} left for all jobs"
+
+
+def seconds_left(plan: SweepPlan, launch_folder: Path) -> float | None:
+    """Return how long the jobs of a launch may still take; None before one of them was trained."""
+    records = read_records(launch_folder)
+    trained = [record.seconds for record in records if record.seconds]
+    if not trained:
+        return None
+    running = [record for record in records if record.state == "running"]
+    over = {record.number for record in records if record.state != "running"}
+    for record in read_records(Path(plan.folder)):  # those of earlier launches answer at once
+        if record.state == "finished" and (not plan.numbers or record.number in plan.numbers):
+            over.add(record.number)
+    at_once = max(1, len(running))
+    return statistics.mean(trained) * max(0, plan.total - len(over)) / at_once
 
 
 def write_plan(launch_folder: Path, plan: SweepPlan) -> None:

@@ -34,6 +34,7 @@ class JobRecord:
     folder: str = ""  # of its run
     loss: float = math.inf  # validation, nats per target
     point: str = ""  # a hash of the values of the knobs that vary
+    seconds: float = 0.0  # of its last start; 0: its run had finished before
 
     @property
     def name(self) -> str:

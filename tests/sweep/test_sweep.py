@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import subprocess
 import time
 from contextlib import suppress
@@ -66,7 +67,8 @@ def test_a_finished_sweep_runs_only_new_values_under_the_same_parent(
     assert len(results) == 2
     code, printed, _ = command(line.replace("seed=0,1", "seed=2,1"))
     assert code == 0 and printed.count("has finished already") == 1
-    assert "Job 2 (1 of 2): seed=2" in printed and "Job 1 (2 of 2): seed=1" in printed
+    assert "Job 2 (1 of 2): seed=2\n" in printed
+    assert re.search(r"Job 1 \(2 of 2\): seed=1  about \d+ s left for all jobs\n", printed)
     assert {path: path.read_bytes() for path in results} == results
     (parent,), children = Store(tmp_path).sweeps()
     assert parent.info.status == "FINISHED"
