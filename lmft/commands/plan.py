@@ -4,6 +4,8 @@ from argparse import Namespace
 from contextlib import nullcontext
 from dataclasses import replace
 
+from rich.text import Text
+
 from lmft.analysis.plan.duration import count_work
 from lmft.analysis.plan.estimate import (
     estimate_disk_space,
@@ -17,7 +19,7 @@ from lmft.config.schema import Strategy
 from lmft.errors import UserError
 from lmft.hardware.memory import context_memory, reset_used_memory, used_memory
 from lmft.hardware.ranks import count_processes
-from lmft.output.terminal import Screen
+from lmft.output.terminal import Screen, print_sentence
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 
@@ -52,4 +54,4 @@ def main(arguments: Namespace) -> None:
     work, disk = count_work(config, components), estimate_disk_space(config, components, optimizer)
     show(console, config, components, processes, memory, work, timing, disk)
     for sentence in advise(config, components, processes, memory, disk):
-        console.print(sentence, style="yellow", soft_wrap=True)
+        print_sentence(Text(sentence, "yellow"), console)

@@ -20,7 +20,7 @@ def in_notebook() -> bool:
 
 
 class NotebookBars:
-    """The progress bars of one run, in the cell that started it; see `terminal.Bars`."""
+    """The progress bars of one run, in the cell that started it; see `bars.Bars`."""
 
     def __init__(self, steps: int):
         from IPython.display import HTML, display

@@ -15,7 +15,7 @@ from rich.text import Text
 from rich.tree import Tree
 
 from lmft.metrics import TokenLoss
-from lmft.output.lines import Lines
+from lmft.output.bars import AnyBars, Bars, Lines
 from lmft.output.notebook import NotebookBars, in_notebook
 from lmft.output.sanitize import redact, redact_all, strip_control
 
@@ -35,6 +35,11 @@ class Screen(Console):
                 yield segment
             else:
                 yield Segment(strip_control(segment.text), segment.style)
+
+
+def print_sentence(text: Text, console: Console) -> None:
+    """Print words: on a terminal, lines end between them; a file gets one line."""
+    console.print(text, soft_wrap=not console.file.isatty())
 
 
 def _environment() -> dict[str, str]:
@@ -120,8 +125,12 @@ class Terminal:
             yield
 
     def print(self, text: str, style: str = "") -> None:
-        """Print a line without secrets."""
+        """Print a line without secrets; it stays whole, so that it can be copied."""
         self._console.print(Text(self._prefix + redact(text), style=style), soft_wrap=True)
+
+    def print_sentence(self, text: str, style: str = "") -> None:
+        """Print words without secrets; on a terminal, lines end between words."""
+        print_sentence(Text(self._prefix + redact(text), style=style), self._console)
 
     def show_loss(self, step: int, split: str, loss: TokenLoss) -> None:
         """Print the result of an evaluation on one line."""
@@ -187,11 +196,11 @@ class Terminal:
         """Print the label of a result, and the numbers that the label does not have."""
         names = ("loss", "bits_per_byte", "word_perplexity", "nats", "targets", "bytes", "words")
         numbers = [f"{name} {result[name]:,.7g}" for name in names if name in result]
-        self.print(f"{result['label']}{'  (known already)' if is_known else ''}")
-        self.print("  ".join(numbers), style="dim")
+        self.print_sentence(f"{result['label']}{'  (known already)' if is_known else ''}")
+        self.print_sentence("  ".join(numbers), style="dim")
 
     @contextmanager
-    def progress(self, steps: int) -> Iterator["AnyBars"]:
+    def progress(self, steps: int) -> Iterator[AnyBars]:
         """Show the progress of `steps` training steps, and of evaluations, while the block runs.
 
         As bars; as lines where they could not be redrawn.
@@ -211,28 +220,6 @@ class Terminal:
         )
         with Progress(*columns, console=self._console, transient=True) as progress:
             yield Bars(progress, steps)
-
-
-class Bars:
-    """The progress bars of one run."""
-
-    def __init__(self, progress: Progress, steps: int):
-        self._progress = progress
-        self._training = progress.add_task("training", total=steps, visible=steps > 0, facts="")
-
-    def show_step(self, number: int, text: str) -> None:
-        """Advance the training bar to step `number` (1 is the first), with `text` beside it."""
-        self._progress.update(self._training, completed=number, facts=text)
-
-    @contextmanager
-    def evaluation(self, split: str, blocks: int) -> Iterator[Any]:
-        """Show a bar for an evaluation; yield a function that advances it by a number of blocks."""
-        task = self._progress.add_task(split, total=blocks, facts="")
-        yield lambda done: self._progress.advance(task, done)
-        self._progress.remove_task(task)
-
-
-AnyBars = Bars | NotebookBars | Lines
 
 
 def _short(value: Any) -> str:

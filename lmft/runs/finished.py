@@ -65,7 +65,7 @@ def show_result(run: Run, terminal: Terminal) -> None:
         [(name, step, TokenLoss(losses["nats"], losses["targets"])) for name, step, losses in rows]
     )
     for losses in best.values():
-        terminal.print(losses["label"])
+        terminal.print_sentence(losses["label"])
     if terminal.brief:
         return
     timing = result["timing"]

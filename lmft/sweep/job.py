@@ -11,7 +11,7 @@ from typing import Any
 
 from lmft.errors import Interrupted
 from lmft.metrics import VALIDATION_LOSS
-from lmft.output.lines import readable_time
+from lmft.output.bars import readable_time
 from lmft.runs.finished import Job
 from lmft.runs.run import JOBS, RESULT
 from lmft.storage.atomic import read_json, write_json

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 
 from lmft.config.schema import Strategy
 from lmft.metrics import TokenLoss
-from lmft.output.terminal import AnyBars
+from lmft.output.bars import AnyBars
 from lmft.runs.run_id import NUMERICS
 from lmft.signals import raise_deferred
 from lmft.storage.atomic import read_json, write_json

@@ -18,7 +18,7 @@ from lmft.evaluation.scoring import Scores
 from lmft.hardware.transfer import queues_work
 from lmft.metrics import FILL, LEARNING_RATE, SKIPPED_STEPS, TOKENS_PER_SECOND
 from lmft.model.weights import save_model
-from lmft.output.terminal import AnyBars
+from lmft.output.bars import AnyBars
 from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
 from lmft.trainer.baseline import find_baseline
 from lmft.trainer.checkpoint import load_checkpoint

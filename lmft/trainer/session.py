@@ -12,8 +12,9 @@ from lmft.evaluation.scoring import Scores, score
 from lmft.evaluation.windows import windows_of
 from lmft.hardware.process_group import ProcessGroup
 from lmft.metrics import TokenLoss, of_split
+from lmft.output.bars import AnyBars
 from lmft.output.sanitize import strip_control
-from lmft.output.terminal import AnyBars, Terminal
+from lmft.output.terminal import Terminal
 from lmft.runs.finished import Prune
 from lmft.runs.run import Run
 from lmft.signals import raise_deferred

@@ -75,6 +75,23 @@ def test_the_terminal_shows_texts_as_they_are(text):
         assert text in shown
 
 
+def test_words_end_lines_on_a_terminal_and_a_file_gets_them_whole():
+    class Window(io.StringIO):
+        def isatty(self):
+            return True
+
+    words = "perplexity 26.31 [25.07, 27.61 by document] · per token · wikitext2 validation " * 2
+    for file, whole in ((Window(), False), (io.StringIO(), True)):
+        console = Screen(file=file, width=80, force_terminal=False)
+        Terminal(console).print_sentence(words.strip())
+        lines = file.getvalue().splitlines()
+        assert " ".join(file.getvalue().split()) == words.strip()
+        assert (len(lines) == 1) == whole
+        assert whole or all(len(line) <= 80 for line in lines)
+        Terminal(console).print(f"Folder  /{'long/' * 40}")  # to be copied
+        assert file.getvalue().splitlines()[-1].endswith("long/")
+
+
 @pytest.mark.parametrize("text", NASTY)
 def test_markdown_shows_texts_as_they_are(text):
     for body in (fence(text), table(("a", text), [(text, "b")]), escape(text)):

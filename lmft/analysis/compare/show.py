@@ -11,6 +11,7 @@ from lmft.analysis.compare.report import build_sections, title_of
 from lmft.analysis.compare.sentences import selection_sentence, separation_sentences
 from lmft.analysis.compare.settings import TITLE as SETTINGS
 from lmft.analysis.compare.tables import MERGED, MISSING, Table, runs_table
+from lmft.output.terminal import print_sentence
 
 LONGEST_HEADER = 14  # characters of a line
 
@@ -35,7 +36,7 @@ def show(comparison: Comparison, notes: list[str], console: Console) -> None:
     console.print()
     for letter, folder, label in runs_table(comparison).rows:
         console.print(Text.assemble((letter, "bold"), f"  {folder}"), soft_wrap=True)
-        console.print(Text(f"   {label}", style="dim"), soft_wrap=True)
+        print_sentence(Text(f"   {label}", style="dim"), console)
 
 
 def show_ranking(table: Table, console: Console) -> None:

@@ -8,7 +8,7 @@ from lmft.analysis.plan.duration import Timing, Workload
 from lmft.analysis.plan.estimate import DiskSpace, Memory
 from lmft.config.schema import RunConfig, Strategy
 from lmft.hardware.memory import memory_per_process
-from lmft.output.terminal import counted, readable_size
+from lmft.output.terminal import counted, print_sentence, readable_size
 from lmft.runs.run_id import model_label
 from lmft.trainer.components import Components
 
@@ -116,7 +116,7 @@ def show(
 
 
 def _show_fact(console: Console, name: str, fact: str) -> None:
-    console.print(Text.assemble((name, "bold"), " ", fact), soft_wrap=True)
+    print_sentence(Text.assemble((name, "bold"), " ", fact), console)
 
 
 def describe_time(timing: Timing | None, work: Workload, processes: int) -> str:

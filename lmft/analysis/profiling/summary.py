@@ -11,7 +11,7 @@ from lmft.analysis.profiling.measure import PROFILED, Measurement
 from lmft.analysis.profiling.operators import PYTHON, OperatorCall, time_shares
 from lmft.config.schema import Precision, RunConfig
 from lmft.hardware.device import Hardware, has_bf16
-from lmft.output.terminal import Screen
+from lmft.output.terminal import Screen, print_sentence
 from lmft.runs.run_id import model_label
 from lmft.trainer.step import Training
 
@@ -132,11 +132,9 @@ def show_speed(console: Console, training: Training, measured: Measurement) -> N
         f"time: median {statistics.median(times):,.1f} ms, {times[0]:,.1f} to {times[-1]:,.1f} "
         f"over {len(times)} steps"
     )
-    console.print(
-        f"speed: {speed:,.0f} tokens/s, {100 * mfu:.0f} % MFU "
-        f"({flops.peak / 1e9:,.0f} GFLOP/s peak measured in matrix products)",
-        soft_wrap=True,
-    )
+    speeds = f"speed: {speed:,.0f} tokens/s, {100 * mfu:.0f} % MFU "
+    speeds += f"({flops.peak / 1e9:,.0f} GFLOP/s peak measured in matrix products)"
+    print_sentence(Text(speeds), console)
     console.print(f"peak memory: {describe_memory(measured, hardware)}")
 
 
@@ -185,8 +183,8 @@ def report(console: Screen, training: Training, measured: Measurement) -> None:
             f"kernels are launched {graph}."
         )
     console.print("Where a step's time goes", style="bold")
-    console.print(f"by family: {format_shares(families)}", soft_wrap=True)
-    console.print(f"by phase: {format_shares(phases)}", soft_wrap=True)
+    print_sentence(Text(f"by family: {format_shares(families)}"), console)
+    print_sentence(Text(f"by phase: {format_shares(phases)}"), console)
     show_operators(console, calls, PROFILED)
     for sentence in advise(families, idle, training.config, hardware):
-        console.print(sentence, style="green", soft_wrap=True)
+        print_sentence(Text(sentence, "green"), console)

@@ -10,6 +10,7 @@ from rich.text import Text
 from lmft.config.compose import compose
 from lmft.config.schema import Precision
 from lmft.errors import UserError, VerificationError
+from lmft.output.terminal import print_sentence
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from lmft.trainer.step import start_training, training_steps
@@ -57,7 +58,7 @@ def verify_batch(words: list[str], console: Console) -> None:
     )
     if precision is not Precision.fp32:
         text += " hardware.precision=fp32 is the stricter test."
-    console.print(Text(text, "bold"), soft_wrap=True)
+    print_sentence(Text(text, "bold"), console)
 
 
 def choose_sizes(batch_size: int) -> list[int]:

@@ -13,6 +13,7 @@ from rich.text import Text
 from lmft.analysis.verify.diff import compare_folders, compare_with_store, show_findings
 from lmft.analysis.verify.killable_run import KillableRun
 from lmft.errors import UserError, VerificationError
+from lmft.output.terminal import print_sentence
 
 STEPS = 20  # unless trainer.max_steps is given
 POLL = 0.005  # seconds
@@ -57,7 +58,7 @@ def verify_resume(words: list[str], console: Console) -> None:
     if different:
         raise VerificationError(f"Not identical: {summary} differently in {', '.join(different)}.")
     text = f"Identical: {summary} as if it had not been interrupted."
-    console.print(Text(text, "bold"), soft_wrap=True)
+    print_sentence(Text(text, "bold"), console)
 
 
 def interrupt(

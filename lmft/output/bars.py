@@ -1,14 +1,38 @@
-"""The progress of a run as lines, ever rarer: for a log file, and where other jobs print, too."""
+"""The progress of a run: bars on a terminal; lines in a log file, and where other jobs print."""
 
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
+
+from rich.progress import Progress
+
+from lmft.output.notebook import NotebookBars
 
 FIRST, LONGEST = 10.0, 600.0  # seconds to the first line, and between two lines at most
 
 
+class Bars:
+    """The progress bars of one run."""
+
+    def __init__(self, progress: Progress, steps: int):
+        self._progress = progress
+        self._training = progress.add_task("training", total=steps, visible=steps > 0, facts="")
+
+    def show_step(self, number: int, text: str) -> None:
+        """Advance the training bar to step `number` (1 is the first), with `text` beside it."""
+        self._progress.update(self._training, completed=number, facts=text)
+
+    @contextmanager
+    def evaluation(self, split: str, blocks: int) -> Iterator[Any]:
+        """Show a bar for an evaluation; yield a function that advances it by a number of blocks."""
+        task = self._progress.add_task(split, total=blocks, facts="")
+        yield lambda done: self._progress.advance(task, done)
+        self._progress.remove_task(task)
+
+
 class Lines:
-    """Prints where a run is after 10 s, 20 s more, and so on; see `terminal.Bars`."""
+    """Prints where a run is after 10 s, 20 s more, and so on; see `Bars`."""
 
     def __init__(self, print_line: Callable[[str], None], steps: int):
         """Take how to print a line, and the number of optimizer steps."""
@@ -44,6 +68,9 @@ class Lines:
         self._wait = min(2 * self._wait, LONGEST)
         self._due = time.monotonic() + self._wait
         return True
+
+
+AnyBars = Bars | NotebookBars | Lines
 
 
 def readable_time(seconds: float) -> str:

@@ -6,7 +6,7 @@ import time
 
 import pytest
 
-from lmft.output.lines import LONGEST, readable_time
+from lmft.output.bars import LONGEST, readable_time
 from lmft.output.terminal import Screen, Terminal
 
 
