@@ -192,12 +192,12 @@ def record(tmp_path):
 
 @pytest.fixture
 def command(tmp_path, monkeypatch, capsys):
-    """Run a command line in this process; returns its exit code, stdout and stderr."""
+    """Run a command line in this process, in a folder; returns exit code, stdout and stderr."""
     from lmft import cli
     from lmft.signals import HANDLED
 
-    def run(line):
-        monkeypatch.chdir(tmp_path)
+    def run(line, folder=tmp_path):
+        monkeypatch.chdir(folder)
         monkeypatch.setattr(sys, "argv", ["lmft", *shlex.split(line)])
         monkeypatch.setenv("HF_HUB_OFFLINE", "1")
         handlers = {number: signal.getsignal(number) for number in HANDLED}

@@ -84,6 +84,9 @@ def test_bash_completes_verbs_knobs_choices_runs_and_paths(place):
         ("sync", [], "tr", "tracker= tracker.experiment_name= tracker.uri="),
         ("clean", [], "cache=", ["cache=true", "cache=false"]),
         ("runs", ["run_root=own"], "run", ["run_root="]),
+        ("new", [], "", "experiment model= out="),
+        ("new", ["experiment", "x"], "model=gpt2_", ["model=gpt2_tiny"]),
+        ("doctor", [], "hardware=cu", ["hardware=cuda"]),
     ],
 )
 def test_a_word_becomes_what_the_verb_takes(verb, words, prefix, offered, place):

@@ -1,4 +1,4 @@
-"""`lmft init`: a project of one's own, which trains at once and whose tests hold."""
+"""`lmft init`: a project of one's own, whose test holds; it trains in test_projects_page.py."""
 
 import importlib.util
 from pathlib import Path
@@ -27,18 +27,8 @@ def files_of(folder: Path) -> set[str]:
     return {path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()}
 
 
-def test_a_project_trains_at_once_without_a_warning(project, command, tmp_path):
-    assert files_of(project) == FILES
-    for path in [*project.iterdir()]:
-        path.rename(tmp_path / path.name)
-    code, printed, complaint = command(
-        "--config-dir conf experiment=first trainer.epochs=1 tracker=none cache_root=cache"
-    )
-    assert (code, complaint) == (0, "")
-    assert "20 documents" in printed
-
-
 def test_its_test_composes_each_experiment_and_finds_a_wrong_one(project):
+    assert files_of(project) == FILES
     path = project / "tests" / "test_experiments.py"
     (project / "conf" / "experiment" / "wrong.yaml").write_text(
         "# @package _global_\ntrainer: {epoch: 3}\n"
