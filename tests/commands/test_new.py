@@ -13,8 +13,8 @@ LINES = [
     "seed=3 trainer.epochs=0.5 trainer.patience=null optimizer.lr=1e-5 optimizer.betas=[0.9,0.95]",
     "model=bert_tiny objective=mlm objective.mask_fraction=0.3 +optimizer.amsgrad=true",
     "model=gpt2 'model.config={n_layer: 4}' +model.config.n_head=2 hardware=cpu",
-    "dataset=text_files 'dataset.train=[a b.txt,~/x#1,é.txt]' dataset.name=1e-4 "
-    "\"dataset.separator=': # {x}'\"",
+    "dataset=text_files 'dataset.train=[a b.txt,~/x#1,é.txt]' "
+    "\"dataset.name='1e-4'\" \"dataset.separator=': # {x}'\"",
     "experiment=distilgpt2_wikitext2 trainer.epochs=5 hydra/sweeper=lr_grid",
 ]
 
