@@ -16,10 +16,10 @@ from omegaconf._utils import get_omega_conf_dumper
 
 from lmft.config import CONF
 from lmft.config.build import check_types
-from lmft.config.checked_files import EXPERIMENT, PACKAGE
+from lmft.config.checked_files import EXPERIMENT
 from lmft.config.comments import choice_comment, knob_comments
 from lmft.config.compose import CONFIG_DIR, compose, compose_run, split_config_dirs
-from lmft.config.groups import choices_of
+from lmft.config.groups import GLOBAL, choices_of
 from lmft.config.quoting import quote_texts
 from lmft.config.ranges import RANGES
 from lmft.errors import UserError, did_you_mean, writable
@@ -151,7 +151,7 @@ def describe(place: Place, overrides: list[str], folders: list[Path]) -> str:
         else:
             OmegaConf.update(knobs, key, value, force_add=True)
             names.add(key)
-    lines = [PACKAGE, f"# {place.name}: say here what it asks, and what came of it.",
+    lines = [GLOBAL, f"# {place.name}: say here what it asks, and what came of it.",
              f"# {place.command}"]  # fmt: skip
     lines += ["defaults:", *defaults] if defaults else []
     tree: dict[str, Any] = OmegaConf.to_container(knobs)  # type: ignore[assignment]

@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from lmft.config import CONF
-from lmft.config.groups import Loader, known_groups
+from lmft.config.groups import GLOBAL, Loader, known_groups
 from lmft.config.plugins import conf_folders
 
 UNCHOSEN = 0
@@ -57,9 +57,14 @@ def read_comments(path: Path, prefix: str = "") -> dict[str, str]:
     """Return the comments behind the knobs of a config file, by full name.
 
     Indented lines below, with nothing but a comment, continue it.
+
+    Args:
+        path: of the file.
+        prefix: of the names, unless the file has them in full.
     """
     text = path.read_text(encoding="utf-8")
-    ends = dict(_ends_of_values(yaml.compose(text, Loader), prefix))
+    root = yaml.compose(text, Loader)
+    ends = dict(_ends_of_values(root, "" if text.startswith(GLOBAL) else prefix))
     comments: dict[str, str] = {}
     name = ""
     for number, line in enumerate(text.splitlines()):

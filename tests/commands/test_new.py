@@ -12,7 +12,7 @@ from lmft.config.compose import compose
 LINES = [
     "seed=3 trainer.epochs=0.5 trainer.patience=null optimizer.lr=1e-5 optimizer.betas=[0.9,0.95]",
     "model=bert_tiny objective=mlm objective.mask_fraction=0.3 +optimizer.amsgrad=true",
-    "model=gpt2 'model.config={n_layer: 4}' +model.config.n_head=2 hardware=cpu",
+    "model=gpt2 'model.config={n_layer: 4}' +model.config.n_head=2 adapter=lora adapter.rank=8",
     "dataset=text_files 'dataset.train=[a b.txt,~/x#1,é.txt]' "
     "\"dataset.name='1e-4'\" \"dataset.separator=': # {x}'\"",
     "experiment=distilgpt2_wikitext2 trainer.epochs=5 hydra/sweeper=lr_grid",
@@ -32,12 +32,17 @@ def test_the_file_composes_into_the_config_of_its_words(line, command, tmp_path)
 
 
 def test_each_knob_has_its_meaning_beside_it(command, tmp_path):
-    line = "model=gpt2 trainer.batch_size=32 hardware.micro_batch_size=4 +model.config.n_layer=4"
+    line = (
+        "model=gpt2 trainer.batch_size=32 hardware.micro_batch_size=4 adapter=lora adapter.rank=8"
+    )
     assert command(f"new experiment mine {line}")[0] == 0
     text = (tmp_path / "conf" / "experiment" / "mine.yaml").read_text().splitlines()
     assert text[0] == "# @package _global_"
     assert "  - override /model: gpt2     # GPT-2: causal, 124 million weights." in text
     assert "  batch_size: 32              # blocks per optimizer step" in text
+    assert (
+        "  rank: 8                     # of the two small matrices beside each adapted one" in text
+    )
     (size,) = [row for row in text if "micro_batch_size: 4" in row]
     assert size.endswith("auto on a GPU")  # the second line of its comment in conf/
 
@@ -77,9 +82,10 @@ def test_nothing_is_overwritten_and_no_wrong_file_is_written(line, sentence, com
 def test_every_knob_of_a_value_in_conf_has_a_comment():
     """So that an experiment and a reference can say what it means."""
     without = {"dataset.name", "dataset.source", "optimizer._target_", "optimizer._partial_"}
-    for group in ("trainer", "dataset", "model", "evaluation", "hardware", "optimizer"):
+    for group in ("trainer", "dataset", "model", "evaluation", "hardware", "optimizer", "adapter"):
         for path in (CONF / group).glob("*.yaml"):
             if path.stem in ("_base", "adamw", "finetune", "default", "auto"):
                 loaded = OmegaConf.load(path)
-                names = {f"{group}.{name}" for name in loaded if name != "defaults"} - without
+                names = {f"{group}.{name}" for name in loaded.get(group, loaded)}
+                names -= {*without, f"{group}.defaults"}
                 assert names <= set(read_comments(path, f"{group}.")), path

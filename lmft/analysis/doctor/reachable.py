@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from pathlib import Path
-from threading import Thread
+from threading import Event, Thread
 from typing import Any
 
 from lmft.analysis.doctor.findings import Fact, Finding, Found, Kind
@@ -11,33 +11,46 @@ from lmft.analysis.doctor.places import check_database
 from lmft.errors import UserError
 from lmft.output.sanitize import redact
 from lmft.storage.hub import find_local_folder
+from lmft.tracker.mlflow_errors import load_mlflow
 from lmft.tracker.mlflow_store import open_client, sqlite_path, store_uri
 from lmft.tracker.mlflow_tracker import MlflowTracker, check_uri
 
-TIMEOUT = 3  # seconds
+TIMEOUT = 3  # seconds, of a request
+LIMIT = 10  # seconds, of all else: names that are not resolved, on a machine that may be busy
 
 
 class Answer:
     """What a function that waits for others finds; it is called in a thread at once."""
 
-    def __init__(self, ask: Callable[[], list[Fact | Finding]], otherwise: list[Fact | Finding]):
+    def __init__(
+        self,
+        ask: Callable[[], list[Fact | Finding]],
+        otherwise: list[Fact | Finding],
+        load: Callable[[], object] = lambda: None,
+    ):
         """Start asking.
 
         Args:
             ask: what to call.
             otherwise: what is found if it does not return in time.
+            load: called first, for what may take longer: imports.
         """
-        self._found = otherwise
-        self._ask = ask
+        self._ask, self._found, self._load = ask, otherwise, load
+        self._loaded = Event()
         self._thread = Thread(target=self._run, daemon=True)
         self._thread.start()
 
     def _run(self) -> None:
+        try:
+            self._load()
+        finally:
+            self._loaded.set()
         self._found = self._ask()
 
     def wait(self) -> list[Fact | Finding]:
         """Return what is found, once it is, or after some seconds."""
-        self._thread.join(TIMEOUT)
+        self._loaded.wait()
+        self._thread.join(LIMIT)
         return self._found
 
 
@@ -50,7 +63,7 @@ def ask_hub(needed: dict[str, str]) -> Answer:
     from huggingface_hub import constants, get_token
 
     account = "logged in" if get_token() else "not logged in"
-    late = [*out_of_reach(constants.ENDPOINT, f"no answer in {TIMEOUT} s", account, needed)]
+    late = [*out_of_reach(constants.ENDPOINT, f"no answer in {LIMIT} s", account, needed)]
     return Answer(lambda: _ask_hub(account, needed), late)
 
 
@@ -115,9 +128,14 @@ def ask_tracker(tracker: Any) -> Answer:
     if not isinstance(tracker, MlflowTracker):
         return Answer(lambda: [Fact("tracker", tracker.describe())], [])
     where = redact(tracker.describe())
-    late = Finding(Kind.missing, f"{where} does not answer in {TIMEOUT} s; set tracker=none.")
+    late = Finding(Kind.missing, f"{where} does not answer in {LIMIT} s; set tracker=none.")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", str(TIMEOUT))
-    return Answer(lambda: _ask_store(tracker, where), [Fact("tracker", where), late])
+    is_remote = sqlite_path(store_uri(tracker.uri)) is None
+    return Answer(
+        lambda: _ask_store(tracker, where),
+        [Fact("tracker", where), late],
+        (lambda: load_mlflow().MlflowClient) if is_remote else (lambda: None),
+    )
 
 
 def _ask_store(tracker: MlflowTracker, where: str) -> list[Fact | Finding]:
