@@ -10,7 +10,7 @@ from lmft.config.comments import read_comments
 from lmft.config.compose import compose
 
 LINES = [
-    "seed=3 trainer.epochs=0.5 trainer.patience=null optimizer.lr=1e-5 optimizer.betas=[0.9,0.95]",
+    "seed=3 trainer.epochs=0.5 trainer.patience=null optimizer.lr=1e-5 optimizer.betas=[0.9,0.95] "
     "model=bert_tiny objective=mlm objective.mask_fraction=0.3 +optimizer.amsgrad=true",
     "model=gpt2 'model.config={n_layer: 4}' +model.config.n_head=2 adapter=lora adapter.rank=8",
     "dataset=text_files 'dataset.train=[a b.txt,~/x#1,é.txt]' "

@@ -9,7 +9,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "projects.md"
 BLOCKS = re.compile(r"^```sh\n(.*?)^```\n+```text\n(.*?)^```$", re.DOTALL | re.MULTILINE)
 NUMBER = re.compile(r"\d[\d,.]*")
 CHECK = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-QUICK = "trainer.max_steps=4 cache_root=cache tracker=none"  # of commands that train
+QUICK = "trainer.max_steps=1 cache_root=cache tracker=none"  # of commands that train
 
 
 def test_the_commands_run_and_print_what_the_page_shows(command, tmp_path, monkeypatch):
