@@ -4,10 +4,11 @@ from pathlib import Path
 
 import yaml
 
-from docs.generator.comments import key_comments, top_comment
+from docs.generator.comments import top_comment
 from docs.generator.knob_facts import as_yaml, range_text
 from docs.generator.knob_pages import escape, sentence
 from lmft.config import CONF
+from lmft.config.comments import read_comments
 from lmft.config.knobs import flatten
 from lmft.config.ranges import RANGES
 
@@ -30,7 +31,7 @@ def hydra_page() -> str:
 
 
 def _lines(group: str, path: Path) -> list[str]:
-    comments, values = key_comments(path), yaml.safe_load(path.read_text())
+    comments, values = read_comments(path), yaml.safe_load(path.read_text())
     values.pop("defaults", None)
     lines = []
     for name, value in flatten(values).items():

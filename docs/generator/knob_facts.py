@@ -11,8 +11,9 @@ from typing import Any, get_args, get_origin, get_type_hints
 import yaml
 from omegaconf import OmegaConf
 
-from docs.generator.comments import key_comments, member_comments
+from docs.generator.comments import member_comments
 from lmft.config import CONF
+from lmft.config.comments import read_comments
 from lmft.config.compose import compose
 from lmft.config.knob_metadata import MANY, Range
 from lmft.config.ranges import RANGES
@@ -151,7 +152,7 @@ def range_text(allowed: Range) -> str:
 
 @cache
 def _comments(path: Path) -> dict[str, str]:
-    return key_comments(path)
+    return read_comments(path)
 
 
 def _meaning(name: str, choice: str = "") -> str:
