@@ -72,6 +72,13 @@ class Attention(Enum):
     document = "document"  # its own document, whose positions start again at 0
 
 
+class LogModel(Enum):
+    """Which weights of a run a tracker gets as a logged model."""
+
+    best = "best"
+    none = "none"
+
+
 class LongDocuments(Enum):
     """What becomes of a document that is longer than a block, where documents are packed whole."""
 

@@ -23,7 +23,7 @@ DIFFERENT_CONDITIONS = (
 
 def report_jobs(
     jobs: list[JobRecord], folder: Path, terminal: Terminal
-) -> tuple[str, dict[str, float]]:
+) -> tuple[str, dict[str, float], Path | None]:
     """Print each job's state and the best job; write the report into the sweep's folder.
 
     Args:
@@ -32,11 +32,11 @@ def report_jobs(
         terminal: to print to.
 
     Returns:
-        For the tracker, the best job of each group of comparable jobs, and the numbers of the best
-        one if all jobs are comparable.
+        For the tracker, the best job of each group of comparable jobs; and if all jobs are
+        comparable, the numbers of the best one, and the folder of the best run of all launches.
     """
     if not jobs:
-        return "", {}
+        return "", {}, None
     terminal.show_jobs([(job.number, job.name, job.state, job.loss, job.reason) for job in jobs])
     groups = group_by_conditions(jobs)
     if len(groups) > 1:
@@ -46,9 +46,11 @@ def report_jobs(
     for line in best:
         terminal.print(f"{title}    {line}", style="bold")
     terminal.print(f"Look    {write_report(jobs, groups, folder, terminal)}")
-    if len(groups) == 1:  # losses of several groups are not comparable
-        show_next(keep_best(groups[0][0], folder), terminal)
-    return "; ".join(best), result_metrics(groups[0][0]) if len(groups) == 1 else {}
+    if len(groups) != 1:  # losses of several groups are not comparable
+        return "; ".join(best), {}, None
+    best_run = keep_best(groups[0][0], folder)
+    show_next(best_run, terminal)
+    return "; ".join(best), result_metrics(groups[0][0]), best_run
 
 
 def result_metrics(job: JobRecord) -> dict[str, float]:

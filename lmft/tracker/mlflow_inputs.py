@@ -1,11 +1,34 @@
-"""Show the corpora of a run as datasets of MLflow."""
+"""Show the knobs of a run as params of MLflow, and its corpora as datasets."""
 
 import json
-from typing import Any
+from collections.abc import Iterable, Iterator
+from itertools import islice
+from typing import Any, TypeVar
 
 from lmft.tracker.run_log import Corpus
 
 DIGEST_SIZE = 36  # characters; MLflow's limit
+PARAM_SIZE = 6000  # characters; MLflow's limit
+PARAMS_PER_CALL = 100  # the most that a REST call takes
+
+
+def send_params(client: Any, run: Any, facts: dict[str, Any]) -> None:
+    """Send params, datasets and folder: all of them again, in case a kill cut it short."""
+    from mlflow.entities import Param, RunTag
+    from mlflow.exceptions import MlflowException
+
+    run_id = run.info.run_id
+    values = {key: value for key, value in facts["params"].items() if value is not None}
+    params = (Param(key, str(value)[:PARAM_SIZE]) for key, value in values.items())
+    for chunk in in_chunks(params, PARAMS_PER_CALL):
+        client.log_batch(run_id, params=chunk)
+    inputs = missing_inputs(run, facts)
+    if inputs:
+        try:
+            client.log_inputs(run_id, inputs)
+        except MlflowException:  # another run has just inserted the same dataset
+            client.log_inputs(run_id, inputs)
+    client.log_batch(run_id, tags=[RunTag("lmft.folder", facts["tags"]["lmft.folder"])])
 
 
 def missing_inputs(run: Any, facts: dict[str, Any]) -> list[Any]:
@@ -30,3 +53,13 @@ def _corpora(facts: dict[str, Any]) -> list[Corpus]:
     if "corpus" in facts:
         earlier = [Corpus(facts["corpus"], "train", facts["corpus_digest"], "")]
     return [Corpus(**corpus) for corpus in facts.get("corpora", [])] + earlier
+
+
+T = TypeVar("T")
+
+
+def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
+    """Yield the items in lists of `size`; the last may be shorter."""
+    rest = iter(items)
+    while chunk := list(islice(rest, size)):
+        yield chunk

@@ -8,11 +8,11 @@ import os
 import sqlite3
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from filelock import FileLock
 
-from lmft.errors import writable
+from lmft.errors import UserError, writable
 from lmft.tracker.mlflow_errors import load_mlflow, store_errors
 from lmft.tracker.mlflow_schema import check_schema
 from lmft.tracker.mlflow_view import TAG as VIEW_TAG
@@ -21,7 +21,15 @@ from lmft.tracker.run_log import ID_TAG, read_facts
 LINK_TAG = "lmft.link"  # of a linked copy: the run itself
 SWEEP_FOLDER_TAG = "lmft.sweep_folder"  # of a sweep's parent run
 SENT_TAG = "lmft.sent"  # how much of metrics.jsonl the store has, in bytes
-UNSENT_TAG = "lmft.unsent"  # of a run whose text files the store refused
+UNSENT_TAG = "lmft.unsent"  # of a run whose files or model the store refused
+
+
+class RunState(NamedTuple):
+    """What a store knows of a run."""
+
+    run_id: str
+    status: str
+    sent: int  # bytes of points
 
 
 def tag_filter(tag: str, value: str) -> str:
@@ -47,10 +55,10 @@ def find_folder_of_run(run_id: str, uri: str | None) -> str | None:
     return tags.get("lmft.folder") or tags.get(SWEEP_FOLDER_TAG)
 
 
-def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
-    """Return the status of the run of the folder `path`, and how many bytes of points were sent.
+def read_run_state(uri: str, path: Path) -> RunState | None:
+    """Return what the store knows of the run of the folder `path`.
 
-    None if the store has no such run, or lacks its text files.
+    None if the store has no such run, or refused its files or its model.
 
     Raises:
         UserError: the store can't be used.
@@ -62,10 +70,12 @@ def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
             run = find_run_of_folder(open_client(uri), str(path))
         if run is None or run.data.tags.get(ID_TAG) != key or UNSENT_TAG in run.data.tags:
             return None
-        return run.info.status, int(run.data.tags.get(SENT_TAG, 0))
+        sent = int(run.data.tags.get(SENT_TAG, 0))
+        return RunState(run.info.run_id, run.info.status, sent)
     row = query_first(
         database,
-        "SELECT runs.status, sent.value FROM runs JOIN tags AS folder USING (run_uuid) "
+        "SELECT runs.run_uuid, runs.status, sent.value "
+        "FROM runs JOIN tags AS folder USING (run_uuid) "
         f"LEFT JOIN tags AS own ON own.run_uuid = runs.run_uuid AND own.key = '{ID_TAG}' "
         f"LEFT JOIN tags AS sent ON sent.run_uuid = runs.run_uuid AND sent.key = '{SENT_TAG}' "
         f"LEFT JOIN tags AS lack ON lack.run_uuid = runs.run_uuid AND lack.key = '{UNSENT_TAG}' "
@@ -74,7 +84,7 @@ def read_run_state(uri: str, path: Path) -> tuple[str, int] | None:
         str(path),
         key,
     )
-    return None if row is None else (row[0], int(row[1] or 0))
+    return None if row is None else RunState(row[0], row[1], int(row[2] or 0))
 
 
 def has_experiment(uri: str, name: str) -> bool:
@@ -149,6 +159,22 @@ def sqlite_path(uri: str) -> Path | None:
     """Return the absolute path of a SQLite store; None for other stores."""
     prefix = "sqlite:///"
     return Path(uri.removeprefix(prefix)).absolute() if uri.startswith(prefix) else None
+
+
+def check_uri(uri: str) -> None:
+    """Check that `uri` can be a store, as far as that is possible without importing MLflow.
+
+    Raises:
+        UserError: it can't.
+    """
+    if "://" not in uri or uri.startswith("file:"):
+        raise UserError(
+            f"tracker.uri is {uri!r}, which names no store or server; set it to "
+            "sqlite:////path/mlflow.db, or http://host:5000."
+        )
+    path = sqlite_path(uri)
+    if path is not None:
+        check_schema(path)
 
 
 def open_client(uri: str | None) -> Any:

@@ -9,19 +9,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from lmft.config.schema import LogModel
 from lmft.errors import Interrupted, StoreUnavailable, UserError
 from lmft.output.sanitize import redact
 from lmft.tracker.background import BackgroundUpload, mark_unavailable
 from lmft.tracker.mlflow_errors import store_errors
-from lmft.tracker.mlflow_model import move_checkpoint
-from lmft.tracker.mlflow_schema import check_schema
+from lmft.tracker.mlflow_model import Publication, move_checkpoint
+from lmft.tracker.mlflow_registry import find_version, set_best
 from lmft.tracker.mlflow_store import (
     artifact_root,
+    check_uri,
     find_run_of_folder,
     has_experiment,
     open_client,
     read_run_state,
-    sqlite_path,
     store_uri,
 )
 from lmft.tracker.mlflow_sweep import (
@@ -35,7 +36,7 @@ from lmft.tracker.mlflow_sweep import (
 )
 from lmft.tracker.mlflow_system import SystemMonitor, is_asked_for
 from lmft.tracker.mlflow_upload import RunUpload
-from lmft.tracker.mlflow_view import default_tags
+from lmft.tracker.mlflow_view import default_tags, open_experiment
 from lmft.tracker.protocol import RunLog, SweepEntry
 from lmft.tracker.run_log import Record, points_size, read_facts
 
@@ -46,30 +47,22 @@ EXPERIMENT = "lmft"  # unless the config or the environment names one
 LONGEST_NAME = 250  # characters of an experiment
 
 
-def check_uri(uri: str) -> None:
-    """Check that `uri` can be a store, as far as that is possible without importing MLflow.
-
-    Raises:
-        UserError: it can't.
-    """
-    if "://" not in uri or uri.startswith("file:"):
-        raise UserError(
-            f"tracker.uri is {uri!r}, which names no store or server; set it to "
-            "sqlite:////path/mlflow.db, or http://host:5000."
-        )
-    path = sqlite_path(uri)
-    if path is not None:
-        check_schema(path)
-
-
 @dataclass(frozen=True)
 class MlflowTracker:
     """Shows runs in an MLflow store or server."""
 
     uri: str | None  # null: MLFLOW_TRACKING_URI, else mlflow.db in the working directory
     experiment_name: str | None  # null: MLFLOW_EXPERIMENT_NAME, else lmft
-    # Also if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true; saved configs of before lack the knob.
+    # Saved configs of before lack the knobs below.
+    # Also if MLFLOW_ENABLE_SYSTEM_METRICS_LOGGING is true.
     system_metrics: bool = False
+    log_model: str = LogModel.best.value
+    register: str | None = None
+
+    @property
+    def publication(self) -> Publication:
+        """What becomes of the weights of a finished run."""
+        return Publication(self.log_model, self.register)
 
     @property
     def experiment(self) -> str:
@@ -77,6 +70,7 @@ class MlflowTracker:
         return self.experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
 
     def __post_init__(self) -> None:
+        _ = self.publication  # checks its knobs
         if not isinstance(self.system_metrics, bool):
             raise UserError(
                 f"tracker.system_metrics is {self.system_metrics!r}; set it to true or false."
@@ -134,13 +128,16 @@ class MlflowTracker:
         self._start_upload(record, None).finish("FINISHED")
 
     def is_up_to_date(self, path: Path, status: str = "FINISHED") -> bool:
-        """Return whether the store has all metrics of the run in the folder `path`, and `status`.
+        """Return whether the store has all of the run in the folder `path`, and `status`.
 
         False if the store does not answer.
         """
         uri = store_uri(self.uri)
         try:
-            return read_run_state(uri, path) == (status, points_size(path))
+            state = read_run_state(uri, path)
+            if state is None or (state.status, state.sent) != (status, points_size(path)):
+                return False
+            return status != "FINISHED" or self.publication.is_published(uri, path, state.run_id)
         except StoreUnavailable:
             mark_unavailable(uri)
             return False
@@ -152,7 +149,7 @@ class MlflowTracker:
             UserError: the store does not take it.
             StoreUnavailable: the store does not answer.
         """
-        upload = RunUpload(self._connect, path, None)
+        upload = RunUpload(self._connect, path, None, self.publication)
         with store_errors(store_uri(self.uri)):
             upload.update(live=False)
             upload.end(status)
@@ -185,11 +182,22 @@ class MlflowTracker:
             return open_sweep_run(client, self._experiment(client), key, name, tags)
 
     def close_sweep(
-        self, sweep_id: str, succeeded: bool, texts: Path, best: str, metrics: dict[str, float]
+        self,
+        sweep_id: str,
+        succeeded: bool,
+        texts: Path,
+        best: str,
+        metrics: dict[str, float],
+        best_run: Path | None,
     ) -> None:
-        """Log files, best job and metrics to the parent run, and set it to FINISHED or FAILED."""
+        """Log files, best job and metrics to the parent run, and set it to FINISHED or FAILED.
+
+        The alias `best` of the registered model moves to the best run's version.
+        """
         with self._warn_if_unavailable("the sweep is still shown as running"):
             client = open_client(self.uri)
+            if best_run is not None and self.register is not None:
+                self._set_best(client, best_run, self.register)
             set_tag(client, sweep_id, "best", redact(best))
             log_numbers(client, sweep_id, metrics)
             for file in texts.glob("*.*"):
@@ -215,10 +223,22 @@ class MlflowTracker:
         words += [f"tracker.experiment_name={self.experiment_name}"] if self.experiment_name else []
         return shlex.join(words)
 
+    def _set_best(self, client: Any, path: Path, name: str) -> None:
+        """Move the alias to the version of the run in the folder `path`, which may have none yet.
+
+        It may be of an earlier launch, which registered nothing.
+        """
+        if not self.is_up_to_date(path):
+            self.upload(path, "FINISHED")
+        run = find_run_of_folder(client, str(path))
+        version = find_version(client, name, run.info.run_id) if run else None
+        if version is not None:
+            set_best(client, name, version)
+
     def _start_upload(
         self, record: Record, entry: SweepEntry | None, monitor: SystemMonitor | None = None
     ) -> BackgroundUpload:
-        upload = RunUpload(self._connect, record.path, entry)
+        upload = RunUpload(self._connect, record.path, entry, self.publication)
         return BackgroundUpload(upload, record, store_uri(self.uri), monitor)
 
     @contextmanager
@@ -237,21 +257,4 @@ class MlflowTracker:
         return client, experiment
 
     def _experiment(self, client: Any) -> str:
-        """Return the id of the experiment, which is created if it is new."""
-        from mlflow.exceptions import MlflowException
-
-        experiment = client.get_experiment_by_name(self.experiment)
-        if experiment is None:
-            root = artifact_root(self.uri)
-            try:
-                return str(client.create_experiment(self.experiment, root, default_tags()))
-            except MlflowException:  # another process was faster
-                experiment = client.get_experiment_by_name(self.experiment)
-                if experiment is None:
-                    raise
-        if experiment.lifecycle_stage == "deleted":
-            raise UserError(
-                f"tracker.experiment_name is {self.experiment!r}, which was deleted in "
-                "MLflow; restore it there, or choose another name."
-            )
-        return str(experiment.experiment_id)
+        return open_experiment(client, self.experiment, artifact_root(self.uri))

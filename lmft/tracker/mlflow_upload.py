@@ -4,14 +4,15 @@ import logging
 import math
 import os
 import time
-from collections.abc import Callable, Iterable, Iterator
-from itertools import islice, takewhile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from lmft.tracker.mlflow_errors import diagnose, load_mlflow, short_reason
-from lmft.tracker.mlflow_inputs import missing_inputs
-from lmft.tracker.mlflow_model import log_checkpoint, move_checkpoint
+from lmft.tracker.mlflow_inputs import in_chunks, send_params
+from lmft.tracker.mlflow_model import ModelNotSaved, Publication, move_checkpoint
 from lmft.tracker.mlflow_store import SENT_TAG, UNSENT_TAG, match_run
 from lmft.tracker.mlflow_sweep import FIRST_SWEEP_TAG, add_to_sweep, has_run
 from lmft.tracker.protocol import SweepEntry
@@ -20,13 +21,8 @@ from lmft.tracker.run_log import POINTS, Points, find_texts, read_facts, read_po
 logger = logging.getLogger(__name__)
 
 LINES_PER_CALL = 100  # of metrics.jsonl; a REST call takes at most 1000 points
-PARAMS_PER_CALL = 100  # the most that a REST call takes
 VERSION = "version."  # how the tags of packages begin
-PARAM_SIZE = 6000  # characters; MLflow's limit
-REFUSED_TEXTS = (
-    "The store takes the run's metrics, but not its files (%s); once it takes them, "
-    "lmft sync %s sends them."
-)
+REFUSED = "The store has the run's metrics, but not its %s (%s); lmft sync %s tries again."
 
 
 class RunUpload:
@@ -38,7 +34,11 @@ class RunUpload:
     """
 
     def __init__(
-        self, connect: Callable[[], tuple[Any, str]], path: Path, entry: SweepEntry | None
+        self,
+        connect: Callable[[], tuple[Any, str]],
+        path: Path,
+        entry: SweepEntry | None,
+        publication: Publication,
     ):
         """Send nothing yet.
 
@@ -46,15 +46,17 @@ class RunUpload:
             connect: returns the client, and the id of the experiment.
             path: the run's folder.
             entry: the sweep that it is part of.
+            publication: what becomes of its weights.
         """
         self._connect = connect
+        self._publication = publication
         self._client: Any = None
         self._path = path
         self._entry = entry
         self._initial_texts = _file_versions(path)
         self._sent = 0  # bytes of metrics.jsonl
         self.last_write = math.inf  # that the store has confirmed, on the monotonic clock
-        self._is_refusal_reported = False
+        self._reported: set[str] = set()  # what the store refuses
         self.points_sent = 0  # including those that the store already had
 
     def update(self, live: bool) -> None:
@@ -74,7 +76,9 @@ class RunUpload:
     def end(self, status: str) -> None:
         """Set the final status after the last update; a run that has FINISHED gets its model."""
         if status == "FINISHED":
-            log_checkpoint(self._client, self.run_id, self._path)
+            with self._may_be_refused("model"), self._without_limit():
+                in_sweep = self._entry is not None or FIRST_SWEEP_TAG in self._tags
+                self._publication.publish(self._client, self.run_id, self._path, in_sweep)
         self._set_status(status)
 
     def reset(self) -> None:
@@ -105,9 +109,9 @@ class RunUpload:
         self._tags: dict[str, str] = {}
         if run.data.tags.get("lmft.folder") != str(self._path):
             move_checkpoint(client, run, str(self._path))
-        self._send_params(client, facts, run)
+        send_params(client, run, facts)
         self._texts = self._find_sent_texts(client)
-        self._are_texts_refused = UNSENT_TAG in run.data.tags
+        self._refused = set(run.data.tags.get(UNSENT_TAG, "").split())
         entry = self._entry or (facts["tags"].get(FIRST_SWEEP_TAG, ""), facts["name"])
         if has_run(client, entry[0]):
             add_to_sweep(client, str(self._path), *entry)
@@ -164,30 +168,51 @@ class RunUpload:
         return {name: version for name, version in versions if sizes.get(name) == version[1]}
 
     def _send_texts(self) -> None:
-        """Send the text files that changed; a store that refuses them gets all else.
-
-        The run is tagged then, so that it counts as incomplete and the next upload tries again.
-        """
-        try:
+        """Send the text files that changed."""
+        with self._may_be_refused("files"):
             for name, version in _file_versions(self._path).items():
                 if self._texts.get(name) != version:
                     file = next(file for file in find_texts(self._path) if file.name == name)
                     self._client.log_artifact(self.run_id, str(file))
                     self._texts[name] = version
                     self.last_write = time.monotonic()
+
+    @contextmanager
+    def _may_be_refused(self, what: str) -> Iterator[None]:
+        """Within, send what a store may refuse while it takes all else.
+
+        The run is tagged then, so that it counts as incomplete and the next upload tries again.
+        """
+        try:
+            yield
         except Exception as error:
-            if not diagnose(error).is_refusal:
+            if not (isinstance(error, ModelNotSaved) or diagnose(error).is_refusal):
                 raise
-            if not self._are_texts_refused:
-                self._client.set_tag(self.run_id, UNSENT_TAG, "artifacts")
-                self._are_texts_refused = True
-            if not self._is_refusal_reported:
-                self._is_refusal_reported = True
-                logger.warning(REFUSED_TEXTS, short_reason(error), self._path.name)
+            self._set_refused(self._refused | {what})
+            if what not in self._reported:
+                self._reported.add(what)
+                logger.warning(REFUSED, what, short_reason(error), self._path.name)
         else:
-            if self._are_texts_refused:
-                self._client.delete_tag(self.run_id, UNSENT_TAG)
-                self._are_texts_refused = False
+            self._set_refused(self._refused - {what, "artifacts"})  # so said an earlier lmft
+
+    def _set_refused(self, refused: set[str]) -> None:
+        if refused == self._refused:
+            return
+        if refused:
+            self._client.set_tag(self.run_id, UNSENT_TAG, " ".join(sorted(refused)))
+        else:
+            self._client.delete_tag(self.run_id, UNSENT_TAG)
+        self._refused = refused
+
+    @contextmanager
+    def _without_limit(self) -> Iterator[None]:
+        """Within, a large file may take its time: each request has a limit of its own."""
+        before, self.last_write = self.last_write, math.inf
+        try:
+            yield
+            before = time.monotonic()
+        finally:
+            self.last_write = before
 
     def _set_status(self, status: str) -> None:
         if status == self._status:
@@ -207,23 +232,6 @@ class RunUpload:
             run_name=facts["name"],
         )
 
-    def _send_params(self, client: Any, facts: dict[str, Any], run: Any) -> None:
-        """Send params, datasets and folder: all of them again, in case a kill cut it short."""
-        from mlflow.entities import Param, RunTag
-        from mlflow.exceptions import MlflowException
-
-        values = {key: value for key, value in facts["params"].items() if value is not None}
-        params = (Param(key, str(value)[:PARAM_SIZE]) for key, value in values.items())
-        for chunk in in_chunks(params, PARAMS_PER_CALL):
-            client.log_batch(self.run_id, params=chunk)
-        inputs = missing_inputs(run, facts)
-        if inputs:
-            try:
-                client.log_inputs(self.run_id, inputs)
-            except MlflowException:  # another run has just inserted the same dataset
-                client.log_inputs(self.run_id, inputs)
-        client.log_batch(self.run_id, tags=[RunTag("lmft.folder", facts["tags"]["lmft.folder"])])
-
 
 def join_versions(tags: dict[str, str]) -> dict[str, str]:
     """Return the tags with those of the packages' versions, `version.NAME`, joined to one."""
@@ -237,13 +245,3 @@ def _file_versions(path: Path) -> dict[str, tuple[int, int]]:
     """Return modification time (ns) and size (bytes) of each text file in the folder, by name."""
     stats = {file.name: file.stat() for file in find_texts(path)}
     return {name: (stat.st_mtime_ns, stat.st_size) for name, stat in stats.items()}
-
-
-T = TypeVar("T")
-
-
-def in_chunks(items: Iterable[T], size: int) -> Iterator[list[T]]:
-    """Yield the items in lists of `size`; the last may be shorter."""
-    rest = iter(items)
-    while chunk := list(islice(rest, size)):
-        yield chunk

@@ -1,4 +1,4 @@
-"""The view of an experiment that `lmft ui` opens: loss curves first, the best run on top.
+"""Create an experiment with the view that `lmft ui` opens: loss curves first, the best run on top.
 
 Left to itself, MLflow orders charts by the name of the metric, so `notes-182da761/test` comes
 before `train`. A view that is kept in a tag of the experiment, as the page's "Share" keeps one,
@@ -8,6 +8,7 @@ says which charts come first; those of all other metrics follow.
 import json
 from typing import Any
 
+from lmft.errors import UserError
 from lmft.metrics import TRAIN_LOSS, VALIDATION_LOSS
 
 KEY = "lmft"
@@ -56,3 +57,32 @@ def _line_chart(metric: str) -> dict[str, Any]:
         "useGlobalXaxisKey": True,
         "useGlobalLineSmoothing": True,
     }
+
+
+def open_experiment(client: Any, name: str, artifacts: str | None) -> str:
+    """Return the id of the experiment `name`, which is created if it is new.
+
+    Args:
+        client: of the store.
+        name: of the experiment.
+        artifacts: where the files of a new one go; None: where the store says.
+
+    Raises:
+        UserError: it was deleted.
+    """
+    from mlflow.exceptions import MlflowException
+
+    experiment = client.get_experiment_by_name(name)
+    if experiment is None:
+        try:
+            return str(client.create_experiment(name, artifacts, default_tags()))
+        except MlflowException:  # another process was faster
+            experiment = client.get_experiment_by_name(name)
+            if experiment is None:
+                raise
+    if experiment.lifecycle_stage == "deleted":
+        raise UserError(
+            f"tracker.experiment_name is {name!r}, which was deleted in MLflow; restore it there, "
+            "or choose another name."
+        )
+    return str(experiment.experiment_id)

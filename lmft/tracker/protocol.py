@@ -92,7 +92,7 @@ class Tracker(Protocol):
         """
 
     def is_up_to_date(self, path: Path, status: str = "FINISHED") -> bool:
-        """Return whether the tracker has all metrics of the run in the folder `path`, and `status`.
+        """Return whether the tracker has all of the run in the folder `path`, and `status`.
 
         This is called before anything heavy is imported, so it should be fast. Return False if the
         store does not answer.
@@ -116,7 +116,13 @@ class Tracker(Protocol):
         """
 
     def close_sweep(
-        self, sweep_id: str, succeeded: bool, texts: Path, best: str, metrics: dict[str, float]
+        self,
+        sweep_id: str,
+        succeeded: bool,
+        texts: Path,
+        best: str,
+        metrics: dict[str, float],
+        best_run: Path | None,
     ) -> None:
         """End a sweep.
 
@@ -127,6 +133,7 @@ class Tracker(Protocol):
                 missing.
             best: a sentence on the best job.
             metrics: losses and perplexities of the best job, by the names that its run logs.
+            best_run: the folder of the best run, of all launches; None: jobs are not comparable.
         """
 
     def discard_sweep(self, sweep_id: str) -> None:
@@ -171,7 +178,13 @@ class NoTracker:
         return None
 
     def close_sweep(
-        self, sweep_id: str, succeeded: bool, texts: Path, best: str, metrics: dict[str, float]
+        self,
+        sweep_id: str,
+        succeeded: bool,
+        texts: Path,
+        best: str,
+        metrics: dict[str, float],
+        best_run: Path | None,
     ) -> None:
         """Do nothing."""
 

@@ -37,7 +37,7 @@ def test_a_finished_run_has_its_checkpoint_as_one_model_with_what_it_reaches(fit
     folder = fit(*corpus, *store.overrides, "dataset.block_size=16", "trainer.evaluate_every=4")
     result = json.loads((folder / "result.json").read_text())
     (model,) = models_of(store, folder)
-    assert (model.name, model.status) == ("checkpoint", "READY")
+    assert (model.name, model.status) == (folder.name, "READY")
     assert Path(model.tags["lmft.checkpoint"]).is_dir()
     assert model.params == {"best_step": str(result["best_step"])}
     reached = {metric.key: metric.value for metric in model.metrics}

@@ -1,0 +1,110 @@
+"""Write the best weights of a run as a folder that MLflow loads and serves.
+
+The weights stay where they are: the folder refers to them by symbolic links, and a store on the
+same disk gets hard links.
+"""
+
+import filecmp
+import os
+import shutil
+import warnings
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from lmft.storage.atomic import read_json
+
+PACKAGES = ("mlflow", "torch", "transformers")  # torchvision, which MLflow would add, is not needed
+NEW_TOKENS = 50  # at most, unless a request says otherwise
+LICENSE_ADVICE = "LICENSE.txt"  # MLflow's, on a repository of the hub that does not exist
+
+
+def write_flavor(folder: Path, weights: Path, params: dict[str, Any], model: Any) -> None:
+    """Write the files of a logged model to `folder`, with symbolic links to the `weights`.
+
+    A folder of another kind, such as an adapter, needs a `loader_module` of its own; nothing is
+    ever pickled.
+
+    Args:
+        folder: new or empty.
+        weights: a run's checkpoint/, with its card.
+        params: of the run, by full name.
+        model: MLflow's description, which is completed and saved as MLmodel.
+    """
+    from huggingface_hub import ModelCard
+
+    with warnings.catch_warnings():  # about types of MLflow's own
+        warnings.filterwarnings("ignore", ".*Any type hint is inferred", UserWarning)
+        import mlflow.pyfunc
+        import mlflow.transformers
+
+    card = ModelCard.load(weights / "README.md")
+    task = str(card.data.pipeline_tag)
+    pipeline = describe_pipeline(weights, task, bool(params.get("model.trust_remote_code")))
+    mask = pipeline.tokenizer.mask_token
+    mlflow.transformers.save_model(
+        pipeline,
+        folder,
+        mlflow_model=model,
+        signature=signature_of(task),
+        input_example=[f"The {mask}" if task == "fill-mask" else "The"],
+        model_card=card,
+        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
+    )
+    (folder / LICENSE_ADVICE).unlink(missing_ok=True)
+    for file in (folder / "components").glob("*/*"):  # the tokenizer, saved once more
+        known = weights / file.name
+        if known.is_file() and filecmp.cmp(file, known, shallow=False):
+            file.unlink()
+            file.symlink_to(known)
+
+
+def describe_pipeline(weights: Path, task: str, trust_remote_code: bool) -> Any:
+    """Return the pipeline of `task` without its weights; saving it links them."""
+    import torch
+    import transformers
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForMaskedLM, AutoTokenizer
+
+    kind: Any = AutoModelForMaskedLM if task == "fill-mask" else AutoModelForCausalLM
+    trust = {"trust_remote_code": trust_remote_code}
+    with torch.device("meta"):
+        model = kind.from_config(AutoConfig.from_pretrained(weights, **trust), **trust)
+    model.name_or_path = str(weights)  # a path, so MLflow asks the hub for nothing
+
+    def link_all(save_directory: Path, **_: Any) -> None:
+        shutil.copytree(weights, save_directory, copy_function=os.symlink)
+
+    model.save_pretrained = link_all
+    tokenizer = AutoTokenizer.from_pretrained(weights, **trust)
+    build: Any = transformers.pipeline
+    return build(task, model=model, tokenizer=tokenizer, device=torch.device("meta"))
+
+
+def signature_of(task: str) -> Any:
+    """Return a text to a text, and for generation the knobs of a request."""
+    from mlflow.models import ModelSignature
+    from mlflow.types.schema import ColSpec, DataType, ParamSchema, ParamSpec, Schema
+
+    text = Schema([ColSpec(DataType.string)])
+    knobs = [
+        ParamSpec("max_new_tokens", DataType.long, NEW_TOKENS),
+        ParamSpec("do_sample", DataType.boolean, False),
+        ParamSpec("temperature", DataType.double, 1.0),
+    ]
+    return ModelSignature(text, text, ParamSchema(knobs if task == "text-generation" else []))
+
+
+def labels_of(path: Path) -> dict[str, str]:
+    """Return what each split's perplexity was measured on, of the run in the folder `path`."""
+    result = read_json(path / "result.json")
+    splits = {split: result.get(split) for split in ("validation", "test")}
+    return {f"{split}/label": str(found["label"]) for split, found in splits.items() if found}
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Make `target` the file `source`: by a hard link, or by a copy on another disk."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)
