@@ -97,7 +97,7 @@ def run_jobs(arguments: Namespace, raises_last: bool = True) -> "ClosedSweep | N
     except Refused as refused:
         if isinstance(refused.error, RunLocked):
             callback.release_current()
-        raise refused.error from None
+        raise as_user_error(refused.error) or refused.error from None
     except Exception as error:
         if failures:
             raise

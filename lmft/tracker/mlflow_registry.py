@@ -8,7 +8,7 @@ from lmft.tracker.mlflow_errors import store_errors
 from lmft.tracker.mlflow_store import open_client, query_first, sqlite_path
 
 BEST = "best"  # the alias
-LONGEST_NAME = 250  # characters of a registered model
+LONGEST_NAME = 250  # characters
 FORBIDDEN = "/:%"
 VERSIONS_TAG = "mlflow.modelVersions"  # MLflow's own, of a logged model
 
@@ -19,12 +19,17 @@ def check_name(name: Any) -> None:
     Raises:
         UserError: it can't.
     """
-    fits = isinstance(name, str) and name.strip() and name.isprintable()
-    if not fits or len(name) > LONGEST_NAME or name in (".", "..") or set(FORBIDDEN) & set(name):
+    if not is_name(name) or name in (".", "..") or set(FORBIDDEN) & set(name):
         raise UserError(
             f"tracker.register is {name!r}; set it to the name of a registered model, of at most "
             f"{LONGEST_NAME} characters, without / : or %."
         )
+
+
+def is_name(name: Any) -> bool:
+    """Return whether MLflow takes it as a name: text on one line, not too long."""
+    is_text = isinstance(name, str) and name.isprintable() and name.strip()
+    return bool(is_text) and len(name) <= LONGEST_NAME
 
 
 def register(client: Any, name: str, model: Any, labels: dict[str, str], is_single: bool) -> None:

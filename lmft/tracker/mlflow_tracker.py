@@ -15,7 +15,7 @@ from lmft.output.sanitize import redact
 from lmft.tracker.background import BackgroundUpload, mark_unavailable
 from lmft.tracker.mlflow_errors import store_errors
 from lmft.tracker.mlflow_model import Publication, move_checkpoint
-from lmft.tracker.mlflow_registry import find_version, set_best
+from lmft.tracker.mlflow_registry import LONGEST_NAME, find_version, is_name, set_best
 from lmft.tracker.mlflow_store import (
     artifact_root,
     check_uri,
@@ -44,7 +44,6 @@ logger = logging.getLogger(__name__)
 
 
 EXPERIMENT = "lmft"  # unless the config or the environment names one
-LONGEST_NAME = 250  # characters of an experiment
 
 
 @dataclass(frozen=True)
@@ -75,11 +74,10 @@ class MlflowTracker:
             raise UserError(
                 f"tracker.system_metrics is {self.system_metrics!r}; set it to true or false."
             )
-        name = self.experiment
-        if not (name.isprintable() and name.strip() and len(name) <= LONGEST_NAME):
+        if not is_name(self.experiment):
             raise UserError(
-                f"tracker.experiment_name is {name!r}; set it to a text on one line, of at most "
-                f"{LONGEST_NAME} characters."
+                f"tracker.experiment_name is {self.experiment!r}; set it to a text on one line, of "
+                f"at most {LONGEST_NAME} characters."
             )
 
     def check(self) -> None:

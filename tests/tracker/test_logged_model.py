@@ -253,14 +253,17 @@ def test_a_served_model_answers_by_http(logged, in_store, store, tmp_path):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     words = f"-m mlflow models serve -m models:/cats@best --env-manager local --port {port}"
-    server = subprocess.Popen([sys.executable, *words.split()], start_new_session=True)
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"  # it starts uvicorn by name
+    server = subprocess.Popen(
+        [sys.executable, *words.split()], env=os.environ | {"PATH": path}, start_new_session=True
+    )
 
     def answers():
         with suppress(OSError), urllib.request.urlopen(f"http://127.0.0.1:{port}/ping") as reply:
             return reply.status == 200
 
     try:
-        wait_for(answers, 120)
+        wait_for(lambda: answers() or server.poll() is not None, 120)
         question = {"inputs": ["the cat"], "params": {"max_new_tokens": 3}}
         request = urllib.request.Request(
             f"http://127.0.0.1:{port}/invocations",
