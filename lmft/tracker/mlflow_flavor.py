@@ -26,7 +26,7 @@ def write_flavor(folder: Path, weights: Path, params: dict[str, Any], model: Any
     ever pickled.
 
     Args:
-        folder: new or empty.
+        folder: a new one.
         weights: a run's checkpoint/, with its card.
         params: of the run, by full name.
         model: MLflow's description, which is completed and saved as MLmodel.

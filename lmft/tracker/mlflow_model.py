@@ -122,9 +122,10 @@ def log_weights(client: Any, run_id: str, path: Path, weights: Path) -> Any:
     step = int(json.loads((path / "result.json").read_text())["best_step"])
     model = model or _create(client, run, path, step)
     _log_metrics(client, model, path, step)
-    with TemporaryDirectory(prefix="lmft-") as folder:
-        _write(Path(folder), path, weights, model)
-        _send(client, model, Path(folder))
+    with TemporaryDirectory(prefix="lmft-") as temporary:
+        folder = Path(temporary, "model")  # with usual permissions, which a store copies
+        _write(folder, path, weights, model)
+        _send(client, model, folder)
     if model.model_id not in {output.model_id for output in run.outputs.model_outputs}:
         from mlflow.entities import LoggedModelOutput
 

@@ -74,6 +74,7 @@ def test_a_logged_model_is_the_weights_of_the_run_and_is_stored_once(logged):
     tokenizer = folder / "checkpoint" / "tokenizer.json"
     for place in ("model", "components/tokenizer"):
         assert (files / place / tokenizer.name).stat().st_ino == tokenizer.stat().st_ino
+    assert files.stat().st_mode == files.parent.stat().st_mode  # others may read it
     kinds = {file.suffix for file in files.rglob("*") if file.is_file()}
     assert not kinds & {".pkl", ".bin", ".pt"} and not any(f.is_symlink() for f in files.rglob("*"))
     needed = (files / "requirements.txt").read_text()
