@@ -61,7 +61,8 @@ def test_a_grid_killed_as_a_whole_resumes_and_runs_each_job_once(corpus, tmp_pat
 def test_a_finished_sweep_runs_only_new_values_under_the_same_parent(
     corpus, command, tmp_path, store_at_hand
 ):
-    line = train_command(corpus, "clm", "trainer.max_steps=2") + " -m seed=0,1"
+    words = ("trainer.max_steps=2", "tracker.register=swept")
+    line = train_command(corpus, "clm", *words) + " -m seed=0,1"
     assert command(line)[0] == 0
     results = {path: path.read_bytes() for path in tmp_path.glob("runs/*/result.json")}
     assert len(results) == 2
@@ -93,7 +94,11 @@ def check_report_on_all(root, parent, printed):
     assert f"validation perplexity {losses[run]['perplexity']:,.2f}" in parent.data.tags["best"]
     for name in ("loss", "perplexity"):
         assert parent.data.metrics[f"validation/{name}"] == losses[run][name]
-    assert parent.data.metrics.keys() <= Store(root).run_of(run).data.metrics.keys()
+    best = Store(root).run_of(run)
+    assert parent.data.metrics.keys() <= best.data.metrics.keys()
+    registry = Store(root).client
+    assert registry.get_model_version_by_alias("swept", "best").run_id == best.info.run_id
+    assert len(registry.search_model_versions("name = 'swept'")) == 3  # each job once
 
 
 def test_a_deleted_run_leaves_the_table_and_a_stopped_sweep_lists_what_it_did_not_start(tmp_path):

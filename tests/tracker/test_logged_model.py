@@ -19,9 +19,7 @@ from lmft.errors import UserError
 from lmft.tracker import mlflow_flavor
 from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.tracker.run_log import Record
-from tests.helpers.mlflow import Store
 from tests.helpers.processes import wait_for
-from tests.helpers.runs import train_command
 
 # MLflow's server is built on it.
 pytestmark = pytest.mark.filterwarnings("ignore:starlette.middleware.wsgi is deprecated")
@@ -41,12 +39,11 @@ def files_of(model):
 
 
 @pytest.fixture(autouse=True)
-def no_store_here(request, monkeypatch, tmp_path):
+def no_store_here(monkeypatch, tmp_path):
     """MLflow must not create the store that it would use by itself."""
     monkeypatch.chdir(tmp_path)
     yield
-    if "store_at_hand" not in request.fixturenames:
-        assert not (tmp_path / "mlflow.db").exists()
+    assert not (tmp_path / "mlflow.db").exists()
 
 
 @pytest.fixture(scope="module")
@@ -219,19 +216,6 @@ def test_a_masked_model_fills_its_mask(runs_of_module, store, in_store):
 def test_a_name_that_can_not_be_registered_is_refused(name):
     with pytest.raises(UserError, match="tracker.register is"):
         MlflowTracker("sqlite:////nowhere.db", None, register=name)
-
-
-def test_a_sweep_moves_the_alias_to_the_version_of_its_best_job(
-    corpus, command, tmp_path, store_at_hand
-):
-    line = train_command(corpus, "clm", "trainer.max_steps=2", "tracker.register=swept")
-    assert command(f"-m {line} optimizer.lr=1e-2,1e-9")[0] == 0
-    (best,) = tmp_path.glob("runs/sweep-*/best.json")
-    folder = tmp_path / "runs" / json.loads(best.read_text())["run"]
-    store = Store(tmp_path)
-    version = store.client.get_model_version_by_alias("swept", "best")
-    assert version.run_id == store.run_of(folder).info.run_id
-    assert len(store.client.search_model_versions("name = 'swept'")) == 2
 
 
 def test_the_best_job_of_an_earlier_launch_is_registered_by_a_later_one(logged, store, tmp_path):
