@@ -12,8 +12,8 @@ from lmft.errors import UserError
 from lmft.output.sanitize import redact
 from lmft.storage.hub import find_local_folder
 from lmft.tracker.mlflow_errors import load_mlflow
-from lmft.tracker.mlflow_store import open_client, sqlite_path, store_uri
-from lmft.tracker.mlflow_tracker import MlflowTracker, check_uri
+from lmft.tracker.mlflow_store import check_uri, open_client, sqlite_path, store_uri
+from lmft.tracker.mlflow_tracker import MlflowTracker
 
 TIMEOUT = 3  # seconds, of a request
 LIMIT = 10  # seconds, of all else: names that are not resolved, on a machine that may be busy
