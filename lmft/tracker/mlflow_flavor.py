@@ -8,11 +8,14 @@ import filecmp
 import os
 import shutil
 import warnings
+from collections.abc import Iterable
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 from lmft.storage.atomic import read_json
+from lmft.storage.hub import ADAPTER_CONFIG
+from lmft.tracker import adapter_pyfunc
 
 PACKAGES = ("mlflow", "torch", "transformers")  # torchvision, which MLflow would add, is not needed
 NEW_TOKENS = 50  # at most, unless a request says otherwise
@@ -22,8 +25,8 @@ LICENSE_ADVICE = "LICENSE.txt"  # MLflow's, on a repository of the hub that does
 def write_flavor(folder: Path, weights: Path, params: dict[str, Any], model: Any) -> None:
     """Write the files of a logged model to `folder`, with symbolic links to the `weights`.
 
-    A folder of another kind, such as an adapter, needs a `loader_module` of its own; nothing is
-    ever pickled.
+    Nothing is pickled: a whole model is a pipeline of transformers, an adapter is loaded with its
+    base by `adapter_pyfunc.py`.
 
     Args:
         folder: a new one.
@@ -40,23 +43,31 @@ def write_flavor(folder: Path, weights: Path, params: dict[str, Any], model: Any
 
     card = ModelCard.load(weights / "README.md")
     task = str(card.data.pipeline_tag)
-    pipeline = describe_pipeline(weights, task, bool(params.get("model.trust_remote_code")))
-    mask = pipeline.tokenizer.mask_token
-    mlflow.transformers.save_model(
-        pipeline,
-        folder,
-        mlflow_model=model,
-        signature=signature_of(task),
-        input_example=[f"The {mask}" if task == "fill-mask" else "The"],
-        model_card=card,
-        pip_requirements=[f"{name}=={version(name).partition('+')[0]}" for name in PACKAGES],
-    )
+    facts: Any = {
+        "mlflow_model": model,
+        "signature": signature_of(task),
+        "input_example": [example_of(weights, task)],
+    }
+    if (weights / ADAPTER_CONFIG).exists():
+        mlflow.pyfunc.save_model(
+            folder,
+            loader_module=adapter_pyfunc.__name__.rpartition(".")[2],
+            code_paths=[adapter_pyfunc.__file__],
+            data_path=str(weights),
+            pip_requirements=requirements((*PACKAGES, "peft")),
+            **facts,
+        )
+    else:
+        trusts = bool(params.get("model.trust_remote_code"))
+        mlflow.transformers.save_model(
+            describe_pipeline(weights, task, trusts),
+            folder,
+            model_card=card,
+            pip_requirements=requirements(PACKAGES),
+            **facts,
+        )
     (folder / LICENSE_ADVICE).unlink(missing_ok=True)
-    for file in (folder / "components").glob("*/*"):  # the tokenizer, saved once more
-        known = weights / file.name
-        if known.is_file() and filecmp.cmp(file, known, shallow=False):
-            file.unlink()
-            file.symlink_to(known)
+    link_equal_files(folder, weights)
 
 
 def describe_pipeline(weights: Path, task: str, trust_remote_code: bool) -> Any:
@@ -78,6 +89,29 @@ def describe_pipeline(weights: Path, task: str, trust_remote_code: bool) -> Any:
     tokenizer = AutoTokenizer.from_pretrained(weights, **trust)
     build: Any = transformers.pipeline
     return build(task, model=model, tokenizer=tokenizer, device=torch.device("meta"))
+
+
+def example_of(weights: Path, task: str) -> str:
+    """Return a text to continue, or with a mask to fill."""
+    from transformers import AutoTokenizer
+
+    return (
+        f"The {AutoTokenizer.from_pretrained(weights).mask_token}" if task == "fill-mask" else "The"
+    )
+
+
+def requirements(packages: Iterable[str]) -> list[str]:
+    """Return the packages with their versions here, as pip takes them."""
+    return [f"{name}=={version(name).partition('+')[0]}" for name in packages]
+
+
+def link_equal_files(folder: Path, weights: Path) -> None:
+    """Replace what was copied from the weights' folder, such as the tokenizer, by links to it."""
+    for file in folder.glob("*/*/*"):
+        known = weights / file.name
+        if not file.is_symlink() and known.is_file() and filecmp.cmp(file, known, shallow=False):
+            file.unlink()
+            file.symlink_to(known)
 
 
 def signature_of(task: str) -> Any:

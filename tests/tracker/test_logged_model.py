@@ -15,6 +15,7 @@ import mlflow
 import pytest
 import transformers
 
+import lmft
 from lmft.errors import UserError
 from lmft.tracker import mlflow_flavor
 from lmft.tracker.mlflow_tracker import MlflowTracker
@@ -210,6 +211,30 @@ def test_a_masked_model_fills_its_mask(runs_of_module, store, in_store):
     (example,) = loaded.input_example
     (answer,) = loaded.predict([example])
     assert isinstance(answer, str) and "[MASK]" not in answer
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning")  # what peft calls in transformers
+def test_an_adapter_is_loaded_with_its_base_and_predicts(
+    runs_of_module, store, in_store, stories, real_text
+):
+    fit, _ = runs_of_module
+    words = ["model=pretrained", f"model.name={stories}", "adapter=lora", "adapter.rank=2"]
+    words += ["dataset.block_size=16", "evaluation.max_blocks=2", "trainer.max_steps=1"]
+    folder = fit(*real_text, *store.overrides, *words, "optimizer.lr=0.02")
+    model = model_of(store, folder)
+    (adapter,) = files_of(model).rglob("adapter_model.safetensors")
+    assert adapter.stat().st_ino == (folder / "checkpoint" / adapter.name).stat().st_ino
+    assert not {file.suffix for file in files_of(model).rglob("*")} & {".pkl", ".bin", ".pt"}
+    loaded = mlflow.pyfunc.load_model(f"models:/{model.model_id}")
+    asked = ["One day", "The cat"]
+    answers = loaded.predict(asked, params={"max_new_tokens": 6})
+    run = lmft.load(folder)
+    plain = transformers.pipeline("text-generation", model=run.model(), tokenizer=run.tokenizer())
+    for (likeliest,), answer in zip(
+        plain(asked, max_new_tokens=6, do_sample=False), answers, strict=True
+    ):
+        assert answer == likeliest["generated_text"].strip()
+    assert "peft==" in (files_of(model) / "requirements.txt").read_text()
 
 
 @pytest.mark.parametrize("name", ["", " ", "a/b", "a:b", "a%b", "..", "x" * 251, 7, "a\nb"])
