@@ -17,7 +17,8 @@ from lmft.commands.arguments import check_knobs
 from lmft.commands.isolation import as_library
 from lmft.commands.words import as_word, as_words, check_words
 from lmft.metrics import VALIDATION_LOSS
-from lmft.runs.run import RESULT, check_checkpoint, find_folder
+from lmft.runs.find_run import check_checkpoint, find_folder
+from lmft.runs.run import RESULT
 from lmft.runs.run import Run as BaseRun
 
 if TYPE_CHECKING:
@@ -243,6 +244,7 @@ def compose(*words: str, **groups: str) -> "RunConfig":
 
 def train(
     *words: str,
+    from_run: BaseRun | str | Path | None = None,
     seed: int | None = None,
     run_root: str | Path | None = None,
     cache_root: str | Path | None = None,
@@ -253,6 +255,7 @@ def train(
 
     Args:
         words: GROUP=CHOICE or KNOB=VALUE, as on the command line.
+        from_run: a finished run to train on from, or its folder or MLflow id.
         seed: of new weights, data order, masks and dropout.
         run_root: the parent of all run folders.
         cache_root: of tokenized corpora, trained tokenizers and losses before step 1.
@@ -266,7 +269,14 @@ def train(
         FloatingPointError: a loss is not finite.
         KeyboardInterrupt: a checkpoint is saved; the same words resume the run.
     """
-    named = {"seed": seed, "run_root": run_root, "cache_root": cache_root, "fresh": fresh}
+    source = from_run.folder if isinstance(from_run, BaseRun) else from_run
+    named = {
+        "from_run": source,
+        "seed": seed,
+        "run_root": run_root,
+        "cache_root": cache_root,
+        "fresh": fresh,
+    }
     with as_library():
         from lmft.commands.train import train_words
 

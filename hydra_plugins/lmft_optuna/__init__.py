@@ -90,7 +90,7 @@ class OptunaSweeper(Sweeper):
             raise refused  # outside of the handler: inside, `error` would become its context
 
     def _run_study(self, overrides: list[str]) -> None:
-        from lmft.runs.run import root_of
+        from lmft.runs.find_run import root_of
         from lmft.storage.lock import run_lock
         from lmft.sweep.job import read_plan, write_plan
         from lmft.sweep.optuna_study import NEVER, Study, load_optuna

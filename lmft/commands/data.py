@@ -5,7 +5,7 @@ from pathlib import Path
 
 from rich.text import Text
 
-from lmft.config.compose import compose
+from lmft.config.compose import compose_run
 from lmft.dataset.overview.page import as_html
 from lmft.dataset.overview.show import show
 from lmft.dataset.splits import warn_of_overlap
@@ -25,7 +25,7 @@ def main(arguments: Namespace) -> None:
     Raises:
         UserError: something in the config can't be done.
     """
-    run = Run(compose(arguments.words))
+    run = Run(*compose_run(arguments.words))
     config = run.config
     page = check_page(arguments.html)
     if not run.splits:

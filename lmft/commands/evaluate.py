@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lmft.config.compose import compose
+from lmft.config.compose import compose, compose_run
 from lmft.config.knobs import flatten
 from lmft.dataset.split import Split
 from lmft.errors import UserError
@@ -65,7 +65,7 @@ def evaluate(name: str | None, words: list[str], terminal: Terminal) -> dict[str
     """
     if not sets("hardware.precision", words):
         words = [*words, "hardware.precision=fp32"]
-    run = UntrainedModel(compose(words)) if name is None else run_with_weights(name, words)
+    run = UntrainedModel(*compose_run(words)) if name is None else run_with_weights(name, words)
     if run.config.model.from_scratch:
         raise UserError("lmft evaluate needs trained weights; add run=FOLDER, or model=gpt2.")
     split, tokenizer = choose_split(run), find_tokenizer(run.config, {})

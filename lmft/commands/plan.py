@@ -14,7 +14,7 @@ from lmft.analysis.plan.estimate import (
 )
 from lmft.analysis.plan.report import advise, show
 from lmft.analysis.plan.trial_steps import load_libraries, run_trial_steps
-from lmft.config.compose import compose
+from lmft.config.compose import compose_run
 from lmft.config.schema import Strategy
 from lmft.errors import UserError
 from lmft.hardware.memory import context_memory, reset_used_memory, used_memory
@@ -31,7 +31,7 @@ def main(arguments: Namespace) -> None:
         UserError: something in the config can't be done.
         FloatingPointError: a loss or gradient is not finite.
     """
-    run = Run(compose(arguments.words))
+    run = Run(*compose_run(arguments.words))
     config = run.config
     processes = count_processes(config.hardware)
     if "train" not in run.splits:

@@ -5,7 +5,7 @@ from argparse import Namespace
 
 from lmft.analysis.profiling.measure import PROFILED, WARM_UP, measure
 from lmft.analysis.profiling.summary import report, show_speed
-from lmft.config.compose import compose
+from lmft.config.compose import compose_run
 from lmft.errors import UserError
 from lmft.output.terminal import Screen, counted
 from lmft.runs.run import Run
@@ -23,7 +23,7 @@ def main(arguments: Namespace) -> None:
     # Else torch's profiler logs its own start and end.
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     count = arguments.steps
-    run = Run(compose(arguments.words))
+    run = Run(*compose_run(arguments.words))
     if "train" not in run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()

@@ -96,7 +96,7 @@ def telling_knobs(entries: list[ListedRun]) -> list[list[str]]:
     """Return each run's knobs that differ between runs; those with the most values come first.
 
     A knob of model, dataset or objective is left out if it follows from the folder's name, and so
-    is a value of null.
+    is a value of null. What a run was begun from is shown in any case.
     """
     configs = [entry.knobs for entry in entries]
     stems = [entry.path.name.rpartition("-")[0] for entry in entries]
@@ -111,11 +111,15 @@ def telling_knobs(entries: list[ListedRun]) -> list[list[str]]:
     }
     count = {name: len({value for _, value in values[name]}) for name in labels}
     order = sorted(labels, key=lambda name: (-count[name], name != "seed"))
+    labels.pop("from_run", None)
     return [
         [
-            f"{labels[name]}={show_value(config[name])}"
-            for name in order
-            if config.get(name) is not None
+            *([f"from {config['from_run']}"] if config.get("from_run") else []),
+            *(
+                f"{labels[name]}={show_value(config[name])}"
+                for name in order
+                if name in labels and config.get(name) is not None
+            ),
         ]
         for config in configs
     ]

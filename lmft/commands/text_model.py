@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lmft.config.compose import compose
+from lmft.config.compose import compose_run
 from lmft.config.schema import DatasetConfig
 from lmft.dataset.tokenizer import find_separator
 from lmft.errors import UserError
@@ -34,7 +34,7 @@ def open_model(name: str | None, words: list[str]) -> TextModel:
     Raises:
         UserError: there is none, or it has no trained weights.
     """
-    run = Run(compose(words)) if name is None else run_with_weights(name, words)
+    run = Run(*compose_run(words)) if name is None else run_with_weights(name, words)
     config = run.config
     if config.model.from_scratch:
         raise UserError("Texts need trained weights; add run=FOLDER, or model=gpt2.")

@@ -276,6 +276,8 @@ class TrainerConfig:
     shuffle: bool  # false: blocks in file order
     # optimizer steps; null: by the clock alone
     checkpoint_every: int | None = field(metadata=knob(count(1, None), Decides.speed))
+    # of the last step, after the end
+    keep_state: bool = field(metadata=knob(decides=Decides.location, formerly=False))
     # null: not by the clock
     checkpoint_minutes: float | None = field(
         metadata=knob(positive(1_000_000, None), Decides.speed)
@@ -393,6 +395,8 @@ class RunConfig:
     hardware: HardwareConfig
     # an lmft.tracker.Tracker, by _target_
     tracker: Any = field(metadata=knob(decides=Decides.location))
+    # a run whose weights this one begins with: folder, name in run_root or MLflow id
+    from_run: str | None = field(metadata=knob(formerly=None))
     seed: int = field(metadata=knob(count(0, most=2**63 - 1)))
     run_root: str = field(metadata=knob(decides=Decides.location))
     cache_root: str = field(metadata=knob(decides=Decides.location))

@@ -85,6 +85,9 @@ def read_knobs(config: Path) -> dict[str, Any]:
     except (yaml.YAMLError, OmegaConfBaseException, UserError):
         return {}
     knobs = flatten(tree)
+    if knobs.get("from_run") is not None:  # which names the model
+        knobs = {name: value for name, value in knobs.items() if not name.startswith("model.")}
+        knobs["from_run"] = Path(str(knobs["from_run"])).name
     return {name: value for name, value in knobs.items() if decides(name) not in NOT_LISTED}
 
 

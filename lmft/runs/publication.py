@@ -14,11 +14,13 @@ from lmft.config.compose import load_composed
 from lmft.config.knobs import walk
 from lmft.errors import UserError
 from lmft.output.sanitize import redact
-from lmft.runs.run import check_checkpoint, find_folder
+from lmft.runs.find_run import check_checkpoint, find_folder
 from lmft.storage.atomic import read_json
 
 CARD, CONFIG = "README.md", "lmft.yaml"  # their names in a repository
-LOCATIONS = re.compile(r"dataset\.(train|validation|test)|model\.(name|tokenizer)|\w+_root")
+LOCATIONS = re.compile(
+    r"dataset\.(train|validation|test)|model\.(name|tokenizer)|from_run|\w+_root"
+)
 # At least two names, not in a URL, after markup such as a closing tag or in a fraction.
 ABSOLUTE_PATH = re.compile(
     r"(?<![\w./:>~\\-])~?(?:/[\w.@+=\\-]+){2,}/?|(?<![\w./])~/[\w.@+=\\-]+/?"

@@ -1,5 +1,6 @@
 """A run: its config, and the key, the corpus and the folder that follow from it."""
 
+import shutil
 from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
@@ -16,15 +17,15 @@ from lmft.dataset.split import Split
 from lmft.dataset.splits import open_splits
 from lmft.errors import UserError
 from lmft.output.sanitize import redact, redact_all, redact_yaml
+from lmft.runs.find_run import check_checkpoint, find_folder, root_of
 from lmft.runs.provenance import Origin, find_origin
 from lmft.runs.run_id import key_inputs, model_label, safe_name
+from lmft.runs.source_run import STATE, begin_from_run, best_weights
 from lmft.storage.atomic import new_folder, read_json, write_json
 from lmft.storage.hashing import digest
-from lmft.tracker.mlflow_store import find_folder_of_run, store_uri
 from lmft.tracker.run_log import Corpus
 
 CONFIG, RESULT = "config.yaml", "result.json"
-BEST, JOBS = "best.json", "jobs"  # in the folder of a sweep: its best run, its jobs
 IN_FOLDER_NAME = ("model", "dataset", "objective")  # groups that the name of a folder shows
 LONGEST_NAME = 250  # characters of a run's name in MLflow
 
@@ -48,8 +49,13 @@ class Run:
             composed: the config, as Hydra composes it; None: that of the folder.
             files: the texts of Hydra's files about it by name, for the run's folder.
             folder: of a run that exists; None: the config decides it.
+
+        Raises:
+            UserError: the config has from_run, which can't be used.
         """
         assert composed is not None or folder is not None
+        if composed is not None and folder is None and composed.get("from_run"):
+            composed, files = begin_from_run(composed, files or {})
         self._composed, self._files, self._folder = composed, files, folder
 
     @cached_property
@@ -117,8 +123,13 @@ class Run:
     @cached_property
     def key(self) -> str:
         """The run key: a hash of everything that decides the run's numbers."""
+        return digest(self.key_inputs)
+
+    @cached_property
+    def key_inputs(self) -> dict[str, Any]:
+        """Everything that decides the run's numbers."""
         model: ModelConfig = build(self.typed.model)
-        return digest(key_inputs(model, self.values, self.splits))
+        return key_inputs(model, self.values, self.splits)
 
     @cached_property
     def folder(self) -> Path:
@@ -132,10 +143,15 @@ class Run:
         return root_of(self.typed.run_root) / f"{safe_name(redact(name))}-{self.key[:10]}"
 
     @property
+    def words(self) -> list[str]:
+        """The overrides that the config was composed from."""
+        words: list[str] = yaml.safe_load(self.files.get("overrides.yaml", "[]"))
+        return words
+
+    @property
     def display_name(self) -> str:
         """The knobs that were set, then the folder: a page cuts the end off."""
-        words = yaml.safe_load(self.files.get("overrides.yaml", "[]"))
-        set_knobs = [word.partition("=")[::2] for word in words]
+        set_knobs = [word.partition("=")[::2] for word in self.words]
         shown = [
             f"{knob.rpartition('.')[2]}={value}"
             for knob, value in set_knobs
@@ -152,6 +168,18 @@ class Run:
     def checkpoints(self) -> Path:
         """The checkpoints to resume from, while the run has not finished."""
         return self.folder / "checkpoints"
+
+    @property
+    def state(self) -> Path:
+        """The last weights and optimizer state, if trainer.keep_state kept them."""
+        return self.folder / STATE
+
+    def clear_checkpoints(self) -> None:
+        """Delete the checkpoints, after the run has finished; keep the last one as its state."""
+        last = self.checkpoints / f"step-{self.read_json(RESULT)['steps']}"
+        if self.typed.trainer.keep_state and last.exists() and not self.state.exists():
+            last.rename(self.state)
+        shutil.rmtree(self.checkpoints, ignore_errors=True)
 
     @property
     def is_finished(self) -> bool:
@@ -187,40 +215,6 @@ def describe_corpus(split: Split) -> Corpus:
     return Corpus(split.corpus, split.name, split.digest(), split.location())
 
 
-def find_folder(name: str, tracker_uri: str | None) -> Path:
-    """Return the folder of the run `name`: its path or MLflow id; of a sweep, the best run's.
-
-    Raises:
-        UserError: there is no such run, or no finished one in the sweep.
-    """
-    path = Path(name).expanduser().absolute()
-    if not path.is_dir():
-        tracked = find_folder_of_run(name, tracker_uri)
-        if tracked is None:
-            raise UserError(
-                f"run={name} is neither a run's folder nor an MLflow run of "
-                f"{store_uri(tracker_uri)}; choose one that lmft runs lists."
-            )
-        path = Path(tracked)
-    if best := read_json(path / BEST):  # of a sweep
-        return path.parent / str(best["run"])
-    if (path / JOBS).is_dir():
-        raise UserError(
-            f"run={name} is a sweep without a best run so far; launch it again to finish it."
-        )
-    return path
-
-
-def check_checkpoint(folder: Path) -> None:
-    """Check that a run has its best weights.
-
-    Raises:
-        UserError: it has not finished.
-    """
-    if not (folder / "checkpoint").is_dir():
-        raise UserError(f"run={folder} has no checkpoint; train it first, or choose another run.")
-
-
 def run_with_weights(name: str, words: list[str]) -> Run:
     """Return the run `name` with its best weights as the model, and `words` on top of its config.
 
@@ -231,23 +225,17 @@ def run_with_weights(name: str, words: list[str]) -> Run:
     Raises:
         UserError: there is no such run.
     """
-    models = [word for word in words if word.partition("=")[0] in ("model", "model.name")]
+    names = ("model", "model.name", "from_run")
+    models = [word for word in words if word.partition("=")[0] in names]
     if models:
         raise UserError(f"run={name} and {models[0]} name two models; leave one of them out.")
     uris = [word.partition("=")[2] for word in words if word.startswith("tracker.uri=")]
     folder = find_folder(name, uris[0] if uris else None)
     check_checkpoint(folder)
     composed = recompose(folder, words)
-    weights = {"name": str(folder / "checkpoint"), "label": folder.name, "from_scratch": False}
-    unset = dict.fromkeys(("tokenizer", "config", "dropout", "architecture"))
-    composed.model = {**composed.model, **weights, **unset, "freeze": []}
+    composed.model = {**best_weights(folder, composed.model), "label": folder.name, "freeze": []}
     composed.adapter = NO_ADAPTER  # the checkpoint is one, if the run trained one
     return Run(composed, folder=folder)
-
-
-def root_of(run_root: str) -> Path:
-    """Return the folder of all runs as an absolute path."""
-    return Path(run_root).expanduser().absolute()
 
 
 def set_aside(path: Path) -> Path:

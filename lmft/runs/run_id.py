@@ -8,6 +8,7 @@ from lmft.config.knob_metadata import Decides
 from lmft.config.schema import CORPUS, FORMERLY, ModelConfig, decides, is_as_before
 from lmft.dataset.block_rule import describe_rules
 from lmft.dataset.split import Split
+from lmft.runs.source_run import find_state, state_digest
 from lmft.storage.hub import content_digest
 
 # Increased by each commit that changes losses, so that older runs get other keys.
@@ -42,6 +43,7 @@ def key_inputs(
         tokenizer = [CORPUS, model.vocab_size]
     elif model.tokenizer is not None:
         tokenizer = content_digest(model.tokenizer, model.revision, "model.tokenizer")
+    state = find_state(values["from_run"])
     return {
         "dataset": {name: split.digest() for name, split in splits.items()},
         **_examples(splits),
@@ -52,6 +54,7 @@ def key_inputs(
         "model.config": model.config,
         **({"model.freeze": model.freeze} if model.freeze else {}),
         **({} if is_as_before("adapter", values["adapter"]) else {"adapter": values["adapter"]}),
+        **({} if state is None else {"state": state_digest(state)}),
         "objective": values["objective"],
         "optimizer": values["optimizer"],
         "trainer": {

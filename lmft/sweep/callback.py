@@ -17,8 +17,8 @@ from lmft.config.knobs import flatten
 from lmft.config.schema import decides, is_as_before
 from lmft.errors import Refused
 from lmft.output.terminal import Terminal
+from lmft.runs.find_run import root_of
 from lmft.runs.provenance import describe_source
-from lmft.runs.run import root_of
 from lmft.runs.run_id import safe_name
 from lmft.storage.hashing import digest
 from lmft.storage.lock import run_lock

@@ -12,8 +12,9 @@ from typing import Any
 from lmft.errors import Interrupted
 from lmft.metrics import VALIDATION_LOSS
 from lmft.output.bars import readable_time
+from lmft.runs.find_run import JOBS
 from lmft.runs.finished import Job
-from lmft.runs.run import JOBS, RESULT
+from lmft.runs.run import RESULT
 from lmft.storage.atomic import read_json, write_json
 from lmft.sweep.optuna_study import Trial, open_trial
 from lmft.sweep.records import JobRecord, new_record, read_records, record_path, write_record

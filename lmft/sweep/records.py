@@ -16,7 +16,8 @@ from typing import Any
 from filelock import FileLock
 
 from lmft.output.sanitize import redact
-from lmft.runs.run import JOBS, RESULT
+from lmft.runs.find_run import JOBS
+from lmft.runs.run import RESULT
 from lmft.storage.atomic import read_json, write_json
 from lmft.storage.hashing import digest
 

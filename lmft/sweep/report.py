@@ -9,7 +9,8 @@ from lmft.analysis.compare.report import report_files
 from lmft.metrics import TokenLoss, of_split
 from lmft.output.markdown import table
 from lmft.output.terminal import Terminal
-from lmft.runs.run import BEST, RESULT
+from lmft.runs.find_run import BEST
+from lmft.runs.run import RESULT
 from lmft.storage.atomic import read_json, write_json
 from lmft.sweep.plots import draw_knobs
 from lmft.sweep.records import JobRecord

@@ -1,12 +1,14 @@
-"""Show the knobs of a run as params of MLflow, and its corpora as datasets."""
+"""Show the knobs of a run as params of MLflow, and what it was trained on and begun from."""
 
 import json
 from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
-from lmft.tracker.run_log import Corpus
+from lmft.tracker.mlflow_store import find_run_by_id
+from lmft.tracker.run_log import FROM_TAG, Corpus
 
+FROM_RUN_TAG = "lmft.from_run_id"  # the MLflow run that this one continues
 DIGEST_SIZE = 36  # characters; MLflow's limit
 PARAM_SIZE = 6000  # characters; MLflow's limit
 PARAMS_PER_CALL = 100  # the most that a REST call takes
@@ -28,6 +30,7 @@ def send_params(client: Any, run: Any, facts: dict[str, Any]) -> None:
             client.log_inputs(run_id, inputs)
         except MlflowException:  # another run has just inserted the same dataset
             client.log_inputs(run_id, inputs)
+    link_source(client, run, facts["tags"])
     client.log_batch(run_id, tags=[RunTag("lmft.folder", facts["tags"]["lmft.folder"])])
 
 
@@ -45,6 +48,30 @@ def missing_inputs(run: Any, facts: dict[str, Any]) -> list[Any]:
             context = "training" if corpus.split == "train" else corpus.split
             inputs.append(DatasetInput(dataset, [InputTag("mlflow.data.context", context)]))
     return inputs
+
+
+def link_source(client: Any, run: Any, tags: dict[str, str]) -> None:
+    """Link an MLflow run to that of the run which it continues, if the store has it.
+
+    If it began with that run's best weights, the model that they are becomes an input.
+
+    Args:
+        client: of the store.
+        run: the MLflow run.
+        tags: of the folder's record.
+    """
+    source = find_run_by_id(client, tags[FROM_TAG]) if tags.get(FROM_TAG) else None
+    if source is None or source.info.run_id == run.data.tags.get(FROM_RUN_TAG):
+        return
+    from mlflow.entities import LoggedModelInput
+
+    if tags["lmft.from_weights"] == "best":
+        query = f"source_run_id = '{source.info.run_id}'"
+        models = client.search_logged_models([source.info.experiment_id], query)
+        client.log_inputs(
+            run.info.run_id, models=[LoggedModelInput(model.model_id) for model in models]
+        )
+    client.set_tag(run.info.run_id, FROM_RUN_TAG, source.info.run_id)
 
 
 def _corpora(facts: dict[str, Any]) -> list[Corpus]:

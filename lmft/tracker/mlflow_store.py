@@ -138,6 +138,12 @@ def _find_moved_run(client: Any, key: str | None) -> Any | None:
     return None
 
 
+def find_run_by_id(client: Any, key: str) -> Any | None:
+    """Return the MLflow run with this `lmft.id`; None if there is none."""
+    runs = _search(client, tag_filter(ID_TAG, key))
+    return next((run for run in runs if LINK_TAG not in run.data.tags), None)
+
+
 def _search(client: Any, query: str, limit: int = 100) -> list[Any]:
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     return list(client.search_runs(experiments, query, max_results=limit))

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 FACTS, POINTS = "run.json", "metrics.jsonl"
 ID_TAG = "lmft.id"  # unique to a folder: a new run at the same path gets another one
+FROM_TAG = "lmft.from_id"  # of a run that continues another one: the id of that
 TEXTS = (".hydra/config.yaml", "samples_*.txt", "*.md", "*.svg", "*.html")
 
 

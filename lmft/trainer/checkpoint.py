@@ -123,10 +123,6 @@ class Checkpoints:
         for temporary in self.root.glob(".*"):  # left by a killed process
             shutil.rmtree(temporary)
 
-    def delete_all(self) -> None:
-        """Delete all checkpoints, after the run has finished."""
-        shutil.rmtree(self.root, ignore_errors=True)
-
     def _paths(self) -> list[Path]:
         """Return the folders of all checkpoints, newest first."""
         return sorted(self.root.glob("step-*"), key=_step, reverse=True)
@@ -143,6 +139,22 @@ def load_checkpoint(path: Path, training: Training) -> None:
     network.reshard()
     read_state(path, network.model, training.optimizer, numbers)
     network.update_low_precision()
+
+
+def load_source_state(path: Path, training: Training) -> None:
+    """Load the last weights and the optimizer state of the run that this one continues.
+
+    Raises:
+        Fault: they are damaged.
+        UserError: they are of another model.
+    """
+    if not is_intact(path):
+        raise Fault(
+            f"{path}, the state that from_run={path.parent} kept, failed its checksum, so its disk "
+            "may be failing; start from the best weights with model=pretrained "
+            f"model.name={path.parent / 'checkpoint'}."
+        )
+    load_checkpoint(path, training)
 
 
 def _step(path: Path) -> int:

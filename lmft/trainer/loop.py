@@ -19,9 +19,10 @@ from lmft.hardware.transfer import queues_work
 from lmft.metrics import FILL, LEARNING_RATE, SKIPPED_STEPS, TOKENS_PER_SECOND
 from lmft.model.weights import save_model
 from lmft.output.bars import AnyBars
+from lmft.runs.source_run import find_state
 from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
 from lmft.trainer.baseline import find_baseline
-from lmft.trainer.checkpoint import load_checkpoint
+from lmft.trainer.checkpoint import load_checkpoint, load_source_state
 from lmft.trainer.components import tokens_before_prompt
 from lmft.trainer.data_page import write_data_page
 from lmft.trainer.due import Clock, Plan
@@ -78,6 +79,8 @@ def fine_tune(session: Session) -> tuple[Progress, bool]:
                 save(session, progress)
                 return progress, False
             if plan.is_over(progress):
+                if session.run.config.trainer.keep_state:
+                    save(session, progress)
                 break
             if checkpoint:
                 save(session, progress)
@@ -95,12 +98,17 @@ def decide(session: Session, progress: Progress, clock: Clock) -> tuple[bool, bo
 
 
 def resume(session: Session) -> Progress:
-    """Load the last intact checkpoint, and return its progress; step 0 if there is none."""
+    """Load the last intact checkpoint, and return its progress.
+
+    Without one it is step 0, with the state that the run named by from_run kept, if any.
+    """
     newest = session.checkpoints.newest() if session.is_rank_zero else None
     # JSON: the path of the checkpoint, and its progress.
     found = session.process_group.share(newest and [str(newest.path), newest.progress])
     progress = Progress() if found is None else Progress.from_json(found[1])
     restore_micro_batch_size(session, progress.step + 1)
+    if found is None and (state := find_state(session.run.config.from_run)) is not None:
+        load_source_state(state, session.training)
     if found is not None:
         load_checkpoint(Path(found[0]), session.training)
         session.terminal.print(f"Resuming from step {progress.step:,}.", style="bold")

@@ -16,6 +16,7 @@ from lmft.output.sanitize import redact, redact_all
 from lmft.runs.curve import loss_figure
 from lmft.runs.provenance import Origin
 from lmft.runs.run import Run
+from lmft.runs.source_run import read_source
 from lmft.storage.atomic import write_text
 from lmft.storage.hub import content_digest, find_base, find_local_folder, pinned_revision
 from lmft.tracker.protocol import RunLog
@@ -78,7 +79,7 @@ def describe_run(facts: CardFacts) -> str:
     what = "An adapter of a" if is_adapted(components.network.model) else "A"
     parts = [
         f"# {run.folder.name}",
-        f"{what} {kind} language model, {trained} with lmft. To reproduce it:",
+        f"{what} {kind} language model, {trained} with lmft.{describe_start(run)} To reproduce it:",
         fence(run.origin.command, "sh"),
         "## Results",
         describe_results(facts.result),
@@ -159,6 +160,14 @@ def describe_components(run: Run, components: Components) -> str:
             table((dataset, "documents", "tokens", "digest"), rows),
         ]
     )
+
+
+def describe_start(run: Run) -> str:
+    """Return a sentence on the run that this one continues; empty if there is none."""
+    source = read_source(run.folder)
+    if source is None:
+        return ""
+    return f" It continues {source.run} (run key {source.key[:10]}) from its {source.describe()}."
 
 
 def describe_origin(model: ModelConfig) -> str:

@@ -25,9 +25,10 @@ from lmft.metrics import of_split
 from lmft.model.load import silence_transformers
 from lmft.output.run_logging import log_to_file
 from lmft.output.terminal import Terminal
-from lmft.runs.finished import Job, report_finished, show_result
+from lmft.runs.finished import Job, offer_to_continue, report_finished, show_result
 from lmft.runs.provenance import log_other_versions
 from lmft.runs.run import CONFIG, RESULT, Run, set_aside
+from lmft.runs.source_run import KNOB, find_source, read_source
 from lmft.signals import defer_signals
 from lmft.storage.atomic import new_folder
 from lmft.storage.checksums import CHECKSUMS
@@ -72,9 +73,14 @@ def train(run: Run, terminal: Terminal, job: Job | None = None) -> None:
             in_sweep = job is not None and job.parent is not None
             with terminal.status("connecting to the tracker"):
                 check_tracker(run, must_answer=is_new and not in_sweep)
+            if is_new and job is None:
+                offer_to_continue(run, training.steps, terminal)
             components = training.components
             sizes = components.describe_text() | components.describe()
             sizes |= {"tracker": run.tracker.describe()}
+            if run.config.from_run is not None:
+                source = find_source(run.config.from_run)
+                sizes["from"] = f"{source.describe()} of {source.run}"
             terminal.show_sizes({"run": run.folder.name} | sizes)
             open_folder(run, terminal)
             with open_session(run, training, terminal, job, started) as session:
@@ -166,6 +172,8 @@ def open_session(
             log_other_versions(read_facts(run.folder).get("tags", {}), run.origin.tags)
         tags = run.origin.tags | {"lmft.key": run.key, "lmft.folder": str(run.folder)}
         tags |= {COMPILED: "true"} if hardware.compile else {}
+        if run.config.from_run is not None:
+            tags |= find_source(run.config.from_run).as_tags()
         record.start(
             Facts(job.name, run.key, flatten(run.values), run.corpora, hardware.precision.value),
             tags,
@@ -193,9 +201,11 @@ def conclude(session: Session, progress: Progress) -> None:
     with new_folder(run.checkpoint) as temporary:
         copy_model(best, temporary)
     result = outcome.as_dict(run.folder, session.seconds(progress), device)
+    if (source := read_source(run.folder)) is not None:
+        result[KNOB] = source.as_dict()
     write_card(CardFacts(run, session.components, result, read_samples(run)), session.log)
     run.write_json(RESULT, result)  # its existence marks the run as finished
-    checkpoints.delete_all()
+    run.clear_checkpoints()
 
 
 def score_best(session: Session, progress: Progress) -> dict[str, Scores]:

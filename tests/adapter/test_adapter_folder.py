@@ -87,6 +87,20 @@ def test_a_resumed_run_ends_with_the_same_bits(more, trained, runs_of_module, fi
     )
 
 
+def test_a_run_from_another_trains_its_adapter_on(trained, runs_of_module):
+    words = [word for word in trained[1] if not word.startswith(("model", "adapter"))]
+    folder = runs_of_module[0](*words, f"from_run={trained[0]}", "trainer.max_steps=1")
+    before, result = read_result(trained[0]), read_result(folder)
+    assert result["baseline"] == {k: before["validation"][k] for k in result["baseline"]}
+    assert result["validation"]["loss"] != before["validation"]["loss"]
+    names = [{path.name for path in (run / "checkpoint").iterdir()} for run in (folder, trained[0])]
+    assert names[0] == names[1] and WEIGHTS in names[0]
+    settings = [run / "checkpoint" / "adapter_config.json" for run in (folder, trained[0])]
+    assert settings[0].read_text() == settings[1].read_text()
+    with pytest.raises(UserError, match="trained an adapter; leave adapter=lora out"):
+        runs_of_module[0](*words, f"from_run={trained[0]}", "adapter=lora")
+
+
 def test_every_verb_knows_a_run_with_an_adapter(trained, merged):
     folder, _ = trained
     own = read_result(folder)["validation"]

@@ -135,6 +135,20 @@ def test_gradients_of_several_bf16_passes_add_up_in_fp32(corpus, tmp_path):
     assert_same(run_ranks(2, f"{line} hardware=ddp", tmp_path / "together"), alone)
 
 
+@pytest.mark.soak
+def test_a_state_that_shards_left_is_continued_by_any_number_of_processes(corpus, tmp_path):
+    line = f"{corpus} objective=clm trainer.shuffle=false trainer.keep_state=true"
+    whole = run_ranks(1, f"{line} trainer.max_steps=9", tmp_path / "whole")
+    source = run_ranks(2, f"{line} hardware=fsdp trainer.max_steps=6", tmp_path / "source")
+    expected = [loss for step, loss in read_curve(whole, "train/loss").items() if step > 6]
+    line = f"{line.replace('model.vocab_size=300', '')} from_run={source} trainer.max_steps=3"
+    for count, strategy in ((1, "none"), (2, "ddp"), (2, "fsdp")):
+        words = f"{line} hardware.strategy={strategy}"
+        run = run_ranks(count, words, tmp_path / f"{count}-{strategy}")
+        found = list(read_curve(run, "train/loss").values())
+        assert found == pytest.approx(expected, rel=1e-5)
+
+
 def assert_same(run, expected_run, steps=8):
     for key in ("train/loss", "train/grad_norm", "validation/loss", "validation/targets"):
         curve = read_curve(expected_run, key)

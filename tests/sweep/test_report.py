@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from rich.console import Console
 
 from lmft.output.terminal import Terminal
-from lmft.runs.run import find_folder
+from lmft.runs.find_run import find_folder
 from lmft.sweep.plots import average_seeds, draw_knobs, place_values
 from lmft.sweep.records import JobRecord
 from lmft.sweep.report import group_by_conditions, report_jobs

@@ -12,7 +12,8 @@ import psutil
 import pytest
 
 from lmft.errors import UserError
-from lmft.runs.run import Run, find_folder
+from lmft.runs.find_run import find_folder
+from lmft.runs.run import Run
 from lmft.sweep.callback import common_knobs, swept_names
 from lmft.sweep.records import (
     JobRecord,

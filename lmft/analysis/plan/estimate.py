@@ -15,7 +15,7 @@ from lmft.config.schema import RunConfig, Strategy
 from lmft.hardware.layers import find_layers
 from lmft.model.mixed_precision import Network
 from lmft.optimizer import build_optimizer
-from lmft.runs.run import root_of
+from lmft.runs.find_run import root_of
 from lmft.trainer.checkpoint import KEPT
 from lmft.trainer.components import Components
 

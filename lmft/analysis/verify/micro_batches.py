@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from lmft.config.compose import compose
+from lmft.config.compose import compose_run
 from lmft.config.schema import Precision
 from lmft.errors import UserError, VerificationError
 from lmft.output.terminal import print_sentence
@@ -31,7 +31,7 @@ def verify_batch(words: list[str], console: Console) -> None:
         UserError: the run can't be started.
         VerificationError: a size gives other numbers.
     """
-    run = Run(compose([f"trainer.max_steps={STEPS}", *words, "model.dropout=0"]))
+    run = Run(*compose_run([f"trainer.max_steps={STEPS}", *words, "model.dropout=0"]))
     if "train" not in run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     first, *others = choose_sizes(run.config.trainer.batch_size)
