@@ -122,8 +122,8 @@ def begin_from_run(
     source = load_composed(folder / ".hydra" / "config.yaml")
     begun = composed.copy()
     with open_dict(begun):
-        begun.model = choose_model(name, folder, source, composed, words)
         begun.objective = choose_objective(name, source, composed, words)
+        begun.model = choose_model(name, folder, source, composed, words)
         begun.from_run = str(folder)
     check_fit(name, folder, source, begun)
     return begun, {**files, "config.yaml": OmegaConf.to_yaml(begun)}

@@ -84,6 +84,10 @@ FILES = {
     "conf/trainer/few.yaml": b"epochs: 3\nmax_steps: 2\n",
     "conf/experiment/lost.yaml": b"# @package _global_\ndefaults:\n  - override /model: gpt5\n",
     "broken.db": TEXT,
+    "masked_run/checkpoint/config.json": b"{}",
+    "masked_run/.hydra/config.yaml": (
+        b"model: {label: masked, name: any}\nobjective: {_target_: lmft.objective.MaskedLM, mask_fraction: 0.2}\n"
+    ),
 }
 
 

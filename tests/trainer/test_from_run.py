@@ -216,11 +216,11 @@ def test_without_a_state_any_optimizer_will_do(runs_of_module, sources):
 def test_mlflow_links_it_to_the_run_and_its_model(sources, begun, store):
     best = sources[1]
     for folder in (best, begun[1]):
-        update_tracker(folder, MlflowTracker(store.uri))
+        update_tracker(folder, MlflowTracker(store.uri, None))
     run, source = store.run_of(begun[1]), store.run_of(best)
     assert run.data.tags["lmft.from_run"] == best.name
     assert run.data.tags["lmft.from_run_id"] == source.info.run_id
-    (model,) = run.inputs.model_inputs
+    (model,) = store.client.get_run(run.info.run_id).inputs.model_inputs
     query = f"source_run_id = '{source.info.run_id}'"
     (logged,) = store.client.search_logged_models([source.info.experiment_id], query)
     assert model.model_id == logged.model_id
