@@ -276,12 +276,12 @@ class TrainerConfig:
     shuffle: bool  # false: blocks in file order
     # optimizer steps; null: by the clock alone
     checkpoint_every: int | None = field(metadata=knob(count(1, None), Decides.speed))
-    # of the last step, after the end
-    keep_state: bool = field(metadata=knob(decides=Decides.location, formerly=False))
     # null: not by the clock
     checkpoint_minutes: float | None = field(
         metadata=knob(positive(1_000_000, None), Decides.speed)
     )
+    # the last weights and optimizer state, after the end
+    keep_state: bool = field(metadata=knob(decides=Decides.location, formerly=False))
 
     def steps(self, per_epoch: int) -> int:
         """Optimizer steps to take, with `per_epoch` of them an epoch."""

@@ -101,6 +101,15 @@ def test_a_run_from_another_trains_its_adapter_on(trained, runs_of_module):
         runs_of_module[0](*words, f"from_run={trained[0]}", "adapter=lora")
 
 
+def test_two_ranks_are_compared_as_any_two_runs(trained, runs_of_module):
+    higher = runs_of_module[0](*trained[1], "adapter.rank=8")
+    comparison = lmft.compare(trained[0], higher)
+    assert sorted(comparison.table["adapter.rank"]) == [4, 8]
+    assert len(comparison.pairs) == 1 and "not ranked" not in comparison.text
+    losses = sorted(read_result(run)["validation"]["loss"] for run in (trained[0], higher))
+    assert list(comparison.table["loss"]) == losses
+
+
 def test_every_verb_knows_a_run_with_an_adapter(trained, merged):
     folder, _ = trained
     own = read_result(folder)["validation"]

@@ -86,7 +86,8 @@ FILES = {
     "broken.db": TEXT,
     "masked_run/checkpoint/config.json": b"{}",
     "masked_run/.hydra/config.yaml": (
-        b"model: {label: masked, name: any}\nobjective: {_target_: lmft.objective.MaskedLM, mask_fraction: 0.2}\n"
+        b"model: {label: masked, name: any}\n"
+        b"objective: {_target_: lmft.objective.MaskedLM, mask_fraction: 0.2}\n"
     ),
 }
 

@@ -108,7 +108,7 @@ def record_step(kind: str, micro_batch_size: int) -> Recorder:
         )
         hardware = Hardware(torch.device(DEVICE), Precision.bf16, micro_batch_size, False, False)
         optimizer = build_optimizer(partial(torch.optim.AdamW, lr=1e-3, fused=True), model)
-        config = RunConfig(BLOCKS, *[None] * 4, CONFIG, *[None] * 3, 0, *[None] * 4)
+        config = RunConfig(BLOCKS, *[None] * 4, CONFIG, *[None] * 4, 0, *[None] * 4)
         training = Training(config, Components(hardware, None, {}, network), optimizer, FLOPS)
         for number in (1, 2):
             recorder = Recorder()

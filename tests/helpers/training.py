@@ -18,7 +18,9 @@ from lmft.trainer.step import Training, training_steps
 from tests.helpers.architectures import build_tiny
 
 STOP = OnNonfinite.stop
-CONFIG = TrainerConfig(1, None, 4, Schedule.linear, 0, 1.0, STOP, None, None, False, None, None)
+CONFIG = TrainerConfig(
+    1, None, 4, Schedule.linear, 0, 1.0, STOP, None, None, False, None, None, False
+)
 BLOCKS = SimpleNamespace(block_size=16)  # of a dataset's config, what steps read
 FLOPS = FlopsEstimate(peak=1.0, body_weights=1, head_weights=1, attention_flops=1.0)
 MORE_STEPS = 999  # of the schedule
@@ -43,7 +45,7 @@ class Counting:
 
 def training_of(network, optimizer, precision=Precision.fp32, config=CONFIG):
     """The training of a network on text that it counts; of the config, steps read three parts."""
-    run_config = RunConfig(BLOCKS, *[None] * 4, config, *[None] * 3, 0, *[None] * 4)
+    run_config = RunConfig(BLOCKS, *[None] * 4, config, *[None] * 4, 0, *[None] * 4)
     components = Components(hardware(precision), None, {"train": Counting()}, network)
     return Training(run_config, components, optimizer, FLOPS)
 

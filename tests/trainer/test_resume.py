@@ -78,6 +78,15 @@ def test_a_run_killed_at_random_moments_ends_as_if_nothing_had_happened(
 
 
 @pytest.mark.soak
+def test_a_killed_run_with_an_adapter_ends_as_if_nothing_had_happened(
+    corpus, stories, tmp_path, empty_store
+):
+    model = f"model=pretrained model.name={stories} adapter=lora adapter.rank=4 adapter.dropout=0.1"
+    line = f"{train_command(corpus, 'clm')} {model} model.config=null"
+    check_kills(line, tmp_path, kills=3, seed=38, empty_store=empty_store)
+
+
+@pytest.mark.soak
 @pytest.mark.parametrize(("objective", "kills"), [("clm", 12), ("mlm", 12), ("clm", 100)])
 def test_however_often_it_is_killed(objective, kills, corpus, tmp_path):
     line = train_command(corpus, objective, PRECISION[objective])
