@@ -114,7 +114,7 @@ def telling_knobs(entries: list[ListedRun]) -> list[list[str]]:
     labels.pop("from_run", None)
     return [
         [
-            *([f"from {config['from_run']}"] if config.get("from_run") else []),
+            *([f"from {show_value(config['from_run'])}"] if config.get("from_run") else []),
             *(
                 f"{labels[name]}={show_value(config[name])}"
                 for name in order

@@ -74,12 +74,12 @@ def test_a_run_begins_with_the_best_weights_of_another_and_is_linked_to_it(sourc
         assert result["steps"] == before["steps"], "epochs are its own"
         key = json.loads((source / "run.json").read_text())["key"]
         assert result["from_run"] == {"run": source.name, "key": key, "weights": weights}
-        card = (folder / "checkpoint" / "README.md").read_text()
-        assert f"It continues {source.name} (run key {key[:10]}) from its {weights} weights" in card
-        assert "from_run" not in before and "It continues" not in (source / "card.md").read_text()
+        cards = [(run / "card.md").read_text().splitlines()[2] for run in (folder, source)]
+        assert f"It continues {source.name} (run key {key[:10]}) from its {weights} " in cards[0]
+        assert "from_run" not in before and "continues" not in cards[1]
     entries = [entry for entry in list_runs(begun[0].parent) if entry.path in begun]
     shown = runs_command.telling_knobs(entries)
-    assert [row[0] for row in shown] == [f"from {source.name}" for source in sources]
+    assert [row[0] for row in shown] == [f"from {runs_command.show_value(s.name)}" for s in sources]
 
 
 def test_the_key_is_of_the_content_not_of_the_path(runs_of_module, sources, begun, tmp_path):
@@ -179,6 +179,7 @@ def test_in_python_a_run_is_named_by_itself_or_by_its_path(runs_of_module, sourc
         assert run.folder == begun[0]
 
 
+@pytest.mark.soak
 def test_a_sweep_over_runs(runs_of_module, sources, begun):
     fit, corpus = runs_of_module
     words = [*without_model([*corpus, *EVEN]), "hardware=cpu", "hardware.precision=fp32"]
@@ -213,7 +214,7 @@ def test_without_a_state_any_optimizer_will_do(runs_of_module, sources):
     assert model.dropout == 0.3 and model.label == "gpt2_tiny" and not model.from_scratch
 
 
-def test_mlflow_links_it_to_the_run_and_its_model(sources, begun, store):
+def test_mlflow_links_it_to_the_run_and_its_model(runs_of_module, sources, begun, store):
     best = sources[1]
     for folder in (best, begun[1]):
         update_tracker(folder, MlflowTracker(store.uri, None))
@@ -224,3 +225,7 @@ def test_mlflow_links_it_to_the_run_and_its_model(sources, begun, store):
     query = f"source_run_id = '{source.info.run_id}'"
     (logged,) = store.client.search_logged_models([source.info.experiment_id], query)
     assert model.model_id == logged.model_id
+    words = [*without_model(runs_of_module[1]), *EVEN, *store.overrides]
+    words += ["hardware.precision=fp32", f"run_root={best.parent}"]
+    again = Run(*compose_run([*words, f"from_run={source.info.run_id}"]))
+    assert again.folder == begun[1], "an id names the run, too"
