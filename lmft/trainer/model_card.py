@@ -1,6 +1,7 @@
 """The model card of a run: its numbers, and what is needed to reproduce them."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -15,6 +16,7 @@ from lmft.output.plots import as_svg
 from lmft.output.sanitize import redact, redact_all
 from lmft.runs.curve import loss_figure
 from lmft.runs.provenance import Origin
+from lmft.runs.publication import read_card
 from lmft.runs.run import Run
 from lmft.runs.source_run import read_source
 from lmft.storage.atomic import write_text
@@ -64,6 +66,8 @@ def card_metadata(config: RunConfig) -> dict[str, Any]:
     }
     if saved:
         name = saved[0]
+    elif name is not None and config.from_run is not None:  # the card there names the hub's model
+        name = read_card(Path(name))[0].get("base_model")
     if name and not config.model.from_scratch and find_local_folder(name, "model.name") is None:
         metadata["base_model"] = name
     if isinstance(config.dataset.source, HubDataset):

@@ -101,6 +101,21 @@ def test_a_run_from_another_trains_its_adapter_on(trained, runs_of_module):
         runs_of_module[0](*words, f"from_run={trained[0]}", "adapter=lora")
 
 
+def test_a_changed_base_is_changed_again_wherever_the_run_is_scored(trained, tmp_path):
+    folder = tmp_path / "changed"
+    shutil.copytree(trained[0], folder)
+    config = folder / ".hydra" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text.replace("  config: null", "  config: {rms_norm_eps: 0.1}"))
+    assert config.read_text() != text
+    scored = evaluate(
+        str(folder), ["evaluation.split=validation", "hardware=cpu"], Terminal.quiet()
+    )
+    (folder / "result.json").unlink()  # the loss there is that of the base as it was
+    again = evaluate(str(folder), ["evaluation.split=validation", "hardware=cpu"], Terminal.quiet())
+    assert abs(again["loss"] - scored["loss"]) > 0.01
+
+
 def test_two_ranks_are_compared_as_any_two_runs(trained, runs_of_module):
     higher = runs_of_module[0](*trained[1], "adapter.rank=8")
     comparison = lmft.compare(trained[0], higher)

@@ -17,6 +17,7 @@ from lmft.runs.listing import list_runs
 from lmft.runs.run import Run
 from lmft.storage.atomic import read_json
 from lmft.tracker.mlflow_tracker import MlflowTracker
+from lmft.trainer.model_card import card_metadata
 from tests.helpers.runs import MODELS, compose, read_result, repeatable_metrics
 
 # Every epoch takes the same blocks at the same rate, so that two halves make a whole.
@@ -117,6 +118,16 @@ def test_a_stopped_run_is_resumed_with_the_same_bits(runs_of_module, sources, be
     assert losses(folder) == losses(begun[0])
     assert read_result(folder)["final"] == read_result(begun[0])["final"]
     assert read_result(folder)["from_run"] == read_result(begun[0])["from_run"]
+
+
+def test_the_card_names_the_model_of_the_hub_that_the_first_run_began_with(sources, tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(sources[1], source)
+    card = source / "checkpoint" / "README.md"
+    words = [f"from_run={source}", "hardware=cpu", "tracker=none"]
+    assert "base_model" not in card_metadata(Run(compose(*words)).config)
+    card.write_text("---\nbase_model: owner/name\n---\n" + card.read_text())
+    assert card_metadata(Run(compose(*words)).config)["base_model"] == "owner/name"
 
 
 def test_a_damaged_state_is_no_start(runs_of_module, sources, tmp_path):
