@@ -27,7 +27,7 @@ import transformers
 
 from benchmarks.machine import hardware, versions
 from benchmarks.ours import SHARED
-from lmft.config.schema import DocumentRule
+from lmft.config.dataset_knobs import DocumentRule
 from lmft.dataset.sources import TextFiles
 from lmft.dataset.split import Split
 from lmft.dataset.token_stream import Blocks, open_stream

@@ -15,7 +15,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from lmft.adapter.adapter_files import read_adapter, whole_modules
-from lmft.config.schema import AUTO, AdapterConfig, AdapterKind, ModelConfig, Quantize
+from lmft.config.model_knobs import AdapterConfig, AdapterKind, ModelConfig, Quantize
+from lmft.config.training_knobs import AUTO
 from lmft.errors import UserError, did_you_mean
 from lmft.hardware.layers import find_layers
 from lmft.storage.hub import find_base, pinned_revision

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from lmft.commands.text_model import TextModel, open_model, tokenize_prompt
-from lmft.config.schema import DatasetConfig
+from lmft.config.dataset_knobs import DatasetConfig
 from lmft.dataset.files import find_files
 from lmft.dataset.readers import has_records, read_rows
 from lmft.dataset.tokenizer import unescape

@@ -15,7 +15,7 @@ from lmft.analysis.plan.estimate import (
 from lmft.analysis.plan.report import advise, show
 from lmft.analysis.plan.trial_steps import load_libraries, run_trial_steps
 from lmft.config.compose import compose_run
-from lmft.config.schema import Strategy
+from lmft.config.training_knobs import Strategy
 from lmft.errors import UserError
 from lmft.hardware.memory import context_memory, reset_used_memory, used_memory
 from lmft.hardware.ranks import count_processes

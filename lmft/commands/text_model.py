@@ -6,7 +6,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.config.compose import compose_run
-from lmft.config.schema import DatasetConfig
+from lmft.config.dataset_knobs import DatasetConfig
 from lmft.dataset.tokenizer import find_separator
 from lmft.errors import UserError
 from lmft.hardware.device import find_hardware

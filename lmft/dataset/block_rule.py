@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from lmft.config.schema import FORMERLY, Attention, LongDocuments, Packing
+from lmft.config.dataset_knobs import Attention, LongDocuments, Packing
+from lmft.config.schema import FORMERLY
 from lmft.dataset.split import Split
 
 KNOBS = ("packing", "attention", "long")  # of the group `dataset`

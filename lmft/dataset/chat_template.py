@@ -10,7 +10,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from lmft.config.schema import Learn
+from lmft.config.dataset_knobs import Learn
 from lmft.dataset.chat_spans import Span, SpansNotFound, find_spans
 from lmft.dataset.conversations import Chat, Completion, Example
 from lmft.errors import UserError

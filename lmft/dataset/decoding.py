@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 from typing import IO
 
-from lmft.config.schema import TextErrors
+from lmft.config.dataset_knobs import TextErrors
 from lmft.errors import UserError
 
 logger = logging.getLogger(__name__)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lmft.config.schema import Attention, DatasetConfig, LongDocuments, Packing
+from lmft.config.dataset_knobs import Attention, DatasetConfig, LongDocuments, Packing
 from lmft.dataset.block_rule import BlockRule, find_rule
 from lmft.dataset.packing import pack
 from lmft.dataset.split import Split

@@ -8,7 +8,7 @@ from itertools import groupby
 import numpy as np
 from transformers import PreTrainedTokenizerBase
 
-from lmft.config.schema import Learn
+from lmft.config.dataset_knobs import Learn
 from lmft.dataset.chat_template import Rendered, Template, own_template, read_template
 from lmft.dataset.conversations import Chat, Completion
 from lmft.dataset.documents import whole_documents

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from lmft.config.schema import DataKind
+from lmft.config.dataset_knobs import DataKind
 from lmft.dataset.conversations import (
     Chat,
     Completion,

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
-from lmft.config.schema import TextErrors
+from lmft.config.dataset_knobs import TextErrors
 from lmft.dataset.decoding import read_lines
 from lmft.dataset.formats.columnar import (
     read_arrow,

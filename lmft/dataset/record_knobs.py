@@ -3,7 +3,7 @@
 import json
 from dataclasses import dataclass
 
-from lmft.config.schema import DataKind, Learn
+from lmft.config.dataset_knobs import DataKind, Learn
 from lmft.dataset.chat_template import BUILT_IN, NONE, OWN, read_template
 from lmft.dataset.conversations import Chat, Example
 from lmft.dataset.layouts import DEFAULT_COLUMN, Layout, find_layout

@@ -16,7 +16,7 @@ from multiprocessing.connection import Connection
 from types import TracebackType
 from typing import Self
 
-from lmft.config.schema import Learn
+from lmft.config.dataset_knobs import Learn
 from lmft.dataset.chat_template import Rendered, Template
 from lmft.dataset.conversations import Example
 from lmft.errors import UserError

@@ -6,7 +6,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Protocol
 
-from lmft.config.schema import TextErrors
+from lmft.config.dataset_knobs import TextErrors
 from lmft.dataset.files import Paths, find_files
 from lmft.dataset.formats.columns import outer_name, text_of
 from lmft.dataset.formats.compressed import readable

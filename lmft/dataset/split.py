@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lmft.config.schema import DocumentRule, Learn
+from lmft.config.dataset_knobs import DocumentRule, Learn
 from lmft.dataset.chat_template import read_template
 from lmft.dataset.conversations import Example
 from lmft.dataset.documents import Piece, article_starts, split_documents

@@ -6,7 +6,7 @@ Validation documents are held out of the training split if the dataset has no va
 import logging
 from dataclasses import fields, replace
 
-from lmft.config.schema import DatasetConfig
+from lmft.config.dataset_knobs import DatasetConfig
 from lmft.dataset.files import Paths
 from lmft.dataset.overlap import TrainingFiles, keep_apart
 from lmft.dataset.record_knobs import RecordKnobs

@@ -10,7 +10,7 @@ from functools import partial
 import numpy as np
 import torch
 
-from lmft.config.schema import Strategy
+from lmft.config.training_knobs import Strategy
 from lmft.dataset.batches import Batches, block_rng
 from lmft.errors import UserError
 from lmft.evaluation.windows import Windows

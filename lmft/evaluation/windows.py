@@ -7,7 +7,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from lmft.config.schema import EvaluationConfig, LongDocuments, WindowRule
+from lmft.config.dataset_knobs import LongDocuments
+from lmft.config.training_knobs import EvaluationConfig, WindowRule
 from lmft.dataset.batches import Batches
 from lmft.dataset.packing import pack
 from lmft.dataset.token_stream import Blocks, TokenStream

@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import torch
 
-from lmft.config.schema import AUTO, HardwareConfig, Precision, Strategy
+from lmft.config.training_knobs import AUTO, HardwareConfig, Precision, Strategy
 from lmft.errors import LESS_MEMORY, Fault, UserError, is_out_of_memory
 from lmft.hardware.determinism import prepare_deterministic_kernels
 from lmft.hardware.process_group import ProcessGroup, join_process_group

@@ -2,7 +2,7 @@
 
 import os
 
-from lmft.config.schema import HardwareConfig, Strategy
+from lmft.config.training_knobs import HardwareConfig, Strategy
 from lmft.errors import UserError
 
 LOCALHOST = "127.0.0.1"

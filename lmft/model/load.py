@@ -12,7 +12,7 @@ from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrain
 from transformers.utils import logging
 
 from lmft.adapter.attach import attach_new, attach_saved, base_of
-from lmft.config.schema import AdapterConfig, ModelConfig, Quantize
+from lmft.config.model_knobs import AdapterConfig, ModelConfig, Quantize
 from lmft.errors import UserError, did_you_mean, is_out_of_memory
 from lmft.model.device_batch import DeviceBatch
 from lmft.model.freeze import freeze

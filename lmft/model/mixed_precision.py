@@ -24,7 +24,7 @@ from torch.profiler import record_function
 from transformers import PreTrainedModel
 
 from lmft.adapter.adapter_files import adapter_tensors, computed_in_fp32, is_adapted
-from lmft.config.schema import Strategy
+from lmft.config.training_knobs import Strategy
 from lmft.errors import UserError
 from lmft.hardware.device import Hardware
 from lmft.hardware.fsdp import shard

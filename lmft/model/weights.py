@@ -15,7 +15,7 @@ from transformers import (
 )
 
 from lmft.adapter.adapter_files import is_adapted, read_adapter, write_adapter
-from lmft.config.schema import ModelConfig
+from lmft.config.model_knobs import ModelConfig
 from lmft.dataset.tokenizer import save_tokenizer
 from lmft.errors import UserError
 from lmft.objective import Objective

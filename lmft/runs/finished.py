@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.config.schema import NO_ADAPTER
+from lmft.config.model_knobs import NO_ADAPTER
 from lmft.metrics import TokenLoss
 from lmft.output.sanitize import redact
 from lmft.output.terminal import Terminal

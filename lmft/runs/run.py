@@ -11,8 +11,10 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.build import build, check_types
 from lmft.config.compose import load_composed, recompose
+from lmft.config.dataset_knobs import DatasetConfig
 from lmft.config.knob_metadata import Decides
-from lmft.config.schema import NO_ADAPTER, DatasetConfig, ModelConfig, RunConfig, decides
+from lmft.config.model_knobs import NO_ADAPTER, ModelConfig
+from lmft.config.schema import RunConfig, decides
 from lmft.dataset.split import Split
 from lmft.dataset.splits import open_splits
 from lmft.errors import UserError

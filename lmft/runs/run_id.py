@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from lmft.config.knob_metadata import Decides
-from lmft.config.schema import CORPUS, FORMERLY, ModelConfig, decides, is_as_before
+from lmft.config.model_knobs import CORPUS, ModelConfig
+from lmft.config.schema import FORMERLY, decides, is_as_before
 from lmft.dataset.block_rule import describe_rules
 from lmft.dataset.split import Split
 from lmft.runs.source_run import find_state, state_digest

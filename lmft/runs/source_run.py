@@ -15,7 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmft.config.build import build
 from lmft.config.compose import load_composed
-from lmft.config.schema import NO_ADAPTER
+from lmft.config.model_knobs import NO_ADAPTER
 from lmft.errors import UserError
 from lmft.runs.find_run import check_checkpoint, find_folder, root_of
 from lmft.storage.hashing import digest, digest_files

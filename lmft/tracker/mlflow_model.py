@@ -9,7 +9,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import urlparse
 
-from lmft.config.schema import LogModel
+from lmft.config.training_knobs import LogModel
 from lmft.errors import UserError
 from lmft.tracker.mlflow_errors import store_errors
 from lmft.tracker.mlflow_flavor import labels_of, link_or_copy, write_flavor

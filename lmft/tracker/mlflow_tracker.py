@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.config.schema import LogModel
+from lmft.config.training_knobs import LogModel
 from lmft.errors import Interrupted, StoreUnavailable, UserError
 from lmft.output.sanitize import redact
 from lmft.tracker.background import BackgroundUpload, mark_unavailable

@@ -14,7 +14,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from lmft.config.schema import Strategy
+from lmft.config.training_knobs import Strategy
 from lmft.metrics import TokenLoss
 from lmft.output.bars import AnyBars
 from lmft.runs.run_id import NUMERICS

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.config.schema import Strategy
+from lmft.config.training_knobs import Strategy
 from lmft.errors import Fault
 from lmft.model.state_dict import read_state, write_state
 from lmft.storage.atomic import new_folder, write_json

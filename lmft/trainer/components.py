@@ -9,14 +9,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.adapter.adapter_files import is_adapted
 from lmft.adapter.attach import check_adapter
-from lmft.config.schema import (
-    CORPUS,
-    DatasetConfig,
-    LongDocuments,
-    Packing,
-    RunConfig,
-    Strategy,
-)
+from lmft.config.dataset_knobs import DatasetConfig, LongDocuments, Packing
+from lmft.config.model_knobs import CORPUS
+from lmft.config.schema import RunConfig
+from lmft.config.training_knobs import Strategy
 from lmft.dataset.batches import Batches
 from lmft.dataset.chat_template import read_template
 from lmft.dataset.document_blocks import DocumentBlocks, cut_blocks

@@ -7,7 +7,8 @@ from typing import Any
 import yaml
 
 from lmft.adapter.adapter_files import is_adapted
-from lmft.config.schema import ModelConfig, RunConfig
+from lmft.config.model_knobs import ModelConfig
+from lmft.config.schema import RunConfig
 from lmft.dataset.sources import HubDataset
 from lmft.evaluation.generation import Sample
 from lmft.hardware.device import Hardware

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.optim import Optimizer
 from torch.profiler import record_function
 
-from lmft.config.schema import OnNonfinite, Precision, RunConfig
+from lmft.config.schema import RunConfig
+from lmft.config.training_knobs import OnNonfinite, Precision
 from lmft.hardware.allocator import release_freed_memory
 from lmft.hardware.determinism import deterministic_kernels
 from lmft.hardware.mfu import FlopsEstimate, estimate_flops

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.optim import Optimizer
 
-from lmft.config.schema import Precision, Strategy
+from lmft.config.training_knobs import Precision, Strategy
 from lmft.hardware.cuda_graphs import CudaGraphs
 from lmft.hardware.device import Hardware
 from lmft.model.device_batch import DeviceBatch

@@ -24,11 +24,12 @@ from omegaconf import OmegaConf
 
 from lmft.config import CONF
 from lmft.config.build import check_types
+from lmft.config.dataset_knobs import TextErrors
 from lmft.config.error_messages import as_user_error
 from lmft.config.groups import known_names
 from lmft.config.guarded_loader import check_hydra_numbers
 from lmft.config.ranges import RANGES
-from lmft.config.schema import RunConfig, TextErrors
+from lmft.config.schema import RunConfig
 from lmft.dataset.sources import TextFiles
 from lmft.errors import UserError
 from lmft.runs.run import Run

@@ -7,8 +7,8 @@ from hypothesis import strategies as st
 
 from lmft.config.compose import compose
 from lmft.config.error_messages import as_user_error
+from lmft.config.model_knobs import ModelConfig
 from lmft.config.quoting import GRAMMAR, quote_texts
-from lmft.config.schema import ModelConfig
 from lmft.runs.run import Run
 from tests.helpers.runs import compose as compose_words
 

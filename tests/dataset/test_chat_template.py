@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from transformers import AddedToken
 
-from lmft.config.schema import Learn
+from lmft.config.dataset_knobs import Learn
 from lmft.dataset import rendering
 from lmft.dataset.chat_template import Template
 from lmft.dataset.conversations import Chat

@@ -7,7 +7,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import Attention, LongDocuments, Packing
+from lmft.config.dataset_knobs import Attention, LongDocuments, Packing
 from lmft.dataset.batches import Batches
 from lmft.dataset.block_rule import BlockRule
 from lmft.dataset.document_blocks import cut_documents

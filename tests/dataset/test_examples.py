@@ -17,7 +17,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import DataKind, DocumentRule, Learn
+from lmft.config.dataset_knobs import DataKind, DocumentRule, Learn
 from lmft.dataset.batches import Batches, block_rng
 from lmft.dataset.examples import overlap
 from lmft.dataset.record_knobs import RecordKnobs

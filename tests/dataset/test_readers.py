@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import TextErrors
+from lmft.config.dataset_knobs import TextErrors
 from lmft.dataset.formats.record import Reading, names_of
 from lmft.dataset.readers import read_names, read_records, read_rows
 from lmft.errors import UserError

@@ -18,7 +18,7 @@ import zstandard
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.config.schema import DocumentRule
+from lmft.config.dataset_knobs import DocumentRule
 from lmft.dataset import documents
 from lmft.dataset.documents import RULES, split_documents
 from lmft.dataset.readers import FORMATS, RECORD_FORMATS, TEXT_FORMATS

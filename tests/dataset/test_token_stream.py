@@ -18,7 +18,7 @@ from tokenizers.pre_tokenizers import ByteLevel, WhitespaceSplit
 from tokenizers.processors import TemplateProcessing
 from transformers import AddedToken, ByT5Tokenizer, PreTrainedTokenizerFast
 
-from lmft.config.schema import DocumentRule
+from lmft.config.dataset_knobs import DocumentRule
 from lmft.dataset import chunked_tokenize as pieces
 from lmft.dataset import documents as document_pieces
 from lmft.dataset import word_cache as words

@@ -6,7 +6,8 @@ import pytest
 from omegaconf import OmegaConf
 
 from lmft.config.knob_metadata import Decides
-from lmft.config.schema import EvaluationConfig, decides
+from lmft.config.schema import decides
+from lmft.config.training_knobs import EvaluationConfig
 from lmft.evaluation.result import Conditions, Result
 from lmft.metrics import TokenLoss
 from lmft.runs.run import Run

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
-from lmft.config.schema import EvaluationConfig, WindowRule
+from lmft.config.training_knobs import EvaluationConfig, WindowRule
 from lmft.dataset.token_stream import TokenStream
 from lmft.errors import UserError
 from lmft.evaluation.windows import check_evaluation, cut_windows, find_prefix

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.errors import Fault, UserError
 from lmft.hardware.allocator import peak_memory
 from lmft.hardware.device import Hardware, choose_micro_batch_size

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.hardware import mfu
 from lmft.hardware.device import Hardware
 from lmft.hardware.mfu import estimate_flops, measure_peak_throughput

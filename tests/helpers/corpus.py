@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from lmft.config.schema import DocumentRule
+from lmft.config.dataset_knobs import DocumentRule
 from lmft.dataset.sources import Rows
 from lmft.dataset.split import Split
 from lmft.dataset.tokenizer import train_tokenizer

@@ -1,6 +1,6 @@
 """The config of a dataset, as `conf/dataset/text_files.yaml` gives it."""
 
-from lmft.config.schema import (
+from lmft.config.dataset_knobs import (
     Attention,
     DataKind,
     DatasetConfig,

@@ -17,7 +17,8 @@ from torch.utils._python_dispatch import TorchDispatchMode, _disable_current_mod
 from torch.utils._pytree import tree_leaves
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-from lmft.config.schema import Precision, RunConfig
+from lmft.config.schema import RunConfig
+from lmft.config.training_knobs import Precision
 from lmft.hardware.device import Hardware
 from lmft.model.kernels.attention import replace_attention
 from lmft.model.kernels.replace import replace_layers

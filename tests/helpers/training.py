@@ -6,7 +6,8 @@ from types import SimpleNamespace
 
 import torch
 
-from lmft.config.schema import OnNonfinite, Precision, RunConfig, Schedule, TrainerConfig
+from lmft.config.schema import RunConfig
+from lmft.config.training_knobs import OnNonfinite, Precision, Schedule, TrainerConfig
 from lmft.evaluation.scoring import score
 from lmft.evaluation.windows import windows_of
 from lmft.hardware.device import Hardware

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch._dynamo.utils import counters
 
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.hardware.device import Hardware
 from lmft.model.mixed_precision import build_network
 from tests.helpers.architectures import CAUSAL, MASKED, build_tiny

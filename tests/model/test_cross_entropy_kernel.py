@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.hardware.device import Hardware
 from lmft.model import chunks, loss
 from lmft.model.chunks import Sizes

@@ -9,14 +9,8 @@ import pytest
 import torch
 from torch import nn
 
-from lmft.config.schema import (
-    Attention,
-    EvaluationConfig,
-    LongDocuments,
-    Packing,
-    Precision,
-    WindowRule,
-)
+from lmft.config.dataset_knobs import Attention, LongDocuments, Packing
+from lmft.config.training_knobs import EvaluationConfig, Precision, WindowRule
 from lmft.dataset.batches import Batches
 from lmft.dataset.block_rule import BlockRule
 from lmft.dataset.document_blocks import cut_documents

@@ -5,7 +5,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.hardware.device import Hardware
 from lmft.model import chunks
 from lmft.model.chunks import Sizes, chunk_bytes

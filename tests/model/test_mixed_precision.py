@@ -8,7 +8,7 @@ from itertools import islice
 import pytest
 import torch
 
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.model.loss import target_nats
 from lmft.model.mixed_precision import Network, build_network
 from lmft.objective import IGNORED, Batch

@@ -9,7 +9,7 @@ import torch
 from torch.optim import SGD, AdamW
 
 from lmft import optimizer as optimizer_module
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.model import mixed_precision
 from lmft.model.mixed_precision import build_network
 from lmft.optimizer import (

@@ -7,7 +7,7 @@ import sys
 import pytest
 import torch
 
-from lmft.config.schema import Precision, Strategy
+from lmft.config.training_knobs import Precision, Strategy
 from lmft.hardware.device import fastest_precision
 from lmft.model.kernels.attention import replace_attention
 from lmft.optimizer import build_optimizer, take_step, take_step_on_device

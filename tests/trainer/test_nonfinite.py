@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.dataset.tokenizer import train_tokenizer
 from lmft.hardware.device import Hardware
 from lmft.model.mixed_precision import build_network

@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoTokenizer, GPT2Config, GPT2LMHeadModel
 
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.dataset.batches import Batches
 from lmft.dataset.token_stream import Blocks, TokenStream
 from lmft.dataset.tokenizer import train_tokenizer

@@ -14,8 +14,8 @@ from typing import Any
 from lmft.analysis.compare.paired import BITS, LOSS, Measure, Pair, pair
 from lmft.analysis.compare.run_results import TRAINING, ScoredRun, differing_knobs, load_runs
 from lmft.analysis.compare.seeds import SeedGroup, group_by_seed
-from lmft.config.schema import WindowRule
 from lmft.config.text_words import PREFIXES
+from lmft.config.training_knobs import WindowRule
 from lmft.errors import UserError
 
 FEW_RUNS = 5  # up to which all pairs are tested; beyond, each run is only paired with the best

@@ -11,7 +11,7 @@ import psutil
 import torch
 
 from lmft.analysis.doctor.findings import Fact, Finding, Found, Kind
-from lmft.config.schema import AUTO, HardwareConfig, Precision
+from lmft.config.training_knobs import AUTO, HardwareConfig, Precision
 from lmft.errors import UserError
 from lmft.hardware.device import fastest_precision, find_device, has_bf16
 from lmft.hardware.memory import free_memory

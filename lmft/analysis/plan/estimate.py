@@ -11,7 +11,8 @@ from torch.nn import Parameter, ParameterList
 
 from lmft.adapter.adapter_files import is_adapted
 from lmft.analysis.plan.activations import StepMemory
-from lmft.config.schema import RunConfig, Strategy
+from lmft.config.schema import RunConfig
+from lmft.config.training_knobs import Strategy
 from lmft.hardware.layers import find_layers
 from lmft.model.mixed_precision import Network
 from lmft.optimizer import build_optimizer

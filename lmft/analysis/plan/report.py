@@ -6,7 +6,8 @@ from rich.text import Text
 
 from lmft.analysis.plan.duration import Timing, Workload
 from lmft.analysis.plan.estimate import DiskSpace, Memory
-from lmft.config.schema import RunConfig, Strategy
+from lmft.config.schema import RunConfig
+from lmft.config.training_knobs import Strategy
 from lmft.hardware.memory import memory_per_process
 from lmft.output.terminal import counted, print_sentence, readable_size
 from lmft.runs.run_id import model_label

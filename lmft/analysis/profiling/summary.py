@@ -9,7 +9,8 @@ from rich.text import Text
 
 from lmft.analysis.profiling.measure import PROFILED, Measurement
 from lmft.analysis.profiling.operators import PYTHON, OperatorCall, time_shares
-from lmft.config.schema import Precision, RunConfig
+from lmft.config.schema import RunConfig
+from lmft.config.training_knobs import Precision
 from lmft.hardware.device import Hardware, has_bf16
 from lmft.output.terminal import Screen, print_sentence
 from lmft.runs.run_id import model_label

@@ -8,7 +8,7 @@ from rich.table import Table
 from rich.text import Text
 
 from lmft.config.compose import compose_run
-from lmft.config.schema import Precision
+from lmft.config.training_knobs import Precision
 from lmft.errors import UserError, VerificationError
 from lmft.output.terminal import print_sentence
 from lmft.runs.run import Run

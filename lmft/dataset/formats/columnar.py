@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Any
 
-from lmft.config.schema import TextErrors
+from lmft.config.dataset_knobs import TextErrors
 from lmft.dataset.formats.columns import not_text_error, outer_name
 from lmft.dataset.formats.compressed import is_compressed
 from lmft.dataset.formats.record import Reading, Record, as_values

@@ -3,7 +3,7 @@
 import re
 from typing import Any
 
-from lmft.config.schema import TextErrors
+from lmft.config.dataset_knobs import TextErrors
 from lmft.dataset.decoding import REPLACEMENT, as_text
 from lmft.dataset.formats.record import Record, as_values, names_of
 from lmft.errors import UserError

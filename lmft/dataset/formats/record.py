@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmft.config.schema import TextErrors
+from lmft.config.dataset_knobs import TextErrors
 
 
 @dataclass(frozen=True)
