@@ -3,6 +3,7 @@
 A full disk raises `Fault` and leaves no partial file behind.
 """
 
+import errno
 import json
 import os
 import shutil
@@ -79,9 +80,15 @@ def new_folder(path: Path) -> Iterator[Path]:
 
 
 def sync(path: Path) -> None:
-    """Flush a file's content, or a folder's entries, to the disk."""
+    """Flush a file's content, or a folder's entries, to the disk.
+
+    Mounted drives that can't flush a folder keep its entries by themselves.
+    """
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)

@@ -5,11 +5,12 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from lmft.errors import disk_full_as_fault, writable
 from lmft.storage.atomic import new_folder
 from lmft.storage.checksums import is_intact, write_checksums
+from lmft.storage.lock import file_lock
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ def build_once(
 @contextmanager
 def _locked(path: Path, while_waiting: Callable[[], None]) -> Iterator[None]:
     """Hold the lock `path`, which the operating system releases if its process is killed."""
-    lock = FileLock(path)
+    lock = file_lock(path)
     while not lock.is_locked:
         try:
             lock.acquire(timeout=POLL)

@@ -13,13 +13,12 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
-
 from lmft.output.sanitize import redact
 from lmft.runs.find_run import JOBS
 from lmft.runs.run import RESULT
 from lmft.storage.atomic import read_json, write_json
 from lmft.storage.hashing import digest
+from lmft.storage.lock import file_lock
 
 NOT_STARTED = "not started"
 
@@ -86,7 +85,7 @@ def record_path(folder: Path, number: int) -> Path:
 def lock_records(folder: Path) -> Any:
     """Return the lock of the records in a folder: launches at the same time write the same ones."""
     (folder / JOBS).mkdir(parents=True, exist_ok=True)
-    return FileLock(folder / JOBS / ".lock")
+    return file_lock(folder / JOBS / ".lock")
 
 
 def write_record(folder: Path, number: int, record: JobRecord) -> None:

@@ -10,9 +10,8 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from filelock import FileLock
-
 from lmft.errors import UserError, writable
+from lmft.storage.lock import file_lock
 from lmft.tracker.mlflow_errors import load_mlflow, store_errors
 from lmft.tracker.mlflow_schema import check_schema
 from lmft.tracker.mlflow_view import TAG as VIEW_TAG
@@ -226,7 +225,7 @@ def create_store(path: Path) -> None:
         return
     with writable("tracker.uri", path):
         path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
+    with file_lock(path.with_name(f".{path.name}.lock")):
         if path.exists():
             return
         temporary = path.with_name(f".{path.name}-new")

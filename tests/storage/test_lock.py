@@ -1,6 +1,10 @@
 """A run is locked by one process at a time; a dead process holds no lock."""
 
+import errno
+import fcntl
 import multiprocessing
+import os
+import tempfile
 import threading
 
 import pytest
@@ -46,3 +50,26 @@ def test_a_waiting_process_gets_the_lock_when_the_other_ends(tmp_path):
         order.append("first")
     thread.join(timeout=30)
     assert order == ["first", "other"]
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOLCK])
+def test_on_a_drive_without_locks_this_machine_keeps_them(number, tmp_path, monkeypatch):
+    drive, path, flock = tmp_path / "drive", tmp_path / "drive" / "run", fcntl.flock
+    (tmp_path / "local").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "local"))
+
+    def refuse(file, operation):
+        where = os.readlink(f"/proc/self/fd/{file if isinstance(file, int) else file.fileno()}")
+        if where.startswith(str(drive)):
+            raise OSError(number, os.strerror(number))
+        flock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    with run_lock(path):
+        assert is_locked(path) and not is_locked(drive / "other")
+        with pytest.raises(RunLocked, match=f"in process {os.getpid()} on "), run_lock(path):
+            pass
+    assert not is_locked(path)
+    (drive / ".locks" / "run.json").write_text("{}")  # of a machine that was lost
+    with run_lock(path):
+        assert is_locked(path)
