@@ -118,6 +118,54 @@ class Run(BaseRun):
             sampling = Sampling(tokens, temperature, top_p, seed, top_k, stop)
             return generate(str(self.folder), [], prompt, sampling)[0]
 
+    def chat(
+        self,
+        messages: str | list[dict[str, str]],
+        tokens: int = 256,
+        temperature: float = 0.8,
+        top_p: float = 0.95,
+        seed: int = 0,
+        top_k: int = 0,
+        stop: str = "",
+    ) -> str:
+        """Return what the model answers, with its chat template if it has one.
+
+        Args:
+            messages: what the user says; or a conversation, a list of messages with `role`
+                (system, user, assistant) and `content`.
+            tokens: of the answer, at most.
+            temperature: 0 takes the likeliest token.
+            top_p: probability mass to sample from (Holtzman et al. 2020).
+            seed: of the sampling.
+            top_k: sample from so many of the likeliest tokens; 0: from all.
+            stop: the answer ends before this text.
+
+        Raises:
+            UserError: the model can't answer, or a number is out of its range.
+        """
+        with as_library():
+            numbers = {"tokens": tokens, "temperature": temperature, "top_p": top_p}
+            check_knobs("chat", **numbers, seed=seed, top_k=top_k)
+            from lmft.commands.chat import chat
+            from lmft.evaluation.generation import Sampling
+
+            sampling = Sampling(tokens, temperature, top_p, seed, top_k, stop)
+            return chat(str(self.folder), messages, sampling)
+
+    def merge(self, out: str | Path | None = None) -> Path:
+        """Write the base with the adapter in it as an ordinary model; return its folder.
+
+        Args:
+            out: the folder; None: `merged` in that of the run.
+
+        Raises:
+            UserError: the run trained no adapter, or the folder exists.
+        """
+        with as_library():
+            from lmft.commands.merge import merge
+
+            return merge(str(self.folder), None if out is None else str(out))
+
     def evaluate(self, *words: str) -> dict[str, Any]:
         """Score a split with the best weights; return loss, perplexity, interval and more.
 
@@ -327,6 +375,30 @@ def multirun(
                 table[name] = to_numeric(table[name])
         runs = [Run(job.folder) for job in sweep.jobs if job.folder]
         return Sweep(sweep.folder, runs, table)
+
+
+def data(
+    *words: str,
+    html: str | Path | None = None,
+    cache_root: str | Path | None = None,
+    **groups: str,
+) -> None:
+    """Print what a model will read, as `lmft data WORDS...` does; nothing is trained.
+
+    Args:
+        words: GROUP=CHOICE or KNOB=VALUE, as of `lmft.train`.
+        html: write it as a page to this path, too.
+        cache_root: of tokenized corpora and trained tokenizers.
+        groups: choices of groups, as in model="gpt2_tiny".
+
+    Raises:
+        UserError: something in the words can't be done.
+    """
+    with as_library():
+        from lmft.commands.data import show_data
+
+        named = as_words({**groups, "cache_root": cache_root})
+        show_data([*check_words(words), *named], None if html is None else str(html))
 
 
 def login(token: str | None = None) -> None:

@@ -1,6 +1,7 @@
 """The Python API: the command line's runs and sentences, and nothing is left behind."""
 
 import gc
+import io
 import json
 import logging
 import os
@@ -104,6 +105,24 @@ def test_it_generates_and_evaluates_as_the_verbs_do(run, command):
     assert any(found["loss"] == scored["loss"] for found in kept)
 
 
+def test_it_answers_a_line_and_a_conversation(run, command, monkeypatch):
+    monkeypatch.setattr("sys.stdin", io.StringIO("the cat\nsaw\n"))
+    printed = command(f"chat {run.folder} tokens=5 seed=3")[1]
+    first = run.chat("the cat", tokens=5, seed=3)
+    talk = [("user", "the cat"), ("assistant", first), ("user", "saw")]
+    messages = [{"role": role, "content": text} for role, text in talk]
+    second = run.chat(messages, tokens=5, seed=3)
+    assert printed == strip_control(f"{first}\n{second}\n") and len(messages) == 3
+
+
+def test_what_a_model_will_read_is_shown(corpus, command, tmp_path, capsys):
+    words = [*corpus, *TINY[:-1], f"cache_root={tmp_path}"]
+    shown = command(f"data {shlex.join(words)}")[1]
+    lmft.data(*words, html=tmp_path / "data.html")
+    page = f"\nLook    {tmp_path / 'data.html'}\n"
+    assert capsys.readouterr().out == shown + page and (tmp_path / "data.html").exists()
+
+
 def test_it_is_drawn_and_shows_itself(run, tmp_path):
     run.plot().savefig(tmp_path / "loss.png")
     assert (tmp_path / "loss.png").read_bytes().startswith(b"\x89PNG")
@@ -181,6 +200,8 @@ REFUSED = {
         lambda run: lmft.compare(run, run, split="tests"),
         "choose test, validation, train",
     ),
+    "no message": (lambda run: run.chat([]), "A conversation is a text, or a list"),
+    "no adapter": (lambda run: run.merge(), "trained no adapter"),
     "no run": (lambda run: lmft.load("nowhere"), "is neither a run's folder nor an MLflow run"),
 }
 

@@ -3,7 +3,7 @@
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -23,6 +23,8 @@ from lmft.output.sanitize import strip_control
 
 PROMPT = "> "
 
+Message = Mapping[str, str]  # its role (system, user, assistant) and its content
+
 
 def main(arguments: Namespace) -> None:
     """Run the command.
@@ -31,17 +33,20 @@ def main(arguments: Namespace) -> None:
         UserError: the model can't answer.
     """
     name, words = choose_model(arguments)
-    opened = open_model(name, words)
-    if not opened.objective.is_causal:
-        raise UserError("lmft chat needs a causal model; lmft generate fills masks.")
+    opened = open_causal_model(name, words)
     sampling = read_sampling(arguments)
-    turns: list[tuple[str, str]] = []
+    messages: list[Message] = []
     try:
         for line in read_lines(opened):
+            messages.append({"role": "user", "content": line})
             try:
-                turns.append((line, answer(opened, turns, line, sampling)))
+                said = answer(opened, messages, sampling, write)
             except UserError as error:  # of this line; the next may do
                 print(f"lmft: {error}", file=sys.stderr)
+                del messages[-1]
+            else:
+                print(flush=True)
+                messages.append({"role": "assistant", "content": said})
     except Interrupted as interrupted:
         if interrupted.signal_number != signal.SIGINT:
             raise
@@ -93,62 +98,99 @@ def read_lines(opened: TextModel) -> Iterator[str]:
             yield line
 
 
-def answer(opened: TextModel, turns: list[tuple[str, str]], line: str, sampling: Sampling) -> str:
-    """Print the answer to a line while it is generated; return it.
+def write(text: str) -> None:
+    """Print a part of an answer."""
+    print(strip_control(text), end="", flush=True)
+
+
+def chat(name: str, prompt: str | Sequence[Message], sampling: Sampling) -> str:
+    """Return what the run `name` answers to a line or to a conversation.
+
+    Raises:
+        UserError: the model can't answer.
+    """
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    if not messages or not all({"role", "content"} <= set(message) for message in messages):
+        raise UserError(
+            'A conversation is a text, or a list as [{"role": "user", "content": "Hello"}].'
+        )
+    return answer(open_causal_model(name, []), messages, sampling)
+
+
+def open_causal_model(name: str | None, words: list[str]) -> TextModel:
+    """Return the best weights of the run `name`, or the model that the words name.
+
+    Raises:
+        UserError: there is none, or it is a masked one.
+    """
+    opened = open_model(name, words)
+    if not opened.objective.is_causal:
+        raise UserError("lmft chat needs a causal model; lmft generate fills masks.")
+    return opened
+
+
+def answer(
+    opened: TextModel,
+    messages: list[Message],
+    sampling: Sampling,
+    write: Callable[[str], None] = lambda text: None,
+) -> str:
+    """Return the answer to the last of the messages.
 
     Args:
         opened: the model.
-        turns: lines and answers before it; the earliest are removed if they don't fit.
-        line: what the user wrote.
+        messages: the user's, with their answers; the earliest are removed if they don't fit.
         sampling: how to answer.
+        write: called with each part of the answer, as it is generated.
 
     Raises:
-        UserError: the line is longer than the context, or the template refuses it.
+        UserError: the last message is longer than the context, or the template refuses it.
     """
     context = context_size(opened.model) or sys.maxsize
     wanted = min(sampling.tokens, context // 2)
-    ids = tokenize_turns(opened, turns, line)
-    while turns and len(ids) + wanted > context:
-        del turns[0]
-        ids = tokenize_turns(opened, turns, line)
+    ids = tokenize_messages(opened, messages)
+    while len(ids) + wanted > context and remove_earliest(messages):
+        ids = tokenize_messages(opened, messages)
     room = context - len(ids)
     if room < 1:
         raise UserError(
             f"The line's {len(ids)} tokens leave no room for an answer in the {context} that the "
             "model reads at once; shorten it."
         )
-
-    def write(text: str) -> None:
-        print(strip_control(text), end="", flush=True)
-
     streamer = TextStreamer(opened.tokenizer, sampling.stop, write)
     limited = Sampling(**{**vars(sampling), "tokens": min(sampling.tokens, room)})
     with torch.random.fork_rng(devices=[]):
         (text,) = continue_texts(opened.model, opened.tokenizer, [ids], limited, streamer)
-    print(flush=True)
     return text
 
 
-def tokenize_turns(opened: TextModel, turns: list[tuple[str, str]], line: str) -> np.ndarray:
-    """Return the ids (T,) of a conversation up to the model's answer to `line`.
+def remove_earliest(messages: list[Message]) -> bool:
+    """Remove the user's earliest message and its answer; return whether there is a later one."""
+    asked = [i for i, message in enumerate(messages) if message["role"] == "user"]
+    if len(asked) > 1:
+        del messages[asked[0] : asked[1]]
+    return len(asked) > 1
 
-    Without a chat template, it is one text: each line with its continuation.
+
+def tokenize_messages(opened: TextModel, messages: Sequence[Message]) -> np.ndarray:
+    """Return the ids (T,) of a conversation up to the model's answer.
+
+    Without a chat template, it is one text: what the user said, continued by each answer, in lines.
 
     Raises:
         UserError: the template refuses it.
     """
     tokenizer = opened.tokenizer
     if not tokenizer.chat_template:
-        text = "\n".join([*(said + answered for said, answered in turns), line])
+        ends = {"assistant": "\n"}
+        parts = [message["content"] + ends.get(message["role"], "") for message in messages]
         around = find_separator(opened.separator, tokenizer)
-        bare = tokenizer(text, add_special_tokens=False)["input_ids"]
+        bare = tokenizer("".join(parts), add_special_tokens=False)["input_ids"]
         return np.array([*around.before, *bare] or around.between, dtype=np.int64)
-    messages = []
-    for said, answered in turns:
-        messages += [{"role": "user", "content": said}, {"role": "assistant", "content": answered}]
-    messages.append({"role": "user", "content": line})
     try:
-        ids = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=False)
+        ids = tokenizer.apply_chat_template(
+            list(messages), add_generation_prompt=True, return_dict=False
+        )
     except TemplateError as error:
         raise UserError(f"The model's chat template can't take this ({error}).") from error
     return np.array(ids, dtype=np.int64)

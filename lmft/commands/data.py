@@ -20,14 +20,19 @@ MOST_IN_TERMINAL = 256  # tokens of a block
 
 
 def main(arguments: Namespace) -> None:
-    """Run the command.
+    """Run the command."""
+    show_data(arguments.words, arguments.html)
+
+
+def show_data(words: list[str], html: str | None) -> None:
+    """Print what a model will read; with a path in `html`, write it as a page too.
 
     Raises:
         UserError: something in the config can't be done.
     """
-    run = Run(*compose_run(arguments.words))
+    run = Run(*compose_run(words))
     config = run.config
-    page = check_page(arguments.html)
+    page = check_page(html)
     if not run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()

@@ -48,12 +48,13 @@ def push(
     """
     logging.getLogger("huggingface_hub").setLevel(logging.ERROR)  # what matters is said here
     weights = find_weights(name, tracker_uri)
-    plan = plan_push(repo, published_files(weights, options))
+    plan = plan_push(repo, published_files(weights, options), dry_run)
     show(plan, private)
     if not (plan.sent or plan.removed):
         print("The repository has it all; nothing to send.")
     elif dry_run:
-        print("dry_run=true: nothing was sent.")
+        unasked = "" if plan.is_asked else " You are not logged in; what it has already is unknown."
+        print(f"dry_run=true: nothing was sent.{unasked}")
     else:
         run = weights.parent if weights.name == "checkpoint" else weights
         print(f"Sent    {send(plan, private, f'Upload {run.name} by lmft')}")

@@ -32,6 +32,7 @@ class Push:
     repo: str  # owner/name
     is_new: bool  # the repository is to be created
     changes: list[Change]
+    is_asked: bool = True  # whether the hub said what it has
 
     @property
     def sent(self) -> list[Change]:
@@ -51,8 +52,10 @@ class Push:
         return f"{constants.ENDPOINT}/{self.repo}"
 
 
-def plan_push(repo: str, files: Mapping[str, Path | bytes]) -> Push:
+def plan_push(repo: str, files: Mapping[str, Path | bytes], dry_run: bool = False) -> Push:
     """Compare `files`, by their names there, with those of a repository, which may not exist.
+
+    In a dry run without a login, the hub is not asked, and all of them are to be sent.
 
     Raises:
         UserError: the hub can't be reached or refuses it.
@@ -63,6 +66,9 @@ def plan_push(repo: str, files: Mapping[str, Path | bytes]) -> Push:
     if not NAME.fullmatch(repo):
         raise UserError(f"repo={repo} is no name on the hub; set repo=OWNER/NAME.")
     with upload_errors(repo):
+        if dry_run and not get_token():
+            unasked = [compare(path, content, None) for path, content in files.items()]
+            return Push(repo, False, unasked, is_asked=False)
         if not get_token():
             raise UserError("A push needs a login: `hf auth login`, lmft.login() or HF_TOKEN.")
         try:

@@ -47,7 +47,7 @@ def trained(runs_of_module, stories, real_text):
 
 @pytest.fixture
 def merged(trained, tmp_path):
-    return merge(str(trained[0]), str(tmp_path / "merged"))
+    return lmft.load(trained[0]).merge(tmp_path / "merged")
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning")  # what peft calls in transformers

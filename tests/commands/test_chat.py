@@ -1,13 +1,14 @@
 """`lmft chat`: a conversation, in a terminal or through a pipe."""
 
 import io
+import itertools
 import json
 import shutil
 import signal
 
 import pytest
 
-from lmft.commands.chat import answer, tokenize_turns
+from lmft.commands.chat import answer, tokenize_messages
 from lmft.commands.text_model import open_model
 from lmft.dataset.tokenizer import train_tokenizer
 from lmft.evaluation.generation import Sampling, cut_at
@@ -30,6 +31,12 @@ class Terminal(io.StringIO):
         if line == "^C\n":
             signal.raise_signal(signal.SIGINT)
         return line
+
+
+def talk(*said):
+    """Messages of the user and the assistant, in turns."""
+    roles = itertools.cycle(["user", "assistant"])
+    return [{"role": role, "content": text} for role, text in zip(roles, said, strict=False)]
 
 
 @pytest.fixture
@@ -74,11 +81,11 @@ def test_a_conversation_in_the_terminal_ends_with_ctrl_d_and_ctrl_c(stories, cha
 
 def test_the_template_of_the_model_makes_the_prompt(templated, chat):
     opened = open_model(None, ["model=pretrained", f"model.name={templated}", "hardware=cpu"])
-    ids = tokenize_turns(opened, [("hi", "hello")], "ho")
+    ids = tokenize_messages(opened, talk("hi", "hello", "ho"))
     assert opened.tokenizer.decode(ids) == "user: hi. assistant: hello. user: ho. assistant:"
-    turns = [("a dog " * 40, "and")] * 9
-    answer(opened, turns, "ho", Sampling(20))
-    assert 0 < len(turns) < 9  # the earliest no longer fit
+    messages = talk(*["a dog " * 40, "and"] * 9, "ho")
+    answer(opened, messages, Sampling(20))
+    assert 1 < len(messages) < 19  # the earliest no longer fit
     code, printed, complaint = chat(templated, "no\nyes\n")
     assert (
         code == 0 and complaint == "lmft: The model's chat template can't take this (not this).\n"

@@ -70,6 +70,14 @@ def test_a_run_is_sent_once_and_then_only_what_changed(run, hub, command, tmp_pa
     assert len(commits(hub)) == 1 and not [r for r in hub if r.method == "PUT"]
 
 
+def test_a_dry_run_without_a_login_shows_what_would_be_sent(run, hub, command, monkeypatch):
+    monkeypatch.delenv("HF_TOKEN")
+    code, printed, complaint = command(f"push {run} repo=me/tiny dry_run=true")
+    assert (code, complaint) == (0, "") and printed.count("\nnew ") == 8 and not hub
+    assert "nothing was sent. You are not logged in" in printed
+    assert command(f"push {run} repo=me/tiny")[0] == 2
+
+
 def test_what_the_hub_then_has_is_the_model_of_the_run(run, hub, command, tmp_path):
     assert command(f"push {run} repo=me/tiny private=true")[0] == 0
     assert HfApi().model_info("me/tiny").private
