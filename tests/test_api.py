@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import random
+import re
 import shlex
 import shutil
 import signal
@@ -115,12 +116,18 @@ def test_it_answers_a_line_and_a_conversation(run, command, monkeypatch):
     assert printed == strip_control(f"{first}\n{second}\n") and len(messages) == 3
 
 
-def test_what_a_model_will_read_is_shown(corpus, command, tmp_path, capsys):
+def test_what_a_model_will_read_is_shown(corpus, command, tmp_path, capsys, monkeypatch):
     words = [*corpus, *TINY[:-1], f"cache_root={tmp_path}"]
     shown = command(f"data {shlex.join(words)}")[1]
     lmft.data(*words, html=tmp_path / "data.html")
     page = f"\nLook    {tmp_path / 'data.html'}\n"
     assert capsys.readouterr().out == shown + page and (tmp_path / "data.html").exists()
+    monkeypatch.setenv("FORCE_COLOR", "1")  # as a notebook does: colors, but nothing is redrawn
+    lmft.data(*words)
+    colored = capsys.readouterr().out
+    assert "\x1b[36m" in colored and set(re.findall(r"\x1b\[[^a-zA-Z]*([a-zA-Z])", colored)) == {
+        "m"
+    }
 
 
 def test_it_is_drawn_and_shows_itself(run, tmp_path):

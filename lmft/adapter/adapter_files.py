@@ -9,7 +9,7 @@ from torch import Tensor
 from transformers import PreTrainedModel
 
 from lmft.errors import UserError
-from lmft.storage.atomic import write_json
+from lmft.storage.atomic import read_json, write_json
 from lmft.storage.hub import ADAPTER_CONFIG
 
 WEIGHTS = "adapter_model.safetensors"
@@ -19,6 +19,12 @@ PREFIX = "base_model.model."  # of all names in this file
 def is_adapted(model: PreTrainedModel) -> bool:
     """Return whether an adapter is attached to the model."""
     return hasattr(model, "peft_config")
+
+
+def trains_base_weights(folder: Path) -> bool:
+    """Return whether the adapter in a folder has weights of its base, not only small matrices."""
+    settings = read_json(folder / ADAPTER_CONFIG)
+    return bool(settings.get("modules_to_save")) or settings.get("bias", "none") != "none"
 
 
 def whole_modules(model: PreTrainedModel, parts: list[str]) -> list[str]:

@@ -3,8 +3,9 @@
 import signal
 import sys
 from argparse import Namespace
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -23,7 +24,7 @@ from lmft.output.sanitize import strip_control
 
 PROMPT = "> "
 
-Message = Mapping[str, str]  # its role (system, user, assistant) and its content
+Message = dict[str, str]  # its role (system, user, assistant) and its content
 
 
 def main(arguments: Namespace) -> None:
@@ -109,7 +110,7 @@ def chat(name: str, prompt: str | Sequence[Message], sampling: Sampling) -> str:
     Raises:
         UserError: the model can't answer.
     """
-    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else list(prompt)
+    messages = [{"role": "user", "content": prompt}] if isinstance(prompt, str) else [*prompt]
     if not messages or not all({"role", "content"} <= set(message) for message in messages):
         raise UserError(
             'A conversation is a text, or a list as [{"role": "user", "content": "Hello"}].'
@@ -140,7 +141,7 @@ def answer(
     Args:
         opened: the model.
         messages: the user's, with their answers; the earliest are removed if they don't fit.
-        sampling: how to answer.
+        sampling: how to answer; without `stop`, the answer ends where the template ends turns.
         write: called with each part of the answer, as it is generated.
 
     Raises:
@@ -157,11 +158,31 @@ def answer(
             f"The line's {len(ids)} tokens leave no room for an answer in the {context} that the "
             "model reads at once; shorten it."
         )
-    streamer = TextStreamer(opened.tokenizer, sampling.stop, write)
-    limited = Sampling(**{**vars(sampling), "tokens": min(sampling.tokens, room)})
+    stop = sampling.stop or end_of_turn(opened)
+    streamer = TextStreamer(opened.tokenizer, stop, write)
+    limited = replace(sampling, tokens=min(sampling.tokens, room), stop=stop)
     with torch.random.fork_rng(devices=[]):
         (text,) = continue_texts(opened.model, opened.tokenizer, [ids], limited, streamer)
     return text
+
+
+def end_of_turn(opened: TextModel) -> str:
+    """Return the mark that the chat template puts after an answer; "" if generation ends there.
+
+    A model that was trained with `chatml` has learnt its marks as ordinary text.
+    """
+    tokenizer, said = opened.tokenizer, "nothing"
+    if not tokenizer.chat_template:
+        return ""
+    messages = [{"role": "user", "content": "Hello"}, {"role": "assistant", "content": said}]
+    try:
+        text = str(tokenizer.apply_chat_template(messages, tokenize=False))
+    except TemplateError:
+        return ""
+    mark = text.rpartition(said)[2].strip().partition("\n")[0]
+    eos = opened.model.generation_config.eos_token_id  # type: ignore[union-attr]
+    ends = tokenizer.convert_ids_to_tokens(eos if isinstance(eos, list) else [eos or 0])
+    return "" if mark in ends else mark
 
 
 def remove_earliest(messages: list[Message]) -> bool:

@@ -10,7 +10,7 @@ from lmft.dataset.overview.page import as_html
 from lmft.dataset.overview.show import show
 from lmft.dataset.splits import warn_of_overlap
 from lmft.errors import UserError
-from lmft.output.terminal import Screen
+from lmft.output.terminal import Screen, Terminal
 from lmft.runs.run import Run
 from lmft.storage.atomic import write_text
 from lmft.trainer.components import find_tokenizer, open_batches, warn_of_few_documents
@@ -36,7 +36,7 @@ def show_data(words: list[str], html: str | None) -> None:
     if not run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()
-    with console.status("reading the corpus"):
+    with Terminal(console).status("reading the corpus"):
         warn_of_overlap(run.splits)
         tokenizer = find_tokenizer(config, run.splits)
         config.objective.check(tokenizer)

@@ -19,7 +19,7 @@ from lmft.config.training_knobs import Strategy
 from lmft.errors import UserError
 from lmft.hardware.memory import context_memory, reset_used_memory, used_memory
 from lmft.hardware.ranks import count_processes
-from lmft.output.terminal import Screen, print_sentence
+from lmft.output.terminal import Screen, Terminal, print_sentence
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 
@@ -37,7 +37,7 @@ def main(arguments: Namespace) -> None:
     if "train" not in run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()
-    with console.status("opening the corpus and the model"):
+    with Terminal(console).status("opening the corpus and the model"):
         load_libraries(config)
         components = build_components(config, run.splits)
         reset_used_memory(components.hardware.device)
@@ -45,7 +45,7 @@ def main(arguments: Namespace) -> None:
         components = replace(
             components, network=replace(components.network, recompute_hooks=nullcontext())
         )
-    with console.status("a few steps"):
+    with Terminal(console).status("a few steps"):
         device = components.hardware.device
         process = used_memory(device) - weight_bytes(components.network.models)
         process += context_memory(device)

@@ -7,7 +7,7 @@ from lmft.analysis.profiling.measure import PROFILED, WARM_UP, measure
 from lmft.analysis.profiling.summary import report, show_speed
 from lmft.config.compose import compose_run
 from lmft.errors import UserError
-from lmft.output.terminal import Screen, counted
+from lmft.output.terminal import Screen, Terminal, counted
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from lmft.trainer.step import start_training
@@ -27,7 +27,7 @@ def main(arguments: Namespace) -> None:
     if "train" not in run.splits:
         raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
     console = Screen()
-    with console.status("opening the corpus and the model"):
+    with Terminal(console).status("opening the corpus and the model"):
         components = build_components(run.config, {"train": run.splits["train"]})
     device = components.hardware.device
     if device.type not in ("cpu", "cuda"):
@@ -36,7 +36,7 @@ def main(arguments: Namespace) -> None:
             "try hardware=cpu or hardware=cuda."
         )
     training = start_training(run.config, components)
-    with console.status(counted(WARM_UP + count + PROFILED, "step")):
+    with Terminal(console).status(counted(WARM_UP + count + PROFILED, "step")):
         measured = measure(training, count)
     show_speed(console, training, measured)
     report(console, training, measured)

@@ -11,6 +11,7 @@ from huggingface_hub.errors import StrictDataclassError
 from transformers import AutoConfig, PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.utils import logging
 
+from lmft.adapter.adapter_files import trains_base_weights
 from lmft.adapter.attach import attach_new, attach_saved, base_of
 from lmft.config.model_knobs import AdapterConfig, ModelConfig, Quantize
 from lmft.errors import UserError, did_you_mean, is_out_of_memory
@@ -58,9 +59,10 @@ def load_model(
     """
     saved = None if config.name is None else find_base(config.name)
     if saved is not None:
-        base = replace(config, name=saved[0], revision=saved[1])
+        base, folder = replace(config, name=saved[0], revision=saved[1]), Path(str(config.name))
+        dtype = torch.float32 if trains_base_weights(folder.expanduser()) else dtype
         model = load_base(base, objective, tokenizer, seed, dtype)
-        attach_saved(model, Path(str(config.name)).expanduser())
+        attach_saved(model, folder.expanduser())
     elif adapter is not None and adapter.is_on:
         dtype = torch.float32 if adapter.trains_base_weights else dtype
         quantize = adapter.quantize is Quantize.nf4

@@ -13,7 +13,6 @@ import lmft
 from lmft.adapter.adapter_files import WEIGHTS
 from lmft.commands.evaluate import evaluate
 from lmft.commands.generate import generate
-from lmft.commands.merge import merge
 from lmft.errors import UserError
 from lmft.evaluation.generation import Sampling
 from lmft.output.terminal import Terminal
@@ -139,6 +138,15 @@ def test_every_verb_knows_a_run_with_an_adapter(trained, merged):
         for name in (folder / "checkpoint", merged)
     ]
     assert of_folders[0] == of_folders[1]
+
+
+@pytest.mark.parametrize("word", ["adapter.train_also=[embeddings]", "adapter.bias=all"])
+def test_in_bf16_weights_of_the_base_that_are_trained_answer(word, trained, fit):
+    folder = fit(*trained[1], word, "trainer.max_steps=1", "hardware.precision=bf16")
+    run = lmft.load(folder)
+    assert run.values["hardware"]["precision"] == "bf16"
+    assert len(run.generate("One day", tokens=8)) > len("One day")
+    assert run.chat("One day", tokens=8)
 
 
 def test_the_merged_model_scores_the_same_and_is_ordinary(trained, merged):

@@ -8,11 +8,12 @@ import signal
 
 import pytest
 
-from lmft.commands.chat import answer, tokenize_messages
+from lmft.commands.chat import answer, end_of_turn, tokenize_messages
 from lmft.commands.text_model import open_model
 from lmft.dataset.tokenizer import train_tokenizer
 from lmft.evaluation.generation import Sampling, cut_at
 from lmft.evaluation.text_streamer import TextStreamer
+from tests.helpers.chats import SHAPES
 
 TEMPLATE = (
     "{% for m in messages %}{{ m.role }}: {{ m.content }}. {% endfor %}"
@@ -91,6 +92,21 @@ def test_the_template_of_the_model_makes_the_prompt(templated, chat):
         code == 0 and complaint == "lmft: The model's chat template can't take this (not this).\n"
     )
     assert printed.strip()
+
+
+@pytest.mark.parametrize("end", ["<|im_end|>", "</s>"])  # ordinary text; the tokenizer's own
+def test_an_answer_ends_where_the_template_ends_turns(end, templated):
+    path = templated / "tokenizer_config.json"
+    template = SHAPES["chatml"].replace("<|im_end|>", end).replace("<<", "").replace(">>", "")
+    path.write_text(json.dumps({**json.loads(path.read_text()), "chat_template": template}))
+    opened = open_model(None, ["model=pretrained", f"model.name={templated}", "hardware=cpu"])
+    assert end_of_turn(opened) == ("" if end == "</s>" else end)
+    opened.tokenizer.chat_template = "{{ messages[-1].content }}"
+    whole = answer(opened, talk("Once"), Sampling(20))
+    mark = whole[8:12]
+    opened.tokenizer.chat_template = "{{ messages[-1].content }}{% if messages[1] %}MARK{% endif %}"
+    opened.tokenizer.chat_template = opened.tokenizer.chat_template.replace("MARK", mark)
+    assert answer(opened, talk("Once"), Sampling(20)) == whole[:8].partition(mark)[0]
 
 
 def test_a_line_longer_than_the_context_is_refused_and_the_next_answered(stories, chat):

@@ -10,7 +10,7 @@ from rich.text import Text
 from lmft.config.compose import compose_run
 from lmft.config.training_knobs import Precision
 from lmft.errors import UserError, VerificationError
-from lmft.output.terminal import print_sentence
+from lmft.output.terminal import Terminal, print_sentence
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from lmft.trainer.step import start_training, training_steps
@@ -84,7 +84,7 @@ def measure(run: Run, size: int, console: Console) -> tuple[np.ndarray, Precisio
     """
     hardware = replace(run.config.hardware, micro_batch_size=size)
     config = replace(run.config, hardware=hardware)
-    with console.status(f"hardware.micro_batch_size={size}"):
+    with Terminal(console).status(f"hardware.micro_batch_size={size}"):
         components = build_components(config, {"train": run.splits["train"]})
         steps = training_steps(start_training(config, components))
         measured = np.array([(step.loss.mean, step.grad_norm) for step in steps])

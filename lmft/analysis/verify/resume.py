@@ -13,7 +13,7 @@ from rich.text import Text
 from lmft.analysis.verify.diff import compare_folders, compare_with_store, show_findings
 from lmft.analysis.verify.killable_run import KillableRun
 from lmft.errors import UserError, VerificationError
-from lmft.output.terminal import print_sentence
+from lmft.output.terminal import Terminal, print_sentence
 
 STEPS = 20  # unless trainer.max_steps is given
 POLL = 0.005  # seconds
@@ -91,6 +91,6 @@ def interrupt(
 def timed(what: str, console: Console) -> Iterator[None]:
     """Show what is being done, and then how long it took."""
     started = time.monotonic()
-    with console.status(what):
+    with Terminal(console).status(what):
         yield
     console.print(f"{time.monotonic() - started:6.1f} s  {what}")
