@@ -10,7 +10,7 @@ import pytest
 from huggingface_hub import constants
 from nbconvert.preprocessors import ExecutePreprocessor
 
-from tests.helpers import drive
+from tests.helpers.drive import mount
 from tests.helpers.mlflow import Store
 from tests.helpers.processes import ROOT, spawn, wait_for
 from tests.helpers.runs import read_metrics, read_result, repeatable_metrics, train_command
@@ -76,7 +76,7 @@ def test_a_run_on_a_drive_outlives_its_machine(tmp_path, corpus, fit, monkeypatc
     local, kept = tmp_path / "local", tmp_path / "drive"
     local.mkdir()
     kept.mkdir()
-    for name, value in drive.mount(kept, milliseconds=300).items():
+    for name, value in mount(kept, milliseconds=300).items():
         monkeypatch.setenv(name, value)
     line = train_command(corpus, "clm", f"run_root={kept / 'runs'}", "hardware.precision=fp32")
     process = spawn(line, local)
