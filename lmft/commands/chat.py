@@ -180,7 +180,7 @@ def end_of_turn(opened: TextModel) -> str:
     except TemplateError:
         return ""
     mark = text.rpartition(said)[2].strip().partition("\n")[0]
-    eos = opened.model.generation_config.eos_token_id  # type: ignore[union-attr]
+    eos = opened.model.generation_config.eos_token_id
     ends = tokenizer.convert_ids_to_tokens(eos if isinstance(eos, list) else [eos or 0])
     return "" if mark in ends else mark
 
