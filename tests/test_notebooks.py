@@ -24,11 +24,17 @@ def code_cells(path):
     return [cell for cell in nbformat.read(path, 4).cells if cell.cell_type == "code"]
 
 
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    """A home folder, with the cache of tokenizers and tokens that the notebooks share."""
+    return tmp_path_factory.mktemp("home")
+
+
 @pytest.fixture
-def machine(tmp_path, monkeypatch, store_at_hand):
+def machine(home, tmp_path, monkeypatch, store_at_hand):
     """The working directory of a notebook on a machine without a login or a network."""
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("HOME", str(home))
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
     monkeypatch.delenv("HF_TOKEN", raising=False)
     monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "token"))
