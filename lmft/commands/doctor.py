@@ -18,7 +18,7 @@ from lmft.config.build import build
 from lmft.config.compose import compose
 from lmft.errors import Fault, UserError
 from lmft.output.sanitize import redact
-from lmft.output.terminal import Screen, counted
+from lmft.output.terminal import Screen, Terminal, counted
 from lmft.runs.run import Run
 
 STYLES = {Kind.missing: "red", Kind.slow: "yellow", Kind.note: "dim"}
@@ -34,7 +34,7 @@ def main(arguments: Namespace) -> None:
     run = Run(compose(arguments.words))
     environment = [*describe_environment()]
     console = Screen()
-    with console.status("looking around"):
+    with Terminal(console).status("looking around"):
         found = [*look(run, arguments.words), *environment]
     show(found, console)
     missing = sum(isinstance(one, Finding) and one.kind is Kind.missing for one in found)
