@@ -11,6 +11,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 from omegaconf import OmegaConf
 
+import lmft
 from docs.generator.pages import TOP_PAGES, generated_pages
 from lmft.commands import console
 from lmft.commands.arguments import all_flags, parse_line
@@ -207,6 +208,11 @@ def test_environment_variables_that_lmft_uses_are_in_the_reference():
     assert len(found) > 15
     # HYDRA_FULL_ERROR is set for Hydra alone, and put back.
     assert {name for name in found if f"`{name}`" not in page} == {"HYDRA_FULL_ERROR"}
+
+
+def test_every_name_of_the_python_api_is_in_the_reference():
+    page = (DOCS / "reference" / "python-api.md").read_text()
+    assert set(re.findall(r"^::: lmft\.(\w+)$", page, re.MULTILINE)) == set(lmft.__all__)
 
 
 def test_files_and_metrics_of_a_run_are_in_the_reference(
