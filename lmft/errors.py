@@ -139,6 +139,15 @@ def disk_full_fault(path: Path | str) -> Fault:
     )
 
 
+def is_current_directory_gone() -> bool:
+    """Check whether the current directory was deleted."""
+    try:
+        Path.cwd()
+    except FileNotFoundError:
+        return True
+    return False
+
+
 def is_disk_full(error: BaseException) -> bool:
     """Check whether `error` means a full disk, by its errno or by its text."""
     has_errno = isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS
@@ -176,7 +185,7 @@ def as_fault(error: BaseException) -> Fault | None:
             f"{found[1]} has no kernel that computes the same bits each time; use "
             "hardware.deterministic=false."
         )
-    if any(isinstance(link, FileNotFoundError) and not link.filename for link in chain):
+    if any(isinstance(link, FileNotFoundError) for link in chain) and is_current_directory_gone():
         return Fault("The current directory is gone; change to one that exists, and try again.")
     file_error = next((link for link in chain if isinstance(link, OSError) and link.filename), None)
     if file_error is not None:

@@ -111,7 +111,7 @@ class Terminal:
             return
         lines = Table.grid(padding=(0, 2))
         for name, size in sizes.items():
-            lines.add_row(Text(name, "cyan"), Text(redact(size), "green"))
+            lines.add_row(Text(name, "cyan"), Text(redact(size), "green", overflow="fold"))
         self._console.print(lines)
 
     @contextmanager
@@ -187,7 +187,7 @@ class Terminal:
                 str(number), Text(knobs), Text(state, style), perplexity, Text(shown, "dim")
             )
             if not fits:
-                below.add_row(Text(f"job {number}", style), Text(reason))
+                below.add_row(Text(f"job {number}", style), Text(reason, overflow="fold"))
         self._console.print(table)
         if below.row_count:
             self._console.print(below)

@@ -86,5 +86,5 @@ def show_table(table: Table, console: Console) -> None:
 def show_item(text: str, console: Console, bullet: str = "•") -> None:
     """Print an item of a list, with its lines indented."""
     item = RichTable.grid(padding=(0, 1))
-    item.add_row(Text(bullet), Text(text))
+    item.add_row(Text(bullet), Text(text, overflow="fold"))
     console.print(item)
