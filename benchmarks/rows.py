@@ -3,7 +3,9 @@
 Where the hardware does not compute bf16 natively, fp32 is measured on both sides instead.
 """
 
+import json
 import os
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -43,7 +45,7 @@ class Row:
 
 def all_rows(half: str) -> dict[str, Row]:
     """Return all rows by name; `half` is the precision that is measured in place of bf16."""
-    rows = [*training_rows(half), evaluation(half), *other_rows(half)]
+    rows = [*training_rows(half), large_vocabulary(), evaluation(half), *other_rows(half)]
     return {row.name: row for row in rows}  # the last of rows with equal names
 
 
@@ -69,6 +71,27 @@ def training_rows(half: str) -> list[Row]:
         training(smollm2, smollm2, {"speed": Target(1.2)}),
         training(lora, lora, {"speed": Target(1.3), "peak memory": Target(0.5, at_most=True)}),
     ]
+
+
+def large_vocabulary() -> Row:
+    """Return the row of training whose logits are the largest part: 262,144 tokens, fp32."""
+    job = Job(DISTILGPT2, scratch=True, block=128, batch=4, precision="fp32")
+    targets = {"speed": Target(1), "peak memory": Target(1, at_most=True)}
+
+    def measure(pairs: int, folder: Path) -> list[Figure]:
+        model = shutil.copytree(job.model, folder / "model", copy_function=shutil.copyfile)
+        config = json.loads((model / "config.json").read_text()) | {"vocab_size": 262_144}
+        (model / "config.json").write_text(json.dumps(config))
+        own = replace(job, model=str(model))
+        return train_alternately(own, own, 6, targets, pairs, folder)
+
+    return Row(
+        "vocabulary-262144-fp32",
+        "training (clm), distilgpt2 with 262,144 tokens, 4 blocks of 128, fp32, dropout on, "
+        "against Trainer fp32",
+        measure,
+        job.model,
+    )
 
 
 def training(ours: Job, theirs: Job, targets: Targets, meant: str = "bf16") -> Row:

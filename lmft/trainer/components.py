@@ -23,6 +23,7 @@ from lmft.errors import UserError
 from lmft.evaluation.windows import check_evaluation
 from lmft.hardware.allocator import keep_freed_memory
 from lmft.hardware.device import FIRST_START, Choices, Hardware, find_hardware
+from lmft.model.chunks import LARGE_VOCABULARY
 from lmft.model.load import check_documents, context_size, load_model, silence_transformers
 from lmft.model.mixed_precision import Network, build_network
 from lmft.output.terminal import counted
@@ -116,10 +117,12 @@ def build_components(
     if hardware.compile is None:
         hardware.compile = "train" in batches and is_long(config, model, batches["train"])
     network = build_network(model, hardware)
-    # Only now, so that memory used for loading is returned. FSDP gathers tensors of many sizes, and
-    # the small activations of an adapter would lie in the gaps that large ones leave.
+    # Only now, so that memory used for loading is returned. Gaps would be left by tensors of many
+    # sizes that FSDP gathers, by small activations of an adapter between large ones, and by logits
+    # as large as all else.
     is_sharded = config.hardware.strategy is Strategy.fsdp
-    keep_freed_memory(large=not is_sharded and not is_adapted(model))
+    is_large = model.config.get_text_config().vocab_size > LARGE_VOCABULARY
+    keep_freed_memory(large=not (is_sharded or is_adapted(model) or is_large))
     return Components(hardware, tokenizer, batches, network)
 
 
