@@ -96,11 +96,13 @@ class Parser(argparse.ArgumentParser):
 class CommandParser(Parser):
     """The parser of the whole command, whose help also lists groups, choices and examples."""
 
+    own_groups: tuple[Path, ...] = ()  # folders of groups that the line adds
+
     def format_help(self) -> str:
         """Return the help; groups are read from the config files, so that they are up to date."""
         from lmft.commands.help import epilog
 
-        self.epilog = epilog()
+        self.epilog = epilog(self.own_groups)
         return super().format_help()
 
 
@@ -260,6 +262,7 @@ def parse_line(line: Sequence[str]) -> argparse.Namespace:
     """
     flags, name, words = split_line(line)
     parser, verbs = command_parser()
+    parser.own_groups = (Path(flags.config_dir),) if flags.config_dir else ()
     if name is None:
         arguments = parser.parse_args([word for word in words if word.startswith("-")], flags)
         arguments.words = words  # without flags, else they would have been refused

@@ -2,6 +2,8 @@
 
 import shutil
 import textwrap
+from collections.abc import Iterable
+from pathlib import Path
 
 from lmft.commands.arguments import INDENT
 from lmft.config import CONF
@@ -31,16 +33,20 @@ exit codes:
 Every knob, its unit and its default: conf/, or `lmft -c job`."""
 
 
-def epilog() -> str:
-    """Return what comes below verbs and flags: groups with their choices, and examples."""
-    return f"{groups_text()}\n\n{EXAMPLES}"
+def epilog(own_groups: Iterable[Path] = ()) -> str:
+    """Return what comes below verbs and flags: groups with their choices, and examples.
+
+    Args:
+        own_groups: folders of groups that --config-dir adds.
+    """
+    return f"{groups_text(own_groups)}\n\n{EXAMPLES}"
 
 
-def groups_text() -> str:
+def groups_text(own_groups: Iterable[Path] = ()) -> str:
     """Return the groups with their choices, the default first, each with its first comment."""
     lines = ["groups, the default first; each choice is a file of conf/:"]
     defaults = (CONF / "config.yaml").read_text()
-    for group, paths in sorted(known_groups().items()):
+    for group, paths in sorted(known_groups(own_groups).items()):
         lines.append(f"  {group}=")
         paths.sort(key=lambda path: (f"- {group}: {path.stem}\n" not in defaults, path.stem))
         lines += [as_entry(path.stem, first_comment(path)) for path in paths]
@@ -51,4 +57,5 @@ def as_entry(name: str, text: str) -> str:
     """Return a name and its explanation, folded to the terminal's width."""
     width = max(60, min(100, shutil.get_terminal_size().columns)) - 2
     start = f"    {name:<{INDENT - 5}} "
-    return textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * INDENT)
+    entry = textwrap.fill(text, width, initial_indent=start, subsequent_indent=" " * INDENT)
+    return entry or start.rstrip()  # a file without a comment

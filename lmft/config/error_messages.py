@@ -191,6 +191,11 @@ def _unknown_knob(knob: str) -> str:
     known = known_names()
     if knob in known:
         return f"{knob} can't be set, since its group has none here; leave one of the two out."
+    group, _, name = knob.rpartition(".")
+    if group == "optimizer":  # its file need not name all that the class takes
+        names = [other.removeprefix("optimizer.") for other in known if "optimizer." in other]
+        way = f"if the optimizer takes it, add it with a +, as in '+{knob}=VALUE'"
+        return f"There is no knob {knob!r}; {way}.{did_you_mean(name, names)}"
     full = min((name for name in known if name.endswith(f".{knob}")), key=len, default=None)
     hint = f" Did you mean {full!r}?" if full else did_you_mean(knob, known)
     return f"There is no knob {knob!r}; see lmft --help.{hint}"

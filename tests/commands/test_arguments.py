@@ -36,6 +36,13 @@ def test_flags_may_be_anywhere_in_the_line(flags, verb, own):
         assert parse_line([*words[:place], *flags, *words[place:]]) == expected
 
 
+def test_help_lists_the_choices_of_an_own_folder(own, capsys):
+    with pytest.raises(SystemExit):
+        parse_line(["--help", "--config-dir", own])
+    groups = capsys.readouterr().out.partition("experiment=")[2]
+    assert re.search(r"^ {4}mine$", groups, re.MULTILINE)
+
+
 def test_a_flag_takes_its_value_from_the_next_word_and_no_other(own):
     for line in ("-c job -m seed=1", "-m -c job seed=1", "seed=1 -c job -m", "-c job seed=1 -m"):
         arguments = parse_line(line.split())

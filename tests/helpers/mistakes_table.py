@@ -79,6 +79,8 @@ KINDS = {
     "trainer.batch_size=2.5": ("trainer.batch_size must be a whole number", "not 2.5"),
     "hardware.micro_batch_size=many": ("hardware.micro_batch_size", "or auto", "'many'"),
     "optimizer.betas=[0.9,2]": ("optimizer.betas must be", "below 1", "not 2"),
+    "optimizer.amsgrad=true": ("no knob 'optimizer.amsgrad'", "add it with a +", "'+optimizer."),
+    "optimizer.weight_decy=0": ("no knob 'optimizer.weight_decy'", "Did you mean 'weight_decay'"),
     "optimizer.betas=[0.9]": ("optimizer", "fix optimizer"),
     "+optimizer.amsgrad=maybe": ("optimizer.amsgrad", "'maybe'", "set it to"),
     "model.config={n_head:0}": ("model.config={'n_head': 0}", "change it"),
