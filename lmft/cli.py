@@ -14,9 +14,18 @@ from lmft.commands.workers import follow, leading
 from lmft.errors import Interrupted
 from lmft.hardware.ranks import is_rank_zero
 from lmft.output.streams import open_closed_descriptors
+from lmft.signals import end_at_signals
 
 
 def main() -> int:
+    """Run the command line; return the exit code."""
+    try:
+        return run_line()
+    finally:
+        end_at_signals()
+
+
+def run_line() -> int:
     """Run the command line; return the exit code."""
     if "_ARGCOMPLETE" in os.environ:  # a shell asks for completions
         from lmft.commands.completion import complete_line

@@ -37,6 +37,17 @@ def install_signal_handlers() -> None:
         signal.signal(signal.SIGUSR1, request_checkpoint)
 
 
+def end_at_signals() -> None:
+    """Let a further signal end the process at once, when nothing is left to save.
+
+    While Python exits, an exception would only be printed. SLURM sends SIGTERM to a job that has
+    asked for its requeue.
+    """
+    for number in HANDLED:
+        if signal.getsignal(number) in (_handle, request_checkpoint):
+            signal.signal(number, signal.SIG_DFL)
+
+
 @contextmanager
 def defer_signals() -> Iterator[None]:
     """Delay a signal that arrives inside until the block has ended.

@@ -3,6 +3,7 @@
 import os
 import signal
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -138,6 +139,14 @@ def test_the_warning_of_slurm_saves_and_asks_for_a_requeue(
     assert (tmp_path / "calls").read_text() == "requeue 4711\n"
     assert status_of(tmp_path) == "KILLED"
     assert said in (tmp_path / "log").read_text()
+
+
+def test_a_signal_while_python_exits_ends_it_without_a_traceback():
+    exiting = "import atexit, os, sys; atexit.register(os.kill, os.getpid(), 15); "
+    exiting += "from lmft.cli import main; sys.exit(main())"
+    line = [sys.executable, "-c", exiting, "--version"]
+    ended = subprocess.run(line, capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (-signal.SIGTERM, "")
 
 
 def test_a_task_of_an_array_is_requeued_alone():
