@@ -89,7 +89,7 @@ def show_next(run: Path, terminal: Terminal) -> None:
     path = shlex.quote(str(run.relative_to(Path.cwd()) if run.is_relative_to(Path.cwd()) else run))
     terminal.print(f"Folder  {run}")
     terminal.print(f"Next    lmft generate run={path} prompt=TEXT")
-    terminal.print(f"        lmft evaluate run={path} evaluation.split=test")
+    terminal.print(f"        lmft evaluate run={path}")  # on test, where there is one
 
 
 def group_by_conditions(jobs: list[JobRecord]) -> list[list[JobRecord]]:

@@ -60,6 +60,7 @@ def test_a_sweep_means_its_best_run_whatever_a_later_launch_finds(jobs, tmp_path
     folder, best = tmp_path / "runs" / "sweep", Path(jobs[1].folder)
     shown = ended(jobs, folder).replace("\n", "")
     assert f"Folder  {best}" in shown and f"lmft generate run={best} prompt=TEXT" in shown
+    assert f"lmft evaluate run={best}" in shown and "evaluation.split" not in shown
     assert find_folder(str(folder), None) == best
     shown = ended(jobs[:1], folder).replace("\n", "")  # a launch of a worse job alone
     assert f"Folder  {best}" in shown and find_folder(str(folder), None) == best
