@@ -11,6 +11,7 @@ from contextlib import contextmanager, redirect_stdout
 from typing import TextIO
 
 from lmft.errors import RunLocked, VerificationError, WorkerFailed, as_fault
+from lmft.hardware.ranks import is_rank_zero
 from lmft.output.sanitize import RedactingFormatter, redact, strip_control
 from lmft.output.streams import make_streams_unfailing
 from lmft.signals import install_signal_handlers
@@ -118,6 +119,7 @@ def prepare() -> None:
     if any(isinstance(handler, Console) for handler in logging.getLogger().handlers):
         return
     console = Console(sys.stderr)
-    console.setLevel(logging.WARNING)
+    # Other ranks would repeat what rank 0 warns of.
+    console.setLevel(logging.WARNING if is_rank_zero() else logging.ERROR)
     console.setFormatter(RedactingFormatter("lmft: %(message)s"))
     logging.getLogger().addHandler(console)

@@ -327,3 +327,13 @@ def listening_of(pid):
                 if open_here.status == psutil.CONN_LISTEN:
                     found.add(tuple(open_here.laddr))
     return found
+
+
+@pytest.mark.parametrize(("rank", "said"), [("0", "lmft: careful\n"), ("1", "")])
+def test_rank_0_alone_warns(rank, said):
+    warn = "import logging; from lmft.commands.console import prepare; prepare(); "
+    warn += "logging.getLogger('lmft').warning('careful')"
+    environment = {**os.environ, "WORLD_SIZE": "2", "RANK": rank}
+    line = [sys.executable, "-c", warn]
+    ended = subprocess.run(line, capture_output=True, text=True, env=environment, check=True)
+    assert ended.stderr == said
