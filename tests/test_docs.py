@@ -28,7 +28,7 @@ PAGES = [ROOT / "README.md", *map(ROOT.joinpath, TOP_PAGES.values()), *sorted(DO
 NOT_CHECKED = "bash cat cd curl eval export git hf mlflow pip pre-commit ray source".split()
 MAKE = re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
 RUN_LMFT = re.compile(
-    r"^(?:.*/)?(?:python3?|torchrun|srun)(?: .*)? -m lmft(?: |$)|^(?:.*/)?lmft(?: |$)"
+    r"^(?:.*/)?(?:python3?|torchrun|srun)(?: .*)? -m lmft(?: |$)|^(?:srun )?(?:.*/)?lmft(?: |$)"
 )
 
 
