@@ -16,6 +16,7 @@ from lmft.errors import UserError
 from lmft.output.sanitize import redact
 from lmft.runs.find_run import check_checkpoint, find_folder
 from lmft.storage.atomic import read_json
+from lmft.storage.hub import ADAPTER_CONFIG
 
 CARD, CONFIG = "README.md", "lmft.yaml"  # their names in a repository
 LOCATIONS = re.compile(
@@ -47,7 +48,7 @@ def find_weights(name: str, tracker_uri: str | None) -> Path:
         UserError: there is no such run, or it has not finished.
     """
     folder = Path(name).expanduser().absolute()
-    if (folder / "config.json").is_file():
+    if any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
         return folder
     folder = find_folder(name, tracker_uri)
     check_checkpoint(folder)
