@@ -140,9 +140,9 @@ def test_every_verb_knows_a_run_with_an_adapter(trained, merged):
     assert of_folders[0] == of_folders[1]
 
 
-@pytest.mark.parametrize("word", ["adapter.train_also=[embeddings]", "adapter.bias=all"])
-def test_in_bf16_weights_of_the_base_that_are_trained_answer(word, trained, fit):
-    folder = fit(*trained[1], word, "trainer.max_steps=1", "hardware.precision=bf16")
+def test_in_bf16_weights_of_the_base_that_are_trained_answer(trained, fit):
+    words = ["adapter.train_also=[embeddings]", "adapter.bias=all", "trainer.max_steps=1"]
+    folder = fit(*trained[1], *words, "hardware.precision=bf16")
     run = lmft.load(folder)
     assert run.values["hardware"]["precision"] == "bf16"
     assert len(run.generate("One day", tokens=8)) > len("One day")

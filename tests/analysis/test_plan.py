@@ -165,6 +165,7 @@ def differs_by(words, folder):
 
 def test_the_memory_is_what_a_run_then_takes(tmp_path):
     words = "tracker=none model.config={n_embd:384,n_layer:3} dataset.max_documents=10"
+    words += " trainer.max_steps=4 evaluation.max_blocks=8"
     assert abs(differs_by(words, tmp_path)) < 0.15
 
 
