@@ -4,11 +4,10 @@ from pathlib import Path
 
 import yaml
 
-from docs.generator.comments import top_comment
 from docs.generator.knob_facts import as_yaml, range_text
 from docs.generator.knob_pages import escape, sentence
 from lmft.config import CONF
-from lmft.config.comments import read_comments
+from lmft.config.comments import read_comments, top_comment
 from lmft.config.knobs import flatten
 from lmft.config.ranges import RANGES
 

@@ -1,8 +1,8 @@
 """The reference of the knobs: a page for each group, and one that lists all."""
 
-from docs.generator.comments import top_comment
 from docs.generator.knob_facts import Fact, as_yaml, choices_of, facts, set_by_choices
 from lmft.config import CONF
+from lmft.config.comments import top_comment
 from lmft.config.knob_metadata import Decides
 
 
@@ -39,7 +39,8 @@ def anchor(name: str) -> str:
 
 
 def sentence(text: str) -> str:
-    """Return a comment as a sentence."""
+    """Return a comment as a sentence, on one line."""
+    text = text.replace("\n", " ")
     return f"{text[:1].upper()}{escape(text[1:])}{'' if text.endswith(('.', '?')) else '.'}"
 
 

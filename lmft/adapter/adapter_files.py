@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from lmft.errors import UserError
+from lmft.errors import UserError, first_line
 from lmft.storage.atomic import read_json, write_json
 from lmft.storage.hub import ADAPTER_CONFIG
 
@@ -111,8 +111,7 @@ def read_adapter(model: PreTrainedModel, folder: Path) -> None:
         stored = load_file(folder / WEIGHTS)
     except (OSError, SafetensorError) as error:
         raise UserError(
-            f"{folder} has no {WEIGHTS} that can be read ({str(error).splitlines()[0]}); fetch it "
-            "again."
+            f"{folder} has no {WEIGHTS} that can be read ({first_line(error)}); fetch it again."
         ) from error
     differing = sorted(own.keys() ^ stored.keys()) or [
         name for name, weight in own.items() if weight.shape != stored[name].shape

@@ -17,7 +17,7 @@ from transformers.pytorch_utils import Conv1D
 from lmft.adapter.adapter_files import read_adapter, whole_modules
 from lmft.config.model_knobs import AdapterConfig, AdapterKind, ModelConfig, Quantize
 from lmft.config.training_knobs import AUTO
-from lmft.errors import UserError, did_you_mean
+from lmft.errors import UserError, did_you_mean, first_line
 from lmft.hardware.layers import find_layers
 from lmft.storage.hub import find_base, pinned_revision
 
@@ -46,8 +46,10 @@ def check_adapter(model: ModelConfig, adapter: AdapterConfig) -> None:
         what = knob if adapter.is_on else f"model.name={model.name} is an adapter, which"
         raise UserError(f"{what} needs peft; install lmft[lora].")
     if model.freeze:
-        what = knob if adapter.is_on else f"model.name={model.name} is an adapter, whose"
-        raise UserError(f"model.freeze is set, but {what} base is frozen already; leave it out.")
+        what = knob if adapter.is_on else f"model.name={model.name}"
+        raise UserError(
+            f"model.freeze is set, but the base of {what} is frozen already; leave it out."
+        )
     if adapter.is_on and saved is not None:
         raise UserError(
             f"model.name={model.name} is an adapter already; leave {knob} out to train that one, "
@@ -86,7 +88,7 @@ def attach_new(
     modules = dict(model.named_modules())
     whole = whole_modules(model, config.train_also or [])
     torch.manual_seed(seed)
-    with target_errors(config, modules):
+    with target_errors(config):
         targets = find_targets(model, config.targets)
         settings: Any = LoraConfig(
             base_model_name_or_path=base.name,
@@ -127,7 +129,7 @@ def attach_saved(model: PreTrainedModel, folder: Path) -> None:
             inject_adapter_in_model(settings, model)
     except ValueError as error:
         raise UserError(
-            f"model.name={folder} does not fit its base ({first_line(error)}); check "
+            f"model.name={folder} does not fit its base ({first_line(error):.150}); check "
             "base_model_name_or_path in its adapter_config.json."
         ) from error
     settings.modules_to_save = whole
@@ -198,11 +200,11 @@ def linear_maps(model: PreTrainedModel) -> list[str]:
 
 
 @contextmanager
-def target_errors(config: AdapterConfig, modules: dict[str, nn.Module]) -> Iterator[None]:
-    """Explain what peft says against adapter.targets.
+def target_errors(config: AdapterConfig) -> Iterator[None]:
+    """Explain why peft refuses adapter.targets.
 
     Raises:
-        UserError: it says something.
+        UserError: it does.
     """
     try:
         with warnings.catch_warnings():
@@ -212,11 +214,6 @@ def target_errors(config: AdapterConfig, modules: dict[str, nn.Module]) -> Itera
         raise
     except (ValueError, re.error) as error:
         raise UserError(
-            f"adapter.targets={config.targets} can't be adapted ({first_line(error)}); set it to "
-            "auto, or name linear maps."
+            f"adapter.targets={config.targets} can't be adapted ({first_line(error):.150}); set it "
+            "to auto, or name linear maps."
         ) from error
-
-
-def first_line(error: Exception) -> str:
-    """Return the first line of an error's text, without its end, at most 150 characters."""
-    return (str(error).strip() or type(error).__name__).splitlines()[0][:150].rstrip(". ")

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from lmft.commands.arguments import INDENT
 from lmft.config import CONF
-from lmft.config.comments import first_comment
+from lmft.config.comments import top_comment
 from lmft.config.groups import known_groups
 
 EXAMPLES = """\
@@ -43,13 +43,13 @@ def epilog(own_groups: Iterable[Path] = ()) -> str:
 
 
 def groups_text(own_groups: Iterable[Path] = ()) -> str:
-    """Return the groups with their choices, the default first, each with its first comment."""
+    """Return the groups with their choices, the default first, each with what it is."""
     lines = ["groups, the default first; each choice is a file of conf/:"]
     defaults = (CONF / "config.yaml").read_text()
     for group, paths in sorted(known_groups(own_groups).items()):
         lines.append(f"  {group}=")
         paths.sort(key=lambda path: (f"- {group}: {path.stem}\n" not in defaults, path.stem))
-        lines += [as_entry(path.stem, first_comment(path)) for path in paths]
+        lines += [as_entry(path.stem, top_comment(path).partition("\n")[0]) for path in paths]
     return "\n".join(lines)
 
 

@@ -1,6 +1,7 @@
 """The comments of config files: what a choice is, and what a knob means."""
 
 from collections.abc import Iterable, Iterator
+from itertools import takewhile
 from pathlib import Path
 
 import yaml
@@ -9,17 +10,15 @@ from lmft.config import CONF
 from lmft.config.groups import GLOBAL, Loader, known_groups
 from lmft.config.plugins import conf_folders
 
-UNCHOSEN = 0
 
-
-def first_comment(path: Path) -> str:
-    """Return the first comment of a config file."""
-    comments = (line[2:] for line in path.read_text().splitlines() if line.startswith("# "))
-    return next((comment for comment in comments if not comment.startswith("@")), "")
+def top_comment(path: Path) -> str:
+    """Return the comment at the top of a config file, in lines, without Hydra's package line."""
+    lines = takewhile(lambda line: line.startswith("#"), path.read_text().splitlines())
+    return "\n".join(line[2:] for line in lines if not line.startswith("# @"))
 
 
 def choice_comment(group: str, choice: str, more: Iterable[Path] = ()) -> str:
-    """Return the first comment of a choice; empty if it has none.
+    """Return the first line of the comment at the top of a choice; empty if it has none.
 
     Args:
         group: such as `model` or `hydra/launcher`.
@@ -27,7 +26,7 @@ def choice_comment(group: str, choice: str, more: Iterable[Path] = ()) -> str:
         more: folders of groups, whose files come before those of lmft.
     """
     paths = [path for path in known_groups(more).get(group, []) if path.stem == choice]
-    return first_comment(paths[-1]) if paths else ""
+    return top_comment(paths[-1]).partition("\n")[0] if paths else ""
 
 
 def knob_comments(choices: dict[str, str], more: Iterable[Path] = ()) -> dict[str, str]:
@@ -40,17 +39,15 @@ def knob_comments(choices: dict[str, str], more: Iterable[Path] = ()) -> dict[st
     comments = read_comments(CONF / "config.yaml")
     paths = [path for conf in conf_folders() for path in conf.glob("*/*.yaml")]
     paths.sort(key=lambda path: _rank(path, choices))
-    paths += [
-        path for conf in more for path in conf.glob("*/*.yaml") if _rank(path, choices) > UNCHOSEN
-    ]
+    paths += [path for conf in more for path in conf.glob("*/*.yaml") if _rank(path, choices) > 0]
     for path in paths:
         comments |= read_comments(path, f"{path.parent.name}.")
     return comments
 
 
 def _rank(path: Path, choices: dict[str, str]) -> int:
-    """Return how much the comments of a file count: those of the choice most, then _base."""
-    return 2 if path.stem == choices.get(path.parent.name) else UNCHOSEN + (path.stem == "_base")
+    """Return 2 for the file of the choice, 1 for _base, 0 for other choices."""
+    return 2 if path.stem == choices.get(path.parent.name) else int(path.stem == "_base")
 
 
 def read_comments(path: Path, prefix: str = "") -> dict[str, str]:

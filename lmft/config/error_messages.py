@@ -15,7 +15,7 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 from lmft.config.groups import choices_of, known_groups, known_names
 from lmft.config.quoting import is_text, word_to_type
 from lmft.config.ranges import RANGES, range_error
-from lmft.errors import UserError, did_you_mean
+from lmft.errors import UserError, did_you_mean, first_line
 
 OTHER_PLUGIN = {  # knobs of Hydra's own plug-in for Optuna: what lmft has instead
     "hydra.sweeper.direction": "a search minimizes the validation loss: leave it out",
@@ -52,7 +52,7 @@ def as_user_error(error: BaseException, composing: bool = False) -> UserError | 
     if message:
         return UserError(message)
     if composing or isinstance(error, HydraException | OmegaConfBaseException):
-        return UserError(f"{_first_line(error)}; see lmft --help.")
+        return UserError(f"{first_line(error)}; see lmft --help.")
     return None
 
 
@@ -67,7 +67,7 @@ def _override_message(error: BaseException) -> str | None:
     """Explain a word that Hydra can't read, or that names nothing."""
     text = str(error)
     if isinstance(error, OverrideParseException):
-        return _word_message(str(error.override), _first_line(error))
+        return _word_message(str(error.override), first_line(error))
     if isinstance(error, MissingConfigException) and error.options is not None:
         group, _, choice = str(error.missing_cfg_file).partition("/")
         if group == "model" and choice[:1] in ("/", "."):
@@ -174,7 +174,7 @@ def _instantiation_message(error: BaseException, cause: BaseException) -> str:
     unknown = re.search(r"unexpected keyword argument '(\w+)'", str(cause))
     if unknown:
         return f"There is no knob '{group}.{unknown[1]}'; leave it out."
-    return f"{group} can't be used: {_first_line(cause)}; see conf/ for what it takes."
+    return f"{group} can't be used: {first_line(cause)}; see conf/ for what it takes."
 
 
 def _choose(name: str, wrong: str, choices: list[str]) -> str:
@@ -207,7 +207,3 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
         seen.add(id(cause))
         yield cause
         error = cause
-
-
-def _first_line(error: BaseException) -> str:
-    return (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")

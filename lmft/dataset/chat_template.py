@@ -13,7 +13,7 @@ from typing import Any
 from lmft.config.dataset_knobs import Learn
 from lmft.dataset.chat_spans import Span, SpansNotFound, find_spans
 from lmft.dataset.conversations import Chat, Completion, Example
-from lmft.errors import UserError
+from lmft.errors import UserError, first_line
 
 CHATML = (
     "{% if tools %}{{ raise_exception('chatml has no place for tools') }}{% endif %}"
@@ -179,7 +179,7 @@ class Template:
     def _failure(self, place: str, error: Exception) -> UserError:
         from jinja2 import TemplateSyntaxError
 
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(error)
         if isinstance(error, TemplateSyntaxError):
             return UserError(f"{self.name}, line {error.lineno} is no template ({reason}); fix it.")
         return UserError(

@@ -14,6 +14,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from lmft.errors import first_line
+
 logger = logging.getLogger(__name__)
 
 Inputs = tuple[Tensor | None, ...]
@@ -100,7 +102,7 @@ class CudaGraphs:
             with torch.cuda.graph(graph, pool=self._pool):
                 outputs = self._function(*own)
         except RuntimeError as error:  # such as out of memory; nothing has been computed
-            self._give_up(str(error).splitlines()[0])
+            self._give_up(first_line(error))
             torch.cuda.empty_cache()
         else:
             self._recordings[_shapes(inputs)] = Recording(graph, own, outputs)

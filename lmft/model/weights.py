@@ -17,7 +17,7 @@ from transformers import (
 from lmft.adapter.adapter_files import is_adapted, read_adapter, write_adapter
 from lmft.config.model_knobs import ModelConfig
 from lmft.dataset.tokenizer import save_tokenizer
-from lmft.errors import UserError
+from lmft.errors import UserError, first_line
 from lmft.objective import Objective
 from lmft.storage.hub import pinned_revision
 
@@ -65,7 +65,7 @@ def load_pretrained(
     except (OSError, SafetensorError) as error:
         if "use_safetensors" in str(error):
             raise pickled_error(config.name, "pytorch_model.bin", objective) from error
-        reason = str(error).strip().splitlines()[0].rstrip(".")
+        reason = first_line(error)
         raise UserError(
             f"model.name={config.name} has no weights that can be read ({reason}); fetch it again."
         ) from error

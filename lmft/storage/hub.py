@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 
-from lmft.errors import UserError
+from lmft.errors import UserError, first_line
 from lmft.storage.atomic import read_json
 from lmft.storage.hashing import digest, digest_files
 
@@ -125,5 +125,5 @@ def hub_errors(what: str) -> Iterator[None]:
                 f"The {what} needs its own Python code, which lmft does not run by default; read "
                 "that code, and if you trust it, set model.trust_remote_code=true."
             ) from error
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(error)
         raise UserError(f"The {what} can't be loaded ({reason}); check its name.") from error

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from lmft.errors import UserError
+from lmft.errors import UserError, first_line
 from lmft.metrics import TokenLoss
 from lmft.sweep.search_parts import (
     build_pruner,
@@ -86,7 +86,7 @@ class Study:
                 load_if_exists=True,
             )
         except (ArgumentError, DBAPIError) as error:
-            reason = str(error).splitlines()[0].rstrip(".")
+            reason = first_line(error)
             raise UserError(
                 f"hydra.sweeper.storage is {settings['storage']!r}, which can't be used "
                 f"({reason}); set it to sqlite:////path/study.db, or leave it out."

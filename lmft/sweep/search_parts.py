@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from lmft.config.allowlist import check_search
 from lmft.config.build import build
-from lmft.errors import UserError
+from lmft.errors import UserError, first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -95,7 +95,7 @@ def refused_as(name: str, settings: dict[str, Any]) -> "Iterator[None]":
                 f"{target} needs the package {cause.name}, which is not installed; pip install "
                 "'lmft[optuna]'."
             ) from error
-        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0].rstrip(".")
+        reason = first_line(cause)
         raise UserError(
             f"hydra.sweeper.{name} can't be used: {reason}; fix what it is given as "
             f"+hydra.sweeper.{name}.ARGUMENT=VALUE, or choose another than {target}."

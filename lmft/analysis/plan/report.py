@@ -9,6 +9,7 @@ from lmft.analysis.plan.estimate import DiskSpace, Memory
 from lmft.config.schema import RunConfig
 from lmft.config.training_knobs import Strategy
 from lmft.hardware.memory import memory_per_process
+from lmft.output.bars import readable_time
 from lmft.output.terminal import counted, print_sentence, readable_size
 from lmft.runs.run_id import model_label
 from lmft.trainer.components import Components
@@ -129,12 +130,3 @@ def describe_time(timing: Timing | None, work: Workload, processes: int) -> str:
         f"{1000 * timing.step:,.1f} ms a step, {1000 * timing.window:,.1f} ms a window scored"
     )
     return text if processes == 1 else f"{text}; measured in one process, not in {processes}"
-
-
-def readable_time(seconds: float) -> str:
-    """Return `seconds` in the two largest units."""
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
