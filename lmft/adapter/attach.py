@@ -44,7 +44,7 @@ def check_adapter(model: ModelConfig, adapter: AdapterConfig) -> None:
     knob = f"adapter={adapter.kind.value}"
     if find_spec("peft") is None:
         what = knob if adapter.is_on else f"model.name={model.name} is an adapter, which"
-        raise UserError(f"{what} needs peft; install lmft[lora].")
+        raise UserError(f"{what} needs peft; pip install 'lmft[lora]'.")
     if model.freeze:
         what = knob if adapter.is_on else f"model.name={model.name}"
         raise UserError(

@@ -20,7 +20,7 @@ examples:
   lmft -m hydra/sweeper=lr_search           Optuna, with pruning
   lmft hardware=ddp hardware.processes=2    two processes; see docs/scaling.md
   lmft -m hydra/launcher=joblib seed=0,1,2  several jobs at a time
-                                            (pip install lmft[joblib])
+                                            (pip install 'lmft[joblib]')
   eval "$(lmft --shell-completion bash)"    the tab key completes; in ~/.bashrc
 
 The same command again resumes an interrupted run and answers at once when it

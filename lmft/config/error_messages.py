@@ -66,6 +66,11 @@ def _is_instantiation(error: BaseException) -> bool:
 def _override_message(error: BaseException) -> str | None:
     """Explain a word that Hydra can't read, or that names nothing."""
     text = str(error)
+    if plugin := re.search(r"'hydra_plugins\.hydra_(\w+)_launcher\.", text):
+        return (
+            f"hydra/launcher needs the package hydra-{plugin[1]}-launcher, which is not installed; "
+            f"pip install 'lmft[{plugin[1]}]'."
+        )
     if isinstance(error, OverrideParseException):
         return _word_message(str(error.override), first_line(error))
     if isinstance(error, MissingConfigException) and error.options is not None:
@@ -74,7 +79,7 @@ def _override_message(error: BaseException) -> str | None:
             return _path_as_model(choice)
         group, _, choice = str(error.missing_cfg_file).rpartition("/")
         if group == "hydra/launcher" and choice in EXTRAS:
-            return f"hydra/launcher={choice} needs a plug-in; install lmft[{EXTRAS[choice]}]."
+            return f"hydra/launcher={choice} needs a plug-in; pip install 'lmft[{EXTRAS[choice]}]'."
         return _choose(group, choice, list(error.options))
     several = re.search(r"Ambiguous value for argument '(.+)'", text)
     if several:

@@ -44,7 +44,7 @@ def write_gguf(source: Path, target: Path, label: str) -> None:
     try:
         from gguf import GGUFWriter, LlamaFileType
     except ImportError as error:
-        raise UserError("format=gguf needs the package gguf; pip install lmft[gguf].") from error
+        raise UserError("format=gguf needs the package gguf; pip install 'lmft[gguf]'.") from error
     silence_transformers()
     with hub_errors(f"model {str(source)!r}"):
         config = AutoConfig.from_pretrained(source)

@@ -17,6 +17,7 @@ from typing import get_args, get_type_hints
 
 import pytest
 import yaml
+from hydra.core.plugins import Plugins
 from hydra.errors import MissingConfigException
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
@@ -142,7 +143,15 @@ def test_the_pages_have_the_length_of_the_table():
 
 def test_a_launcher_without_its_plug_in_is_named_with_the_extra():
     error = MissingConfigException("", "hydra/launcher/joblib", ["basic"])
-    assert str(as_user_error(error)).endswith("needs a plug-in; install lmft[joblib].")
+    assert str(as_user_error(error)).endswith("needs a plug-in; pip install 'lmft[joblib]'.")
+
+
+def test_a_launcher_of_conf_without_its_plug_in_is_named_with_the_extra():
+    name = "hydra_plugins.hydra_ray_launcher.ray_launcher.NotThere"
+    with pytest.raises(RuntimeError) as raised:  # as where the package is missing
+        Plugins.instance()._instantiate(OmegaConf.create({"_target_": name}))
+    message = str(as_user_error(raised.value, composing=True))
+    assert message.endswith("hydra-ray-launcher, which is not installed; pip install 'lmft[ray]'.")
 
 
 def test_debug_shows_the_traceback(command):
