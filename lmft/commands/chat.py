@@ -17,7 +17,7 @@ from lmft.commands.text_model import TextModel, open_model
 from lmft.commands.words import as_words
 from lmft.dataset.tokenizer import find_separator
 from lmft.errors import Interrupted, UserError
-from lmft.evaluation.generation import Sampling, continue_texts
+from lmft.evaluation.generation import Sampling, continue_texts, end_tokens
 from lmft.evaluation.text_streamer import TextStreamer
 from lmft.model.load import context_size
 from lmft.output.sanitize import strip_control
@@ -141,7 +141,7 @@ def answer(
     Args:
         opened: the model.
         messages: the user's, with their answers; the earliest are removed if they don't fit.
-        sampling: how to answer; without `stop`, the answer ends where the template ends turns.
+        sampling: how to answer; the answer also ends where the template ends turns.
         write: called with each part of the answer, as it is generated.
 
     Raises:
@@ -158,11 +158,11 @@ def answer(
             f"The line's {len(ids)} tokens leave no room for an answer in the {context} that the "
             "model reads at once; shorten it."
         )
-    stop = sampling.stop or end_of_turn(opened)
-    streamer = TextStreamer(opened.tokenizer, stop, write)
-    limited = replace(sampling, tokens=min(sampling.tokens, room), stop=stop)
+    tokens = min(sampling.tokens, room)
+    sampling = replace(sampling, tokens=tokens, end_of_turn=end_of_turn(opened))
+    streamer = TextStreamer(opened.tokenizer, sampling.stops, write)
     with torch.random.fork_rng(devices=[]):
-        (text,) = continue_texts(opened.model, opened.tokenizer, [ids], limited, streamer)
+        (text,) = continue_texts(opened.model, opened.tokenizer, [ids], sampling, streamer)
     return text
 
 
@@ -180,9 +180,7 @@ def end_of_turn(opened: TextModel) -> str:
     except TemplateError:
         return ""
     mark = text.rpartition(said)[2].strip().partition("\n")[0]
-    eos = opened.model.generation_config.eos_token_id
-    ends = tokenizer.convert_ids_to_tokens(eos if isinstance(eos, list) else [eos or 0])
-    return "" if mark in ends else mark
+    return "" if mark in tokenizer.convert_ids_to_tokens(end_tokens(opened.model)) else mark
 
 
 def remove_earliest(messages: list[Message]) -> bool:

@@ -39,6 +39,12 @@ class Sampling:
     top_k: int = 0  # sample from so many tokens (Fan et al. 2018); 0: from all
     stop: str = ""  # the text ends before it
     n: int = 1  # continuations of each prompt; the one at index i has the seed `seed + i`
+    end_of_turn: str = ""  # of a chat template, where it is ordinary text; the text ends before it
+
+    @property
+    def stops(self) -> list[str]:
+        """The texts before which a continuation ends."""
+        return [text for text in (self.stop, self.end_of_turn) if text]
 
 
 @dataclass(frozen=True)
@@ -120,10 +126,9 @@ def continue_texts(
         for start in range(0, len(equal), BATCH):
             batch, seeds = zip(*equal[start : start + BATCH], strict=True)
             ids = _generate(model, tokenizer, np.stack(batch), seeds, sampling, streamer)
-            eos = model.generation_config.eos_token_id
             for row in ids:
-                new = cut_after_eos(row[length:], eos)
-                texts.append(cut_at(sampling.stop, decode_after(row[:length], new, tokenizer)))
+                new = cut_after(end_tokens(model), row[length:])
+                texts.append(cut_at(sampling.stops, decode_after(row[:length], new, tokenizer)))
     return texts
 
 
@@ -137,7 +142,7 @@ def _generate(
 ) -> np.ndarray:
     """Return the prompts (B, T) with new tokens after them, padded to the longest row."""
     inputs = torch.from_numpy(prompts).to(model.device)
-    stop = {"stop_strings": sampling.stop, "tokenizer": tokenizer} if sampling.stop else {}
+    stop = {"stop_strings": sampling.stops, "tokenizer": tokenizer} if sampling.stops else {}
     ids = model.generate(  # type: ignore[operator]
         inputs,
         attention_mask=torch.ones_like(inputs),
@@ -151,9 +156,10 @@ def _generate(
     return np.asarray(ids.cpu().numpy())
 
 
-def cut_at(stop: str, text: str) -> str:
-    """Return what is before the first `stop` in a text; the whole text if it has none."""
-    return text.partition(stop)[0] if stop else text
+def cut_at(stops: list[str], text: str) -> str:
+    """Return what is before the first of `stops` in a text; the whole text if it has none."""
+    ends = [text.find(stop) for stop in stops if stop in text]
+    return text[: min(ends, default=len(text))]
 
 
 def decode_after(
@@ -171,10 +177,16 @@ def decode_after(
     return whole.removeprefix(start) if whole.startswith(start) else decode(continuation)
 
 
-def cut_after_eos(ids: np.ndarray, eos: int | list[int] | None) -> np.ndarray:
-    """Cut ids (T,) after the first eos token: padding to the longest row follows it."""
-    ends = np.flatnonzero(np.isin(ids, [] if eos is None else eos))
-    return ids[: ends[0] + 1] if len(ends) else ids
+def end_tokens(model: PreTrainedModel) -> list[int]:
+    """Return the ids of the tokens after which the model generates no more."""
+    eos = model.generation_config.eos_token_id
+    return eos if isinstance(eos, list) else [] if eos is None else [eos]
+
+
+def cut_after(ends: list[int], ids: np.ndarray) -> np.ndarray:
+    """Cut ids (T,) after the first of the tokens `ends`: padding to the longest row follows it."""
+    found = np.flatnonzero(np.isin(ids, ends))
+    return ids[: found[0] + 1] if len(found) else ids
 
 
 def _logits_processors(

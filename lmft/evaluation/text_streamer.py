@@ -15,16 +15,16 @@ from lmft.output.sanitize import REPLACEMENT
 class TextStreamer(BaseStreamer):
     """Writes a text while it is generated, as `continue_texts` will return it.
 
-    Withheld is what may be half a character, or the beginning of the stop text.
+    Withheld is what may be half a character, or the beginning of a text that ends it.
     """
 
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        stop: str,
+        stops: list[str],
         write: Callable[[str], Any],
     ):
-        self._tokenizer, self._stop, self._write = tokenizer, stop, write
+        self._tokenizer, self._stops, self._write = tokenizer, stops, write
         self._prompt: np.ndarray | None = None
         self._ids: list[int] = []
         self._written = 0  # characters
@@ -36,7 +36,8 @@ class TextStreamer(BaseStreamer):
             return
         self._ids += value.reshape(-1).tolist()
         text = self._text()
-        held = next((n for n in range(len(self._stop), 0, -1) if text.endswith(self._stop[:n])), 0)
+        beginnings = (stop[:n] for stop in self._stops for n in range(1, len(stop) + 1))
+        held = max((len(start) for start in beginnings if text.endswith(start)), default=0)
         if not text.endswith(REPLACEMENT):
             self._write_until(text, len(text) - held)
 
@@ -47,7 +48,7 @@ class TextStreamer(BaseStreamer):
 
     def _text(self) -> str:
         assert self._prompt is not None
-        return cut_at(self._stop, decode_after(self._prompt, np.array(self._ids), self._tokenizer))
+        return cut_at(self._stops, decode_after(self._prompt, np.array(self._ids), self._tokenizer))
 
     def _write_until(self, text: str, end: int) -> None:
         if end > self._written:

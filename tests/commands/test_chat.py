@@ -107,6 +107,7 @@ def test_an_answer_ends_where_the_template_ends_turns(end, templated):
     opened.tokenizer.chat_template = "{{ messages[-1].content }}{% if messages[1] %}MARK{% endif %}"
     opened.tokenizer.chat_template = opened.tokenizer.chat_template.replace("MARK", mark)
     assert answer(opened, talk("Once"), Sampling(20)) == whole[:8].partition(mark)[0]
+    assert answer(opened, talk("Once"), Sampling(20, stop="~")) == whole[:8].partition(mark)[0]
 
 
 def test_a_line_longer_than_the_context_is_refused_and_the_next_answered(stories, chat):
@@ -115,17 +116,17 @@ def test_a_line_longer_than_the_context_is_refused_and_the_next_answered(stories
     assert complaint.count("\n") == 1 and printed.strip()
 
 
-@pytest.mark.parametrize("stop", ["", "END", "好\n"])
-def test_what_is_streamed_is_the_text_in_whole_characters(stop):
+@pytest.mark.parametrize("stops", [[], ["END"], ["never", "好\n"], ["END", "好\n"]])
+def test_what_is_streamed_is_the_text_in_whole_characters(stops):
     import torch
 
     tokenizer = train_tokenizer(iter(["a"]), 300)
     text = "ENO E naïve 你好 ENEND 🎉你好\nafter"
     written = []
-    streamer = TextStreamer(tokenizer, stop, written.append)
+    streamer = TextStreamer(tokenizer, stops, written.append)
     streamer.put(torch.tensor([tokenizer("before", add_special_tokens=False)["input_ids"]]))
     for token in tokenizer(text, add_special_tokens=False)["input_ids"]:
         streamer.put(torch.tensor([token]))
     assert len(written) > 5
     streamer.end()
-    assert "".join(written) == cut_at(stop, text) and "\ufffd" not in "".join(written)
+    assert "".join(written) == cut_at(stops, text) and "\ufffd" not in "".join(written)
