@@ -10,10 +10,7 @@ from rich.text import Text
 from lmft.analysis.doctor.findings import Fact, Finding, Found, Kind
 from lmft.analysis.doctor.places import describe_place
 from lmft.analysis.doctor.reachable import ask_hub, ask_tracker, repositories
-from lmft.analysis.doctor.software import (
-    describe_environment,
-    describe_software,
-)
+from lmft.analysis.doctor.software import describe_environment, describe_software
 from lmft.config.build import build
 from lmft.config.compose import compose
 from lmft.errors import Fault, UserError
@@ -34,7 +31,7 @@ def main(arguments: Namespace) -> None:
     run = Run(compose(arguments.words))
     environment = [*describe_environment()]
     console = Screen()
-    with Terminal(console).status("looking around"):
+    with Terminal(console).status("checking software, devices, folders, hub and tracker"):
         found = [*look(run, arguments.words), *environment]
     show(found, console)
     missing = sum(isinstance(one, Finding) and one.kind is Kind.missing for one in found)
@@ -55,10 +52,10 @@ def look(run: Run, words: Iterable[str]) -> list[Fact | Finding]:
     found += describe_place("run_root", Path(run.typed.run_root))
     found += describe_place("cache_root", Path(run.typed.cache_root))
     found += describe_place("HF_HUB_CACHE", Path(constants.HF_HUB_CACHE))
-    return [*found, *check_text(run), *hub.wait(), *tracker.wait()]
+    return [*found, *check_corpus(run), *hub.wait(), *tracker.wait()]
 
 
-def check_text(run: Run) -> Found:
+def check_corpus(run: Run) -> Found:
     """Yield what is wrong with the paths of the corpus; one on the hub is not opened."""
     try:
         if "train" not in run.splits:

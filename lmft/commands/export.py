@@ -9,6 +9,7 @@ from lmft.model.gguf import write_gguf
 from lmft.output.sanitize import strip_control
 from lmft.output.terminal import readable_size
 from lmft.runs.publication import find_weights
+from lmft.storage.hub import ADAPTER_CONFIG
 
 SUFFIX = ".gguf"
 
@@ -16,7 +17,7 @@ SUFFIX = ".gguf"
 def main(arguments: Namespace) -> None:
     """Run the command."""
     weights = find_weights(one_run("export", arguments), arguments.tracker_uri)
-    if (weights / "adapter_config.json").is_file():
+    if (weights / ADAPTER_CONFIG).is_file():
         raise UserError(f"{weights} is an adapter; lmft merge makes it a model, then export that.")
     model = weights.parent if weights.name == "checkpoint" else weights  # the run, or the folder
     target = choose_file(arguments.out, model)

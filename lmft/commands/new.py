@@ -56,7 +56,7 @@ def main(arguments: Namespace) -> None:
         UserError: a word can't be used, or there is such an experiment already.
     """
     folders, words = split_config_dirs(arguments.words)
-    name, overrides = check_words(words)
+    name, overrides = read_words(words)
     named = Path(arguments.out).expanduser() if arguments.out else next(iter(folders), Path(OWN))
     place = Place(name, relative(named))
     check_place(place)
@@ -76,7 +76,7 @@ def relative(folder: Path) -> Path:
     return folder.relative_to(here) if folder.is_relative_to(here) else folder
 
 
-def check_words(words: list[str]) -> tuple[str, list[str]]:
+def read_words(words: list[str]) -> tuple[str, list[str]]:
     """Return the name and the overrides of the experiment.
 
     Raises:

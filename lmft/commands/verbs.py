@@ -68,7 +68,11 @@ VERBS = {
         "write a run's adapter and its base as one ordinary model",
         "RUN [out=PATH]",
         "lmft merge runs/NAME",
-        (Knob("out", "folder of the model (default: merged, in the run's folder)", "PATH"),),
+        (
+            RUN,
+            Knob("out", "folder of the model (default: merged, in the run's folder)", "PATH"),
+            STORE,
+        ),
         takes_runs=True,
         loads_torch=True,
     ),

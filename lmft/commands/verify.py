@@ -15,7 +15,7 @@ def main(arguments: Namespace) -> None:
         UserError: the words can't be used.
         VerificationError: the promise does not hold.
     """
-    proof, knobs = check_words(arguments.words)
+    proof, knobs = read_words(arguments.words)
     console = Screen()
     if proof == "resume":
         from lmft.analysis.verify.resume import verify_resume
@@ -27,7 +27,7 @@ def main(arguments: Namespace) -> None:
         verify_batch(knobs, console)
 
 
-def check_words(words: list[str]) -> tuple[str, list[str]]:
+def read_words(words: list[str]) -> tuple[str, list[str]]:
     """Return which proof is asked for, and the knobs of the run.
 
     Raises:

@@ -13,7 +13,6 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from lmft.storage.atomic import read_json
 from lmft.storage.hub import ADAPTER_CONFIG
 from lmft.tracker import adapter_pyfunc
 
@@ -126,19 +125,3 @@ def signature_of(task: str) -> Any:
         ParamSpec("temperature", DataType.double, 1.0),
     ]
     return ModelSignature(text, text, ParamSchema(knobs if task == "text-generation" else []))
-
-
-def labels_of(path: Path) -> dict[str, str]:
-    """Return what each split's perplexity was measured on, of the run in the folder `path`."""
-    result = read_json(path / "result.json")
-    splits = {split: result.get(split) for split in ("validation", "test")}
-    return {f"{split}/label": str(found["label"]) for split, found in splits.items() if found}
-
-
-def link_or_copy(source: str, target: str) -> None:
-    """Make `target` the file `source`: by a hard link, or by a copy on another disk."""
-    Path(target).unlink(missing_ok=True)
-    try:
-        os.link(Path(source).resolve(), target)
-    except OSError:
-        shutil.copyfile(source, target)

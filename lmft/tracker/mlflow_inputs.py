@@ -5,6 +5,7 @@ from collections.abc import Iterable, Iterator
 from itertools import islice
 from typing import Any, TypeVar
 
+from lmft.tracker.mlflow_model import find_model
 from lmft.tracker.mlflow_store import find_run_by_id
 from lmft.tracker.run_log import FROM_TAG, Corpus
 
@@ -66,11 +67,9 @@ def link_source(client: Any, run: Any, tags: dict[str, str]) -> None:
     from mlflow.entities import LoggedModelInput
 
     if tags["lmft.from_weights"] == "best":
-        query = f"source_run_id = '{source.info.run_id}'"
-        models = client.search_logged_models([source.info.experiment_id], query)
-        client.log_inputs(
-            run.info.run_id, models=[LoggedModelInput(model.model_id) for model in models]
-        )
+        model = find_model(client, source)
+        inputs = [] if model is None else [LoggedModelInput(model.model_id)]
+        client.log_inputs(run.info.run_id, models=inputs)
     client.set_tag(run.info.run_id, FROM_RUN_TAG, source.info.run_id)
 
 

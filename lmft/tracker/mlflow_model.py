@@ -1,6 +1,6 @@
 """Log the best weights of a finished run as a model of MLflow, with their metrics and files."""
 
-import json
+import os
 import re
 import shutil
 from dataclasses import dataclass
@@ -11,12 +11,14 @@ from urllib.parse import urlparse
 
 from lmft.config.training_knobs import LogModel
 from lmft.errors import UserError
+from lmft.storage.atomic import read_json
 from lmft.tracker.mlflow_errors import store_errors
-from lmft.tracker.mlflow_flavor import labels_of, link_or_copy, write_flavor
+from lmft.tracker.mlflow_flavor import write_flavor
 from lmft.tracker.mlflow_registry import check_name, has_version, register
 from lmft.tracker.mlflow_store import open_client, query_first, sqlite_path
 from lmft.tracker.run_log import read_facts, read_points
 
+RESULT = "result.json"  # of a finished run
 METRICS = {  # those that describe the weights; sums such as nats belong to the run
     f"{split}/{name}"
     for split in ("validation", "test")
@@ -53,7 +55,7 @@ class Publication:
     def find_weights(self, path: Path) -> Path | None:
         """Return the weights to log of the run in the folder `path`; None if there are none."""
         weights = path / "checkpoint"
-        wanted = self.log_model == LogModel.best.value and (path / "result.json").exists()
+        wanted = self.log_model == LogModel.best.value and (path / RESULT).exists()
         return weights if wanted and weights.is_dir() else None
 
     def is_published(self, uri: str, path: Path, run_id: str) -> bool:
@@ -119,7 +121,7 @@ def log_weights(client: Any, run_id: str, path: Path, weights: Path) -> Any:
     model = find_model(client, run)
     if model is not None and is_complete(model):
         return model
-    step = int(json.loads((path / "result.json").read_text())["best_step"])
+    step = int(read_json(path / RESULT)["best_step"])
     model = model or _create(client, run, path, step)
     _log_metrics(client, model, path, step)
     with TemporaryDirectory(prefix="lmft-") as temporary:
@@ -190,3 +192,19 @@ def _send(client: Any, model: Any, folder: Path) -> None:
         shutil.copytree(folder, target, copy_function=link_or_copy, dirs_exist_ok=True)
     else:
         client.log_model_artifacts(model.model_id, str(folder))
+
+
+def labels_of(path: Path) -> dict[str, str]:
+    """Return what each split's perplexity was measured on, of the run in the folder `path`."""
+    result = read_json(path / RESULT)
+    splits = {split: result.get(split) for split in ("validation", "test")}
+    return {f"{split}/label": str(found["label"]) for split, found in splits.items() if found}
+
+
+def link_or_copy(source: str, target: str) -> None:
+    """Make `target` the file `source`: by a hard link, or by a copy on another disk."""
+    Path(target).unlink(missing_ok=True)
+    try:
+        os.link(Path(source).resolve(), target)
+    except OSError:
+        shutil.copyfile(source, target)

@@ -17,7 +17,7 @@ import transformers
 
 import lmft
 from lmft.errors import UserError
-from lmft.tracker import mlflow_flavor
+from lmft.tracker import mlflow_model
 from lmft.tracker.mlflow_tracker import MlflowTracker
 from lmft.tracker.run_log import Record
 from tests.helpers.processes import wait_for
@@ -198,8 +198,8 @@ def test_files_on_another_disk_are_copied(tmp_path, monkeypatch):
     def refuse(*_):
         raise OSError("Invalid cross-device link")
 
-    monkeypatch.setattr(mlflow_flavor.os, "link", refuse)
-    mlflow_flavor.link_or_copy(str(source), str(target))
+    monkeypatch.setattr(mlflow_model.os, "link", refuse)
+    mlflow_model.link_or_copy(str(source), str(target))
     assert target.read_text() == "new" and target.stat().st_ino != source.stat().st_ino
 
 
