@@ -37,6 +37,11 @@ def dotted(path):
     return ".".join(path.relative_to(LMFT).with_suffix("").parts)
 
 
+def test_no_file_has_more_than_260_lines():
+    lengths = {dotted(path): len(path.read_text().splitlines()) for path in MODULES}
+    assert not {name: lines for name, lines in lengths.items() if lines > 260}
+
+
 def test_few_files_are_at_the_top_of_lmft():
     assert len(list(LMFT.glob("*.py"))) <= 10
 

@@ -19,7 +19,7 @@ from lmft.dataset.tokenizer import find_separator
 from lmft.errors import Interrupted, UserError
 from lmft.evaluation.generation import Sampling, continue_texts, end_tokens
 from lmft.evaluation.text_streamer import TextStreamer
-from lmft.model.load import context_size
+from lmft.model.probe import context_size
 from lmft.output.sanitize import strip_control
 
 PROMPT = "> "

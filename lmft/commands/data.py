@@ -13,8 +13,9 @@ from lmft.errors import UserError
 from lmft.output.terminal import Screen, Terminal
 from lmft.runs.run import Run
 from lmft.storage.atomic import write_text
-from lmft.trainer.components import find_tokenizer, open_batches, warn_of_few_documents
+from lmft.trainer.components import open_batches, warn_of_few_documents
 from lmft.trainer.data_page import MOST, describe_data
+from lmft.trainer.run_tokenizer import find_tokenizer
 
 MOST_IN_TERMINAL = 256  # tokens of a block
 

@@ -12,8 +12,8 @@ from lmft.config.compose import compose, compose_run
 from lmft.config.knobs import flatten
 from lmft.dataset.split import Split
 from lmft.errors import UserError
-from lmft.evaluation.result import Assessment, write_sums
 from lmft.evaluation.scoring import Scores, score
+from lmft.evaluation.sums import Assessment, write_sums
 from lmft.evaluation.windows import windows_of
 from lmft.evaluation.windows_at_once import windows_at_once
 from lmft.metrics import of_split
@@ -25,8 +25,9 @@ from lmft.storage.hashing import digest
 from lmft.storage.hub import content_digest
 from lmft.storage.lock import run_lock
 from lmft.tracker.run_log import Facts, Record, read_facts
-from lmft.trainer.components import Components, build_components, find_tokenizer
+from lmft.trainer.components import Components, build_components
 from lmft.trainer.evaluate import assess, find_conditions
+from lmft.trainer.run_tokenizer import find_tokenizer
 
 EVALUATION = {"lmft.kind": "evaluation"}  # the tag of a run that trained nothing
 RESULTS = "evaluations.json"  # in the run's folder: every result, by a hash of what it depends on

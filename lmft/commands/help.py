@@ -5,7 +5,7 @@ import textwrap
 from collections.abc import Iterable
 from pathlib import Path
 
-from lmft.commands.arguments import INDENT
+from lmft.commands.argument_parser import INDENT
 from lmft.config import CONF
 from lmft.config.comments import top_comment
 from lmft.config.groups import known_groups

@@ -14,8 +14,8 @@ from lmft.runs.find_run import find_folder
 from lmft.runs.run import run_with_weights
 from lmft.storage.atomic import new_folder
 from lmft.storage.hub import ADAPTER_CONFIG
-from lmft.trainer.components import find_tokenizer
 from lmft.trainer.model_card import CARD_IN_FOLDER, CURVE
+from lmft.trainer.run_tokenizer import find_tokenizer
 
 NOT_OF_A_MODEL = (WEIGHTS, ADAPTER_CONFIG, CARD_IN_FOLDER, CURVE)
 

@@ -10,7 +10,7 @@ from lmft.errors import UserError
 from lmft.output.terminal import Screen, Terminal, counted
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.step import start_training
+from lmft.trainer.training import start_training
 
 
 def main(arguments: Namespace) -> None:

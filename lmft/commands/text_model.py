@@ -10,11 +10,12 @@ from lmft.config.dataset_knobs import DatasetConfig
 from lmft.dataset.tokenizer import find_separator
 from lmft.errors import UserError
 from lmft.hardware.device import find_hardware
-from lmft.model.load import context_size, load_model
+from lmft.model.load import load_model
 from lmft.model.mixed_precision import build_network
+from lmft.model.probe import context_size
 from lmft.objective import Objective
 from lmft.runs.run import Run, run_with_weights
-from lmft.trainer.components import find_tokenizer
+from lmft.trainer.run_tokenizer import find_tokenizer
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from lmft.evaluation.windows import Windows
 from lmft.hardware.device import Hardware
 from lmft.metrics import TokenLoss
 from lmft.model.loss import target_nats
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 from lmft.objective import IGNORED, Batch
 
 MASK_SEED = 0  # the same masks in every evaluation of every run; training's epochs count from 1

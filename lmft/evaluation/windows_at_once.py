@@ -6,7 +6,7 @@ at once. The number is decided by shapes alone, never by what is free, so it rep
 
 from torch import nn
 
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 
 # Bytes of activations at once. On a CPU larger batches are no faster (stories260k: 1.02 s with 8
 # windows of 128 tokens, 0.93 s with 32 and 64, 1.00 s with 256): they leave its cache. On a GPU

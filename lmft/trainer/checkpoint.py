@@ -20,7 +20,7 @@ from lmft.model.state_dict import read_state, write_state
 from lmft.storage.atomic import new_folder, write_json
 from lmft.storage.checksums import is_intact, write_checksums
 from lmft.trainer.progress import Progress
-from lmft.trainer.step import Training
+from lmft.trainer.training import Training
 
 logger = logging.getLogger(__name__)
 

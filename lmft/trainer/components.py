@@ -8,27 +8,26 @@ from pathlib import Path
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from lmft.adapter.adapter_files import is_adapted
-from lmft.adapter.attach import check_adapter
 from lmft.config.dataset_knobs import DatasetConfig, LongDocuments, Packing
-from lmft.config.model_knobs import CORPUS
 from lmft.config.schema import RunConfig
 from lmft.config.training_knobs import Strategy
 from lmft.dataset.batches import Batches
-from lmft.dataset.chat_template import read_template
 from lmft.dataset.document_blocks import DocumentBlocks, cut_blocks
 from lmft.dataset.split import Split
 from lmft.dataset.token_stream import check_has_text, open_stream
-from lmft.dataset.tokenizer import find_separator, load_tokenizer, open_trained_tokenizer
+from lmft.dataset.tokenizer import find_separator
 from lmft.errors import UserError
 from lmft.evaluation.windows import check_evaluation
 from lmft.hardware.allocator import keep_freed_memory
 from lmft.hardware.device import FIRST_START, Choices, Hardware, find_hardware
 from lmft.model.chunks import LARGE_VOCABULARY
-from lmft.model.load import check_documents, context_size, load_model, silence_transformers
-from lmft.model.mixed_precision import Network, build_network
+from lmft.model.load import load_model
+from lmft.model.mixed_precision import build_network
+from lmft.model.network import Network
+from lmft.model.probe import check_documents, context_size
 from lmft.output.terminal import counted
 from lmft.runs.run_id import model_label
-from lmft.storage.hub import find_base, pinned_revision
+from lmft.trainer.run_tokenizer import find_tokenizer
 
 logger = logging.getLogger(__name__)
 
@@ -209,62 +208,3 @@ def check_context(config: RunConfig, limit: int | None) -> None:
                 f"{knob} is {tokens}, but model={model_label(config.model)} reads at most {limit} "
                 f"tokens at once; set {knob}={limit} or less."
             )
-
-
-def find_tokenizer(config: RunConfig, splits: dict[str, Split]) -> PreTrainedTokenizerBase:
-    """Load the model's own tokenizer or another one, or train one on the training split."""
-    silence_transformers()
-    model = config.model
-    check_adapter(model, config.adapter)
-    if model.tokenizer == CORPUS:
-        train = splits["train"]
-        trained = open_trained_tokenizer(
-            lambda: (text for text, _ in train.pieces()),
-            train.digest(),
-            model.vocab_size,
-            Path(config.cache_root).expanduser(),
-        )
-        return with_template(trained, config.dataset.chat_template)
-    knob = "model.name" if model.tokenizer is None else "model.tokenizer"
-    name = model.tokenizer or model.name
-    assert name is not None
-    if model.trust_remote_code:
-        warn_about_remote_code(model.name or name)
-    if (base := find_base(name)) and not (
-        Path(name).expanduser() / "tokenizer_config.json"
-    ).exists():
-        name = base[0]  # an adapter without a tokenizer of its own
-    loaded = load_tokenizer(
-        name, pinned_revision(name, model.revision, knob), model.trust_remote_code
-    )
-    return with_template(loaded, config.dataset.chat_template)
-
-
-def with_template(tokenizer: PreTrainedTokenizerBase, value: str) -> PreTrainedTokenizerBase:
-    """Return the tokenizer with the chat template that dataset.chat_template names."""
-    if (template := read_template("dataset.chat_template", value)) is not None:
-        tokenizer.chat_template = template
-    return tokenizer
-
-
-def tokens_before_prompt(
-    config: RunConfig, tokenizer: PreTrainedTokenizerBase
-) -> tuple[int, ...] | None:
-    """Return what a trained causal model expects before a prompt; None: what the tokenizer adds.
-
-    Many tokenizers surround a text with special tokens, after which no text goes on.
-    """
-    own = find_separator("model", tokenizer)
-    if config.objective.is_causal and (config.model.from_scratch or own.after):
-        before = find_separator(config.dataset.separator, tokenizer).before
-        return before if (before, ()) != (own.before, own.after) else None
-    return None
-
-
-def warn_about_remote_code(name: str) -> None:
-    """Warn that code of third parties may run."""
-    logger.warning(
-        "model.trust_remote_code=true: Python code that comes with %s runs here, with all your "
-        "permissions.",
-        name,
-    )

@@ -4,7 +4,7 @@ import time
 from dataclasses import dataclass, field
 
 from lmft.trainer.progress import Progress
-from lmft.trainer.step import Training
+from lmft.trainer.training import Training
 
 
 @dataclass(frozen=True)

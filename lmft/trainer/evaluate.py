@@ -15,13 +15,11 @@ from lmft.evaluation.result import (
     EACH_ALONE,
     FEW_DOCUMENTS,
     SOME_DOCUMENTS,
-    Assessment,
     Conditions,
     Result,
-    Sums,
-    sum_by,
 )
 from lmft.evaluation.scoring import Scores
+from lmft.evaluation.sums import Assessment, Sums, sum_by
 from lmft.evaluation.token_bytes import lost_characters, measure_spans
 from lmft.evaluation.windows import find_prefix, window_sizes
 from lmft.objective import Objective

@@ -16,7 +16,7 @@ from lmft.hardware.device import Hardware
 from lmft.hardware.transfer import queues_work
 from lmft.model.device_batch import DeviceBatch
 from lmft.model.loss import mean_nats, to_device
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 from lmft.objective import Batch
 from lmft.optimizer import slices
 

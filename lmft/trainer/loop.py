@@ -23,11 +23,11 @@ from lmft.runs.source_run import find_state
 from lmft.signals import defer_signals, is_deferred, take_checkpoint_request
 from lmft.trainer.baseline import find_baseline
 from lmft.trainer.checkpoint import load_checkpoint, load_source_state
-from lmft.trainer.components import tokens_before_prompt
 from lmft.trainer.data_page import write_data_page
 from lmft.trainer.due import Clock, Plan
 from lmft.trainer.nonfinite import explain_nonfinite, save_nonfinite_step
 from lmft.trainer.progress import Progress
+from lmft.trainer.run_tokenizer import tokens_before_prompt
 from lmft.trainer.session import (
     Session,
     restore_micro_batch_size,

@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from lmft.evaluation.result import Assessment
+from lmft.evaluation.sums import Assessment
 from lmft.hardware.allocator import peak_memory
 from lmft.hardware.memory import used_memory
 from lmft.metrics import TOKENS_PER_SECOND, TokenLoss

@@ -22,7 +22,7 @@ from lmft.tracker.protocol import RunLog
 from lmft.trainer.checkpoint import Checkpoints
 from lmft.trainer.components import Components
 from lmft.trainer.progress import Progress
-from lmft.trainer.step import Training
+from lmft.trainer.training import Training
 
 logger = logging.getLogger(__name__)
 

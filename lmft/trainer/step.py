@@ -7,14 +7,11 @@ from dataclasses import dataclass
 from functools import partial
 
 from torch import Tensor
-from torch.optim import Optimizer
 from torch.profiler import record_function
 
-from lmft.config.schema import RunConfig
 from lmft.config.training_knobs import OnNonfinite, Precision
 from lmft.hardware.allocator import release_freed_memory
 from lmft.hardware.determinism import deterministic_kernels
-from lmft.hardware.mfu import FlopsEstimate, estimate_flops
 from lmft.hardware.transfer import LateNumbers, Moment, mark_time, queues_work, seconds_between
 from lmft.metrics import (
     GRAD_NORM,
@@ -26,10 +23,10 @@ from lmft.metrics import (
     TokenLoss,
 )
 from lmft.objective import Batch
-from lmft.optimizer import build_optimizer, learning_rate_factor, set_learning_rate
-from lmft.trainer.components import Components
+from lmft.optimizer import learning_rate_factor, set_learning_rate
 from lmft.trainer.gradients import DropoutSeeds, LossScale, compute_gradients, count_targets
-from lmft.trainer.step_graphs import StepGraphs, record_steps, update_on_device
+from lmft.trainer.step_graphs import update_on_device
+from lmft.trainer.training import Training
 
 BATCH = "lmft batch"  # the name of making a batch in torch's profiler
 
@@ -111,48 +108,6 @@ class NotFinite(FloatingPointError):
             "trainer.on_nonfinite=skip."
         )
         self.step = step
-
-
-@dataclass(frozen=True)
-class Training:
-    """What takes the optimizer steps of a run."""
-
-    config: RunConfig
-    components: Components
-    optimizer: Optimizer
-    flops: FlopsEstimate  # of a step, and the device's peak throughput
-    graphs: StepGraphs | None = None  # of its steps, where they can be recorded
-
-    @property
-    def steps(self) -> int:
-        """The number of optimizer steps of the whole run."""
-        trainer = self.config.trainer
-        return trainer.steps(self.steps_per_epoch)
-
-    @property
-    def steps_per_epoch(self) -> int:
-        """The number of optimizer steps that see each block once."""
-        return self.components.batches["train"].steps_per_epoch(self.config.trainer.batch_size)
-
-    def batches(self, first: int) -> Iterator[list[Batch]]:
-        """Yield the batches of step `first` (1 is the first) and all later ones."""
-        trainer, seed = self.config.trainer, self.config.seed
-        return self.components.batches["train"].training(
-            trainer.batch_size, seed, trainer.shuffle, start=first - 1
-        )
-
-
-def start_training(config: RunConfig, components: Components) -> Training:
-    """Build the optimizer of the components' model, and measure the device's peak throughput.
-
-    Raises:
-        UserError: the optimizer rejects a value.
-    """
-    network, hardware = components.network, components.hardware
-    optimizer = build_optimizer(config.optimizer, network.model)
-    flops = estimate_flops(network.model, hardware, config.objective.is_causal)
-    graphs = record_steps(network, optimizer, hardware, config.trainer.max_grad_norm)
-    return Training(config, components, optimizer, flops, graphs)
 
 
 def training_steps(

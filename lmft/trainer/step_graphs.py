@@ -12,7 +12,7 @@ from lmft.hardware.cuda_graphs import CudaGraphs
 from lmft.hardware.device import Hardware
 from lmft.model.device_batch import DeviceBatch
 from lmft.model.loss import to_device
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 from lmft.objective import Batch
 from lmft.optimizer import can_be_recorded, prepare_recording
 from lmft.trainer.gradients import ROWS, DropoutSeeds, backpropagate, gradient_norm

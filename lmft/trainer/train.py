@@ -17,8 +17,8 @@ from omegaconf import DictConfig, OmegaConf
 from lmft.config.knobs import flatten
 from lmft.dataset.splits import warn_of_overlap
 from lmft.errors import StoreUnavailable, UserError
-from lmft.evaluation.result import write_sums
 from lmft.evaluation.scoring import Scores
+from lmft.evaluation.sums import write_sums
 from lmft.hardware.device import Choices
 from lmft.hardware.process_group import join_process_group, worker_failures_raised
 from lmft.metrics import of_split
@@ -35,13 +35,14 @@ from lmft.storage.checksums import CHECKSUMS
 from lmft.storage.lock import run_lock
 from lmft.tracker.protocol import NullLog
 from lmft.tracker.run_log import Facts, Record, read_facts
-from lmft.trainer.components import build_components, warn_about_remote_code
+from lmft.trainer.components import build_components
 from lmft.trainer.evaluate import assess
 from lmft.trainer.loop import SCORES, fine_tune, read_best_scores
 from lmft.trainer.model_card import CardFacts, write_card
 from lmft.trainer.progress import Outcome, Progress
+from lmft.trainer.run_tokenizer import warn_about_remote_code
 from lmft.trainer.session import Session, read_samples, score_split, show_loss, show_samples
-from lmft.trainer.step import Training, start_training
+from lmft.trainer.training import Training, start_training
 
 COMPILED = "compiled"  # the tag of a run whose layers torch.compile compiles
 

@@ -13,7 +13,8 @@ from lmft.analysis.plan.estimate import weight_bytes
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from lmft.trainer.gradients import DropoutSeeds, accumulate_gradients
-from lmft.trainer.step import start_training, training_steps
+from lmft.trainer.step import training_steps
+from lmft.trainer.training import start_training
 from tests.helpers.adapters import load_base, trainer_losses
 from tests.helpers.architectures import CAUSAL, build_tiny
 from tests.helpers.runs import compose

@@ -18,7 +18,7 @@ from lmft.evaluation.generation import Sampling
 from lmft.output.terminal import Terminal
 from lmft.runs.run import Run
 from lmft.storage.hub import content_digest
-from lmft.trainer.components import find_tokenizer
+from lmft.trainer.run_tokenizer import find_tokenizer
 from tests.helpers.runs import compose, read_result, repeatable_metrics
 
 WORDS = [

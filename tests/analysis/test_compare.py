@@ -29,7 +29,8 @@ from lmft.commands.arguments import parse_line
 from lmft.commands.compare import main
 from lmft.errors import UserError
 from lmft.evaluation.bootstrap import Interval, paired_difference, seeds_needed
-from lmft.evaluation.result import FEW_DOCUMENTS, read_sums, sums_path, telling_interval
+from lmft.evaluation.result import FEW_DOCUMENTS, telling_interval
+from lmft.evaluation.sums import read_sums, sums_path
 from lmft.tracker.run_log import read_losses
 
 TINY = ["dataset.block_size=16", "trainer.epochs=2", "model.dropout=0"]

@@ -18,7 +18,7 @@ from lmft.analysis.profiling.operators import (
 from lmft.analysis.profiling.summary import advise
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.step import start_training
+from lmft.trainer.training import start_training
 from tests.helpers.runs import compose
 
 TINY = ["dataset.block_size=16", "trainer.batch_size=4", "hardware=cpu", "hardware.precision=fp32"]

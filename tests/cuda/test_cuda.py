@@ -18,7 +18,8 @@ import torch
 
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.step import read_late, start_training, take_steps
+from lmft.trainer.step import read_late, take_steps
+from lmft.trainer.training import start_training
 from tests.helpers.runs import compose, read_metrics, repeatable_metrics
 
 DEVICE = os.environ.get("LMFT_TEST_DEVICE", "cuda")

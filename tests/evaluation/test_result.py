@@ -11,8 +11,8 @@ from lmft.config.training_knobs import EvaluationConfig
 from lmft.evaluation.result import Conditions, Result
 from lmft.metrics import TokenLoss
 from lmft.runs.run import Run
-from lmft.trainer.components import find_tokenizer
 from lmft.trainer.evaluate import describe_part, find_conditions
+from lmft.trainer.run_tokenizer import find_tokenizer
 from tests.helpers.runs import compose
 
 OTHER_VALUES = {

@@ -15,8 +15,9 @@ from lmft.errors import UserError
 from lmft.evaluation.windows import check_evaluation, cut_windows, find_prefix
 from lmft.objective import CausalLM, MaskedLM
 from lmft.runs.run import Run
-from lmft.trainer.components import build_components, find_tokenizer
+from lmft.trainer.components import build_components
 from lmft.trainer.evaluate import assess
+from lmft.trainer.run_tokenizer import find_tokenizer
 from tests.helpers.runs import compose
 from tests.helpers.training import score_split
 

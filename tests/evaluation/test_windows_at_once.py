@@ -12,7 +12,7 @@ from lmft.evaluation.windows import windows_of
 from lmft.evaluation.windows_at_once import BUDGET, windows_at_once
 from lmft.model.chunks import CPU_SIZES
 from lmft.model.lm_head import find_head
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
 from tests.helpers.architectures import CAUSAL, MASKED, build_tiny

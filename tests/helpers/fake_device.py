@@ -23,11 +23,12 @@ from lmft.hardware.device import Hardware
 from lmft.model.kernels.attention import replace_attention
 from lmft.model.kernels.replace import replace_layers
 from lmft.model.lm_head import Head
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 from lmft.objective import Batch
 from lmft.optimizer import build_optimizer
 from lmft.trainer.components import Components
-from lmft.trainer.step import Training, update_weights
+from lmft.trainer.step import update_weights
+from lmft.trainer.training import Training
 from tests.helpers.architectures import build_tiny
 from tests.helpers.training import BLOCKS, CONFIG, FLOPS
 

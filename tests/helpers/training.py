@@ -15,7 +15,8 @@ from lmft.hardware.mfu import FlopsEstimate
 from lmft.objective import Batch
 from lmft.optimizer import build_optimizer
 from lmft.trainer.components import Components
-from lmft.trainer.step import Training, training_steps
+from lmft.trainer.step import training_steps
+from lmft.trainer.training import Training
 from tests.helpers.architectures import build_tiny
 
 STOP = OnNonfinite.stop

@@ -22,8 +22,8 @@ from lmft.hardware.device import Hardware
 from lmft.model.kernels import attention
 from lmft.model.kernels.attention import attend, compile_attention, replace_attention
 from lmft.model.kernels.document_attention import DOCUMENTS, attend_by_torch
-from lmft.model.load import check_documents, keeps_documents_apart
 from lmft.model.mixed_precision import build_network
+from lmft.model.probe import check_documents, keeps_documents_apart
 from lmft.objective import Batch, CausalLM, MaskedLM
 from lmft.trainer.gradients import DropoutSeeds, accumulate_gradients
 from tests.helpers.architectures import CAUSAL, MASKED, build_tiny

@@ -12,7 +12,7 @@ from lmft.dataset.tokenizer import load_tokenizer
 from lmft.errors import UserError
 from lmft.model.load import load_model
 from lmft.runs.run import Run
-from lmft.trainer.components import find_tokenizer
+from lmft.trainer.run_tokenizer import find_tokenizer
 from tests.helpers.runs import compose
 
 

@@ -10,7 +10,8 @@ import torch
 
 from lmft.config.training_knobs import Precision
 from lmft.model.loss import target_nats
-from lmft.model.mixed_precision import Network, build_network
+from lmft.model.mixed_precision import build_network
+from lmft.model.network import Network
 from lmft.objective import IGNORED, Batch
 from lmft.trainer.gradients import DropoutSeeds, LossScale, accumulate_gradients, gradient_norm
 from tests.helpers.architectures import build_tiny

@@ -16,7 +16,7 @@ from lmft.model.load import load_model
 from lmft.objective import CausalLM
 from lmft.runs.run import Run
 from lmft.tracker.mlflow_page import find_page
-from lmft.trainer.components import find_tokenizer
+from lmft.trainer.run_tokenizer import find_tokenizer
 from tests.helpers.runs import compose
 
 LMFT = Path(__file__).parents[2] / "lmft"

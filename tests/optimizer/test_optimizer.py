@@ -10,7 +10,7 @@ from torch.optim import SGD, AdamW
 
 from lmft import optimizer as optimizer_module
 from lmft.config.training_knobs import Precision
-from lmft.model import mixed_precision
+from lmft.model import network as networks
 from lmft.model.mixed_precision import build_network
 from lmft.optimizer import (
     build_optimizer,
@@ -64,13 +64,13 @@ def test_a_step_in_slices_is_that_of_torch(kind, max_grad_norm, monkeypatch):
     monkeypatch.setattr(optimizer_module, "SLICE", 1024)
     config, found, taken = replace(CONFIG, max_grad_norm=max_grad_norm), [], []
     monkeypatch.setattr(
-        mixed_precision,
+        networks,
         "take_step_in_slices",
         lambda *given: taken.append(take_step_in_slices(*given)),
     )
     for in_slices in (True, False):
         if not in_slices:
-            monkeypatch.setattr(mixed_precision, "can_step_in_slices", lambda *given: False)
+            monkeypatch.setattr(networks, "can_step_in_slices", lambda *given: False)
         network = build_network(without_dropout(kind), hardware(Precision.bf16))
         optimizer, steps = start_training(network, precision=Precision.bf16, config=config)
         assert all(step.grad_norm > 0 for step in islice(steps, 20))

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from lmft.errors import Fault
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 from lmft.storage.checksums import write_checksums
 from lmft.trainer.checkpoint import Checkpoints, load_checkpoint
 from lmft.trainer.progress import Progress

@@ -11,7 +11,8 @@ from lmft.config.compose import load_composed
 from lmft.config.knob_metadata import Decides
 from lmft.config.schema import decides
 from lmft.errors import UserError
-from lmft.evaluation.result import FORMER_CONDITIONS, Sums, read_sums, sums_path
+from lmft.evaluation.result import FORMER_CONDITIONS
+from lmft.evaluation.sums import Sums, read_sums, sums_path
 from lmft.storage.atomic import read_json
 
 SPLITS = ("validation", "test")  # by which the best run is chosen: the first that all have

@@ -12,7 +12,7 @@ from torch.utils._pytree import tree_leaves
 
 from lmft.config.schema import RunConfig
 from lmft.model.chunks import chunk_bytes
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 from lmft.objective import Batch
 from lmft.trainer.components import Components
 from lmft.trainer.gradients import DropoutSeeds, accumulate_gradients

@@ -10,7 +10,8 @@ from lmft.evaluation.windows import windows_of
 from lmft.hardware.memory import reset_used_memory, used_memory
 from lmft.hardware.transfer import queues_work
 from lmft.trainer.components import Components
-from lmft.trainer.step import read_late, start_training, take_steps
+from lmft.trainer.step import read_late, take_steps
+from lmft.trainer.training import start_training
 
 STEPS = 1, 3  # to warm up, and measured
 GPU_STEPS = 4, 10  # the first ones are recorded as a CUDA graph

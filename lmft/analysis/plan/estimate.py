@@ -14,7 +14,7 @@ from lmft.analysis.plan.activations import StepMemory
 from lmft.config.schema import RunConfig
 from lmft.config.training_knobs import Strategy
 from lmft.hardware.layers import find_layers
-from lmft.model.mixed_precision import Network
+from lmft.model.network import Network
 from lmft.optimizer import build_optimizer
 from lmft.runs.find_run import root_of
 from lmft.trainer.checkpoint import KEPT

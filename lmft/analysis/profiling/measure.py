@@ -12,7 +12,8 @@ from torch.profiler import ProfilerActivity, profile, record_function
 
 from lmft.analysis.profiling.operators import STEP, OperatorCall, find_operator_calls
 from lmft.hardware.allocator import peak_memory
-from lmft.trainer.step import Step, Training, read_late, take_steps
+from lmft.trainer.step import Step, read_late, take_steps
+from lmft.trainer.training import Training
 
 WARM_UP, PROFILED = 4, 3  # steps before the timed ones, and after them, under the profiler
 

@@ -14,7 +14,7 @@ from lmft.config.training_knobs import Precision
 from lmft.hardware.device import Hardware, has_bf16
 from lmft.output.terminal import Screen, print_sentence
 from lmft.runs.run_id import model_label
-from lmft.trainer.step import Training
+from lmft.trainer.training import Training
 
 SMALLEST_SHARE = 0.005  # that is shown
 MOST_ADVICE = 2  # sentences

@@ -13,7 +13,8 @@ from lmft.errors import UserError, VerificationError
 from lmft.output.terminal import Terminal, print_sentence
 from lmft.runs.run import Run
 from lmft.trainer.components import build_components
-from lmft.trainer.step import start_training, training_steps
+from lmft.trainer.step import training_steps
+from lmft.trainer.training import start_training
 
 STEPS = 5  # unless trainer.max_steps is given
 
