@@ -1,6 +1,6 @@
 """Complete a command line when the tab key is pressed; nothing heavy is imported.
 
-argcomplete speaks to the shell and quotes; here is what a word may become.
+argcomplete handles the shell and quoting; this module finds what a word may become.
 """
 
 import os

@@ -1,4 +1,4 @@
-"""`lmft doctor`: say what is there, and what would be slow or missing, with the way out."""
+"""`lmft doctor`: say what is there, and what would be slow or missing, and how to fix it."""
 
 from argparse import Namespace
 from collections.abc import Iterable
@@ -37,7 +37,8 @@ def main(arguments: Namespace) -> None:
     missing = sum(isinstance(one, Finding) and one.kind is Kind.missing for one in found)
     if missing:
         raise Fault(
-            f"This run lacks {counted(missing, 'thing')}; each line above says the way out."
+            f"This run lacks {counted(missing, 'thing')}; do what the lines say that begin with "
+            "missing."
         )
 
 

@@ -80,12 +80,13 @@ def read_words(words: list[str]) -> tuple[str, list[str]]:
     """Return the name and the overrides of the experiment.
 
     Raises:
-        UserError: the words name no experiment, or nothing that differs in it.
+        UserError: the words name no experiment, or set nothing that a file may have.
     """
     kind, name, *overrides = [*words, "", ""] if len(words) < 2 else words
     if kind != EXPERIMENT:
+        what = f", not {kind!r}" if kind else ""
         raise UserError(
-            f"lmft new makes an experiment, not {kind!r}; run lmft new experiment NAME "
+            f"lmft new writes an experiment{what}; run lmft new experiment NAME "
             f"KNOB=VALUE ...{did_you_mean(kind, [EXPERIMENT])}"
         )
     if not NAME.fullmatch(name):
@@ -95,16 +96,14 @@ def read_words(words: list[str]) -> tuple[str, list[str]]:
         )
     overrides = [word for word in overrides if word]
     if not overrides:
-        raise UserError(
-            f"lmft new experiment {name} says nothing that differs; add GROUP=CHOICE or KNOB=VALUE."
-        )
+        raise UserError(f"lmft new experiment {name} sets nothing; add GROUP=CHOICE or KNOB=VALUE.")
     for word in overrides:
         if word.startswith("~"):
             raise UserError(f"{word!r} can't be written into a file; set the knob to null instead.")
         if redact(word) != word:
             raise UserError(
-                f"{word.partition('=')[0]} holds a secret, which is not for a file; leave it out, "
-                "and set it on the command line or in the environment."
+                f"{word.partition('=')[0]} holds a secret, which does not belong in a file; leave "
+                "it out, and set it on the command line or in the environment."
             )
     return name, overrides
 

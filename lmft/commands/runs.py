@@ -18,7 +18,7 @@ SPLITS = ("validation", "test")
 HEADER = ("run", *SPLITS, "state", "started", "size")
 NUMBERS = (*SPLITS, "size")  # aligned to the right
 STYLES = {"finished": "green", "running": "cyan", "evaluated": "blue"}  # others: yellow
-IN_NAME = ("model.", "dataset.", "objective.")  # groups whose choices the folder's name tells
+IN_NAME = ("model.", "dataset.", "objective.")  # groups whose choices are in the folder's name
 LONGEST_VALUE = 24  # characters; of a longer value, the end is shown
 ROOM_FOR_KNOBS = 40  # characters; with less, a run has two lines
 

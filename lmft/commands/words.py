@@ -52,7 +52,7 @@ def as_word(value: Any) -> str:
 
 
 def refuse_knobs(verb: str, words: list[str]) -> None:
-    """Refuse words that are knobs which a verb does not have; a folder's name may have a `=`.
+    """Refuse words that set a knob which the verb lacks; a folder's name may have a `=`.
 
     Raises:
         UserError: there is one.
@@ -62,7 +62,7 @@ def refuse_knobs(verb: str, words: list[str]) -> None:
         name, equals, _ = word.partition("=")
         if equals and not Path(word).is_dir():
             raise UserError(
-                f"lmft {verb} has no knob {name!r}, but {', '.join(knobs)}."
+                f"lmft {verb} has no knob {name!r}; it has {', '.join(knobs)}."
                 + did_you_mean(name, knobs)
             )
 
@@ -76,6 +76,6 @@ def one_run(verb: str, arguments: Namespace) -> str:
     named = [*arguments.words, *([arguments.run] if arguments.run else [])]
     refuse_knobs(verb, named)
     if len(named) != 1:
-        found = f"not {len(named)}" if named else "and lmft runs lists those there are"
-        raise UserError(f"lmft {verb} takes one run, {found}: {VERBS[verb].example}.")
+        found = f"not {len(named)}" if named else "one of those that lmft runs lists"
+        raise UserError(f"lmft {verb} takes one run, {found}, as in {VERBS[verb].example}.")
     return str(named[0])

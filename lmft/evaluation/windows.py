@@ -146,7 +146,7 @@ def cut_windows(
         tokens: of the stream; or those up to the end of each document (D,), to cut each alone.
         config: the `evaluation` group.
         block_size: the context, if the group names none.
-        objective: tells which tokens have no target.
+        objective: decides which tokens have no target.
         prefix: in front of each window.
         learnt: (tokens,) bool, which of them may be targets; None: all.
         long: what becomes of texts with more than a window.

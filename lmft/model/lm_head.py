@@ -74,7 +74,7 @@ def capture_hidden_states(linear: nn.Linear) -> Iterator[list[Tensor]]:
 
     def capture(hidden: Tensor) -> Tensor:
         captured.append(hidden)
-        return hidden[..., :1].clone()  # stands in for logits that nobody reads
+        return hidden[..., :1].clone()  # instead of logits, which are not read
 
     linear.forward = capture  # type: ignore[method-assign, assignment]
     try:

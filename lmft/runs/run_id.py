@@ -16,7 +16,7 @@ from lmft.storage.hub import content_digest
 NUMERICS = 6
 
 # Not in the key: a run that this value stops has no result, and any other run is unaffected.
-IGNORED_VALUE = ("on_nonfinite", "stop")
+IGNORED = "trainer.on_nonfinite=stop"
 LONGEST_NAME = 120  # characters of a folder's name; file systems allow 255 bytes
 
 
@@ -58,17 +58,8 @@ def key_inputs(
         **({} if state is None else {"state": state_digest(state)}),
         "objective": values["objective"],
         "optimizer": values["optimizer"],
-        "trainer": {
-            knob: value
-            for knob, value in values["trainer"].items()
-            if decides(f"trainer.{knob}") is Decides.numbers and (knob, value) != IGNORED_VALUE
-        },
-        "evaluation": {
-            knob: value
-            for knob, value in values["evaluation"].items()
-            if decides(f"evaluation.{knob}") is Decides.numbers
-            and not is_as_before(f"evaluation.{knob}", value)
-        },
+        "trainer": _numbers_of("trainer", values),
+        "evaluation": _numbers_of("evaluation", values),
         "seed": values["seed"],
         **{
             knob: values["hardware"][knob]
@@ -76,6 +67,17 @@ def key_inputs(
             if not is_as_before(f"hardware.{knob}", values["hardware"].get(knob, True))
         },
         "numerics": NUMERICS,
+    }
+
+
+def _numbers_of(group: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Return the knobs of a group that decide numbers, where runs of before had another value."""
+    return {
+        knob: value
+        for knob, value in values[group].items()
+        if decides(f"{group}.{knob}") is Decides.numbers
+        and not is_as_before(f"{group}.{knob}", value)
+        and f"{group}.{knob}={value}" != IGNORED
     }
 
 

@@ -1,7 +1,8 @@
 """Write the best weights of a run as a folder that MLflow loads and serves.
 
-The weights stay where they are: the folder refers to them by symbolic links, and a store on the
-same disk gets hard links.
+Nothing is pickled: a whole model is a pipeline of transformers, an adapter is loaded with its base
+by `adapter_pyfunc.py`. The weights stay where they are: the folder refers to them by symbolic
+links, and a store on the same disk gets hard links.
 """
 
 import filecmp
@@ -23,9 +24,6 @@ LICENSE_ADVICE = "LICENSE.txt"  # MLflow's, on a repository of the hub that does
 
 def write_flavor(folder: Path, weights: Path, params: dict[str, Any], model: Any) -> None:
     """Write the files of a logged model to `folder`, with symbolic links to the `weights`.
-
-    Nothing is pickled: a whole model is a pipeline of transformers, an adapter is loaded with its
-    base by `adapter_pyfunc.py`.
 
     Args:
         folder: a new one.

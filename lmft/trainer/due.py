@@ -17,7 +17,7 @@ class Plan:
 
     @staticmethod
     def of(training: Training) -> "Plan":
-        """Return the plan of a run, which evaluates after each epoch unless told otherwise."""
+        """Return the plan of a run, with trainer.evaluate_every, or an epoch."""
         trainer = training.config.trainer
         every = trainer.evaluate_every or training.steps_per_epoch
         return Plan(training.steps, every, trainer.patience)

@@ -59,7 +59,7 @@ def test_what_a_run_needs_is_missing(line, sentence, sentences, monkeypatch, tmp
     monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
     code, printed = sentences(line)
     assert code == 1 and sentence in printed
-    assert "This run lacks 1 thing; each line above says the way out." in printed
+    assert "This run lacks 1 thing; do what the lines say that begin with missing." in printed
 
 
 def test_what_makes_runs_slow_is_said_with_the_way_out(sentences, monkeypatch, tmp_path):

@@ -77,9 +77,9 @@ def _rows(
         try:
             fields = next(table, None)
         except csv.Error as error:
-            told = str(error)
-            known = (words for part, words in CSV_ERRORS.items() if part in told)
-            reason = next(known, told.partition(" - ")[0])
+            text = str(error)
+            known = (words for part, words in CSV_ERRORS.items() if part in text)
+            reason = next(known, text.partition(" - ")[0])
             last = f", line {table.line_num}" if table.line_num > line else ""
             raise UserError(
                 f"{path}, line {line} is not {path_format(path)} ({reason}{last}); fix or "
