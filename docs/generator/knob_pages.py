@@ -85,7 +85,7 @@ job` prints the config that a command composes. A misspelled knob is rejected wi
 Each knob says what it decides. Those that decide {Decides.numbers.value} are in the run's key, so
 that another value is another run; names and paths count by the content of what they name. Those
 that decide {Decides.speed.value}, {Decides.location.value} or {Decides.scoring.value} are not:
-the same run goes on with another value."""
+the same run resumes with another value."""
 EXPERIMENTS = """\
 An experiment sets knobs of several groups: choose it with `experiment=NAME`; your own are in a
 folder that `--config-dir DIR` names."""
