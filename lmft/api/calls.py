@@ -24,9 +24,9 @@ def compose(*words: str, **groups: str) -> "RunConfig":
         UserError: something in the words can't be done.
     """
     with as_library():
-        from lmft.config.compose import compose as compose_words
+        from lmft.config.compose import compose_run
 
-        return BaseRun(compose_words([*check_words(words), *as_words(groups)])).config
+        return BaseRun(*compose_run([*check_words(words), *as_words(groups)])).config
 
 
 def train(

@@ -68,6 +68,14 @@ def test_two_halves_with_the_kept_state_make_the_whole(runs_of_module, sources, 
     assert losses(begun[1], steps) != losses(begun[0], steps), "without moments it is another run"
 
 
+def test_a_composed_config_is_that_of_the_run(sources):
+    words = [f"from_run={sources[0]}", "model.dropout=0.3"]
+    config = lmft.compose(*words)
+    assert config.model == Run(*compose_run(words)).config.model and config.model.dropout == 0.3
+    with pytest.raises(UserError, match="name two models"):
+        lmft.compose(*words, model="gpt2_tiny")
+
+
 def test_a_run_begins_with_the_best_weights_of_another_and_is_linked_to_it(sources, begun):
     for source, folder, weights in zip(sources, begun, ("last", "best"), strict=True):
         result, before = read_result(folder), read_result(source)
