@@ -12,7 +12,7 @@ from lmft.analysis.doctor.places import describe_place
 from lmft.analysis.doctor.reachable import ask_hub, ask_tracker, repositories
 from lmft.analysis.doctor.software import describe_environment, describe_software
 from lmft.config.build import build
-from lmft.config.compose import compose
+from lmft.config.compose import compose_run
 from lmft.errors import Fault, UserError
 from lmft.output.sanitize import redact
 from lmft.output.terminal import Screen, Terminal, counted
@@ -28,7 +28,7 @@ def main(arguments: Namespace) -> None:
         UserError: a word can't be used.
         Fault: something is missing that a run needs.
     """
-    run = Run(compose(arguments.words))
+    run = Run(*compose_run(arguments.words))
     environment = [*describe_environment()]
     console = Screen()
     with Terminal(console).status("checking software, devices, folders, hub and tracker"):

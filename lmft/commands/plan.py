@@ -16,7 +16,6 @@ from lmft.analysis.plan.report import advise, show
 from lmft.analysis.plan.trial_steps import load_libraries, run_trial_steps
 from lmft.config.compose import compose_run
 from lmft.config.training_knobs import Strategy
-from lmft.errors import UserError
 from lmft.hardware.memory import context_memory, reset_used_memory, used_memory
 from lmft.hardware.ranks import count_processes
 from lmft.output.terminal import Screen, Terminal, print_sentence
@@ -34,8 +33,7 @@ def main(arguments: Namespace) -> None:
     run = Run(*compose_run(arguments.words))
     config = run.config
     processes = count_processes(config.hardware)
-    if "train" not in run.splits:
-        raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
+    run.check_training_text()
     console = Screen()
     with Terminal(console).status("opening the corpus and the model"):
         load_libraries(config)

@@ -24,8 +24,7 @@ def main(arguments: Namespace) -> None:
     os.environ.setdefault("KINETO_LOG_LEVEL", "99")
     count = arguments.steps
     run = Run(*compose_run(arguments.words))
-    if "train" not in run.splits:
-        raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
+    run.check_training_text()
     console = Screen()
     with Terminal(console).status("opening the corpus and the model"):
         components = build_components(run.config, {"train": run.splits["train"]})

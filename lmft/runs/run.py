@@ -112,6 +112,15 @@ class Run:
         dataset: DatasetConfig = build(self.typed.dataset)
         return open_splits(dataset)
 
+    def check_training_text(self) -> None:
+        """Check that there is text to train on.
+
+        Raises:
+            UserError: there is none.
+        """
+        if "train" not in self.splits:
+            raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
+
     @property
     def corpora(self) -> list[Corpus]:
         """The splits, as a tracker shows them."""

@@ -37,7 +37,11 @@ def file_lock(path: Path) -> FileLock:
 
 
 def has_locks(folder: Path) -> bool:
-    """Return whether files in `folder` can be locked."""
+    """Return whether files in `folder` can be locked; none stays there.
+
+    Raises:
+        OSError: no file can be made there.
+    """
     try:
         import fcntl
     except ImportError:  # Windows, where all can

@@ -16,7 +16,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from lmft.config.knobs import flatten
 from lmft.dataset.splits import warn_of_overlap
-from lmft.errors import StoreUnavailable, UserError
+from lmft.errors import StoreUnavailable
 from lmft.evaluation.scoring import Scores
 from lmft.evaluation.sums import write_sums
 from lmft.hardware.device import Choices
@@ -63,8 +63,7 @@ def train(run: Run, terminal: Terminal, job: Job | None = None) -> None:
     """
     started = time.monotonic()
     silence_transformers()
-    if "train" not in run.splits:
-        raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
+    run.check_training_text()
     with run_lock(run.folder, wait=job is not None):
         finished = run.is_finished  # by another process, perhaps, while this one waited
         if not finished:

@@ -1,5 +1,6 @@
 """`lmft doctor`: what is there, what would be slow or missing, and the way out of it."""
 
+import errno
 import fcntl
 import json
 import os
@@ -48,6 +49,7 @@ def test_it_says_what_is_there_and_leaves_nothing_behind(command, tmp_path, monk
         ("dataset=text_files", "missing dataset.train has no value"),
         ("tracker.uri=http://127.0.0.1:9", "missing tracker.uri is 'http://127.0.0.1:9', which"),
         ("run_root=/dev/null/runs", "missing run_root leads to /dev/null, which is a file"),
+        ("run_root=/proc/x", "missing run_root leads to /proc/x, which can't be written to"),
         ("hardware.compile=true", "missing hardware.compile=true needs a C++ compiler"),
     ],
 )
@@ -71,13 +73,13 @@ def test_what_makes_runs_slow_is_said_with_the_way_out(sentences, monkeypatch, t
     monkeypatch.setattr(machine, "usable_cores", lambda: 4)
 
     def refuse(*_):
-        raise OSError("no locks available")
+        raise OSError(errno.ENOLCK, "no locks available")
 
     monkeypatch.setattr(fcntl, "flock", refuse)
     code, printed = sentences("hardware=cpu")
     assert code == 0
     assert "slow OMP_NUM_THREADS is 1, so that a run on the CPU uses" in printed
-    assert "is on a file system without locks; start no run there twice" in printed
+    assert "is on a file system without locks; start no run there on two machines" in printed
     if not torch.cuda.is_available():
         assert "slow NVIDIA's driver is here, but torch" in printed
     monkeypatch.setattr(machine, "usable_cores", lambda: 1)

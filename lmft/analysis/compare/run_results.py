@@ -149,13 +149,8 @@ def _read_sums(folder: Path, result: dict[str, Any]) -> dict[str, Sums]:
     return {unit: read_sums(folder, result, unit) for unit in UNITS}
 
 
-OF_TRAINING = (
-    "adapter.",
-    "trainer.",
-    "optimizer",
-    "seed",
-    "hardware.",
-)  # knobs without effect on evaluation
+# Knobs without effect on evaluation.
+OF_TRAINING = ("adapter.", "trainer.", "optimizer", "seed", "hardware.")
 TRAINING = "training"  # an additional knob: whether the run was trained, yes or no
 MISSING = object()  # differs from every value
 

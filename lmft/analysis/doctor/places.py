@@ -1,27 +1,23 @@
 """The folders that runs write to: free space, kind of file system, locks."""
 
-import fcntl
-import os
 import shutil
 from pathlib import Path
-from tempfile import TemporaryFile
 
 import psutil
 
 from lmft.analysis.doctor.findings import Fact, Finding, Found, Kind
+from lmft.errors import unwritable_path_error
 from lmft.output.terminal import readable_size
+from lmft.storage.lock import has_locks
 
 LITTLE = 2e9  # bytes of free disk space
 NETWORK = ("nfs", "cifs", "smb", "9p", "fuse.sshfs", "lustre", "gpfs", "beegfs", "ceph", "afs")
 
 
-def describe_place(name: str, path: Path, needs_locks: bool = True) -> Found:
-    """Yield what a run would meet in a folder that may not exist yet.
+def describe_place(name: str, path: Path) -> Found:
+    """Yield what a run would find at `path`, a folder that the knob `name` names.
 
-    Args:
-        name: the knob that names it.
-        path: the folder.
-        needs_locks: whether processes lock files there.
+    It may not exist yet.
     """
     path = path.expanduser().absolute()
     there = next(parent for parent in (path, *path.parents) if parent.exists())
@@ -30,16 +26,18 @@ def describe_place(name: str, path: Path, needs_locks: bool = True) -> Found:
         return
     free, kind = shutil.disk_usage(there).free, file_system(there)
     yield Fact(name, f"{path}, {readable_size(free)} free{f' ({kind})' if kind else ''}")
-    if not os.access(there, os.W_OK | os.X_OK):
-        what = f"{name} leads to {path}, which can't be written to"
-        yield Finding(Kind.missing, f"{what}; fix its permissions, or choose another {name}.")
+    try:
+        can_lock = has_locks(there)
+    except OSError as error:
+        error.filename = None  # a temporary one
+        yield Finding(Kind.missing, str(unwritable_path_error(name, error, path)))
         return
     if free < LITTLE:
         what = f"Only {readable_size(free)} are free at {name}={path}"
         yield Finding(Kind.slow, f"{what}; lmft clean removes unfinished runs and caches.")
-    if needs_locks and not has_locks(there):
+    if not can_lock:
         what = f"{name}={path} is on a file system without locks"
-        yield Finding(Kind.slow, f"{what}; start no run there twice at once, or choose another.")
+        yield Finding(Kind.note, f"{what}; start no run there on two machines at once.")
 
 
 def file_system(path: Path) -> str:
@@ -47,16 +45,6 @@ def file_system(path: Path) -> str:
     mounts = {mount.mountpoint: mount.fstype for mount in psutil.disk_partitions(all=True)}
     path = path.resolve()
     return next((mounts[str(p)] for p in (path, *path.parents) if str(p) in mounts), "")
-
-
-def has_locks(folder: Path) -> bool:
-    """Return whether files in a folder can be locked; none stays there."""
-    try:
-        with TemporaryFile(dir=folder) as file:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return True
-    except OSError:
-        return False
 
 
 def check_database(path: Path) -> Found:

@@ -33,8 +33,7 @@ def verify_batch(words: list[str], console: Console) -> None:
         VerificationError: a size gives other numbers.
     """
     run = Run(*compose_run([f"trainer.max_steps={STEPS}", *words, "model.dropout=0"]))
-    if "train" not in run.splits:
-        raise UserError("dataset.train has no value; set it to a file, a folder or a glob.")
+    run.check_training_text()
     first, *others = choose_sizes(run.config.trainer.batch_size)
     console.print("model.dropout=0, since each micro-batch draws its own dropout mask.")
     expected, precision = measure(run, first, console)
