@@ -58,6 +58,7 @@ def test_a_model_without_a_run_gets_one_of_its_own(scored, store, command, tmp_p
     assert run.data.tags["test/fingerprint"] == found["fingerprint"]
 
 
+@pytest.mark.soak
 def test_masked_evaluation_in_another_process_is_the_same_to_the_last_digit(masked, tmp_path):
     trained = json.loads((masked / "result.json").read_text())["test"]
     line = f"evaluate run={masked} tracker=none evaluation.split=test hardware.micro_batch_size=8"
