@@ -119,7 +119,7 @@ def attach_saved(model: PreTrainedModel, folder: Path) -> None:
     if not isinstance(settings, LoraConfig):
         raise UserError(
             f"model.name={folder} is an adapter of the kind {settings.peft_type.value}, but lmft "
-            "knows LoRA and DoRA alone; merge it with peft, and name the merged model."
+            "trains only LoRA and DoRA; merge it with peft, and name the merged model."
         )
     whole, settings.modules_to_save = settings.modules_to_save, None
     settings.inference_mode = False

@@ -56,7 +56,7 @@ def read_chat(record: Record, turns: list[Any], role_key: str, content_key: str)
     """Return the messages of a record as a chat.
 
     Raises:
-        UserError: a message lacks a role or content, or has ones that nobody knows.
+        UserError: a message lacks a role or content, or has unknown ones.
     """
     if not turns:
         raise UserError(f"{record.full_place} has no message; add one, or remove the record.")

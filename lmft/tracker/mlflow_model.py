@@ -34,8 +34,8 @@ class ModelNotSaved(Exception):
 
 
 @dataclass(frozen=True)
-class Publication:
-    """What becomes of the weights of a finished run."""
+class ModelLogging:
+    """How the weights of a finished run are logged and registered."""
 
     log_model: str = LogModel.best.value
     register: str | None = None  # the name of a registered model; None: it is not registered
@@ -58,14 +58,14 @@ class Publication:
         wanted = self.log_model == LogModel.best.value and (path / RESULT).exists()
         return weights if wanted and weights.is_dir() else None
 
-    def is_published(self, uri: str, path: Path, run_id: str) -> bool:
+    def is_logged(self, uri: str, path: Path, run_id: str) -> bool:
         """Return whether the store has what it should of the run in the folder `path`."""
         if self.find_weights(path) is None:
             return True
         is_registered = self.register is None or has_version(uri, self.register, run_id)
         return is_registered and has_model(uri, run_id)
 
-    def publish(self, client: Any, run_id: str, path: Path, in_sweep: bool) -> None:
+    def log(self, client: Any, run_id: str, path: Path, in_sweep: bool) -> None:
         """Log the weights of the run in the folder `path`, and register them; each once.
 
         Args:

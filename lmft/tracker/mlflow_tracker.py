@@ -14,7 +14,7 @@ from lmft.errors import Interrupted, StoreUnavailable, UserError
 from lmft.output.sanitize import redact
 from lmft.tracker.background import BackgroundUpload, mark_unavailable
 from lmft.tracker.mlflow_errors import store_errors
-from lmft.tracker.mlflow_model import Publication, move_checkpoint
+from lmft.tracker.mlflow_model import ModelLogging, move_checkpoint
 from lmft.tracker.mlflow_registry import LONGEST_NAME, find_version, is_name, set_best
 from lmft.tracker.mlflow_store import (
     artifact_root,
@@ -59,9 +59,9 @@ class MlflowTracker:
     register: str | None = None
 
     @property
-    def publication(self) -> Publication:
-        """What becomes of the weights of a finished run."""
-        return Publication(self.log_model, self.register)
+    def model_logging(self) -> ModelLogging:
+        """How the weights of a finished run are logged and registered."""
+        return ModelLogging(self.log_model, self.register)
 
     @property
     def experiment(self) -> str:
@@ -69,7 +69,7 @@ class MlflowTracker:
         return self.experiment_name or os.environ.get("MLFLOW_EXPERIMENT_NAME") or EXPERIMENT
 
     def __post_init__(self) -> None:
-        _ = self.publication  # checks its knobs
+        _ = self.model_logging  # checks its knobs
         if not isinstance(self.system_metrics, bool):
             raise UserError(
                 f"tracker.system_metrics is {self.system_metrics!r}; set it to true or false."
@@ -135,7 +135,7 @@ class MlflowTracker:
             state = read_run_state(uri, path)
             if state is None or (state.status, state.sent) != (status, points_size(path)):
                 return False
-            return status != "FINISHED" or self.publication.is_published(uri, path, state.run_id)
+            return status != "FINISHED" or self.model_logging.is_logged(uri, path, state.run_id)
         except StoreUnavailable:
             mark_unavailable(uri)
             return False
@@ -147,7 +147,7 @@ class MlflowTracker:
             UserError: the store does not take it.
             StoreUnavailable: the store does not answer.
         """
-        upload = RunUpload(self._connect, path, None, self.publication)
+        upload = RunUpload(self._connect, path, None, self.model_logging)
         with store_errors(store_uri(self.uri)):
             upload.update(live=False)
             upload.end(status)
@@ -236,7 +236,7 @@ class MlflowTracker:
     def _start_upload(
         self, record: Record, entry: SweepEntry | None, monitor: SystemMonitor | None = None
     ) -> BackgroundUpload:
-        upload = RunUpload(self._connect, record.path, entry, self.publication)
+        upload = RunUpload(self._connect, record.path, entry, self.model_logging)
         return BackgroundUpload(upload, record, store_uri(self.uri), monitor)
 
     @contextmanager

@@ -12,7 +12,7 @@ from typing import Any
 
 from lmft.tracker.mlflow_errors import diagnose, load_mlflow, short_reason
 from lmft.tracker.mlflow_inputs import in_chunks, send_params
-from lmft.tracker.mlflow_model import ModelNotSaved, Publication, move_checkpoint
+from lmft.tracker.mlflow_model import ModelLogging, ModelNotSaved, move_checkpoint
 from lmft.tracker.mlflow_store import SENT_TAG, UNSENT_TAG, match_run
 from lmft.tracker.mlflow_sweep import FIRST_SWEEP_TAG, add_to_sweep, has_run
 from lmft.tracker.protocol import SweepEntry
@@ -38,7 +38,7 @@ class RunUpload:
         connect: Callable[[], tuple[Any, str]],
         path: Path,
         entry: SweepEntry | None,
-        publication: Publication,
+        model_logging: ModelLogging,
     ):
         """Send nothing yet.
 
@@ -46,10 +46,10 @@ class RunUpload:
             connect: returns the client, and the id of the experiment.
             path: the run's folder.
             entry: the sweep that it is part of.
-            publication: what becomes of its weights.
+            model_logging: how its weights are logged.
         """
         self._connect = connect
-        self._publication = publication
+        self._model_logging = model_logging
         self._client: Any = None
         self._path = path
         self._entry = entry
@@ -78,7 +78,7 @@ class RunUpload:
         if status == "FINISHED":
             with self._may_be_refused("model"), self._without_limit():
                 in_sweep = self._entry is not None or FIRST_SWEEP_TAG in self._tags
-                self._publication.publish(self._client, self.run_id, self._path, in_sweep)
+                self._model_logging.log(self._client, self.run_id, self._path, in_sweep)
         self._set_status(status)
 
     def reset(self) -> None:
