@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from lmft.api.trained_run import Run
 from lmft.commands.isolation import as_library
 from lmft.commands.words import as_words, check_words
 from lmft.runs.find_run import find_folder
@@ -10,7 +11,6 @@ from lmft.runs.run import Run as BaseRun
 
 if TYPE_CHECKING:
     from lmft.config.schema import RunConfig
-from lmft.api.trained_run import Run
 
 
 def compose(*words: str, **groups: str) -> "RunConfig":

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from lmft.analysis.compare.frames import as_frames
+from lmft.api.trained_run import Run
 from lmft.commands.arguments import check_knobs
 from lmft.commands.isolation import as_library
 from lmft.commands.words import as_word, as_words, check_words
@@ -15,8 +16,6 @@ from lmft.metrics import VALIDATION_LOSS
 
 if TYPE_CHECKING:
     from pandas import DataFrame
-
-from lmft.api.trained_run import Run
 
 
 @dataclass(frozen=True, repr=False)
