@@ -23,7 +23,7 @@ NOT_OF_A_MODEL = (WEIGHTS, ADAPTER_CONFIG, CARD_IN_FOLDER, CURVE)
 def main(arguments: Namespace) -> None:
     """Run the command."""
     folder = merge(one_run("merge", arguments), arguments.out, arguments.tracker_uri)
-    print(strip_control(f"Merged into {folder}; train it by model=pretrained model.name={folder}."))
+    print(strip_control(f"Merged into {folder}; use it as model=pretrained model.name={folder}."))
 
 
 def merge(name: str, out: str | None, tracker_uri: str | None = None) -> Path:

@@ -96,7 +96,7 @@ def telling_knobs(entries: list[ListedRun]) -> list[list[str]]:
     """Return each run's knobs that differ between runs; those with the most values come first.
 
     A knob of model, dataset or objective is left out if it follows from the folder's name, and so
-    is a value of null. What a run was begun from is shown in any case.
+    is a value of null. The run that a run continues is always shown.
     """
     configs = [entry.knobs for entry in entries]
     stems = [entry.path.name.rpartition("-")[0] for entry in entries]

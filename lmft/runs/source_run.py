@@ -31,7 +31,7 @@ ABOUT_STATE = ("optimizer._target_", "optimizer.amsgrad", "optimizer.centered", 
 
 @dataclass(frozen=True)
 class Source:
-    """The run that another one was begun from."""
+    """The run that another one continues."""
 
     run: str  # the name of its folder
     key: str
@@ -77,7 +77,7 @@ def find_source(from_run: str) -> Source:
 
 
 def find_state(from_run: str | None) -> Path | None:
-    """Return the folder of the state that a run with this knob begins with; None without one."""
+    """Return the folder of the state that a run with this knob starts from; None without one."""
     folder = None if from_run is None else Path(from_run) / STATE
     return folder if folder is not None and folder.is_dir() else None
 

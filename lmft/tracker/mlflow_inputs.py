@@ -1,4 +1,4 @@
-"""Show the knobs of a run as params of MLflow, and what it was trained on and begun from."""
+"""Show in MLflow the knobs of a run, its datasets, and the run that it continues."""
 
 import json
 from collections.abc import Iterable, Iterator
