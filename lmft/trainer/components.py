@@ -7,7 +7,6 @@ from pathlib import Path
 
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from lmft.adapter.adapter_files import is_adapted
 from lmft.config.dataset_knobs import DatasetConfig, LongDocuments, Packing
 from lmft.config.schema import RunConfig
 from lmft.config.training_knobs import Strategy
@@ -116,12 +115,11 @@ def build_components(
     if hardware.compile is None:
         hardware.compile = "train" in batches and is_long(config, model, batches["train"])
     network = build_network(model, hardware)
-    # Only now, so that memory used for loading is returned. FSDP gathers tensors of many sizes;
-    # small activations of an adapter fragment the memory that large ones leave free, and so do
-    # logits as large as all else.
+    # Only now, so that memory used for loading is returned. FSDP gathers tensors of many sizes, and
+    # logits as large as all else fragment the memory that other tensors leave free.
     is_sharded = config.hardware.strategy is Strategy.fsdp
     is_large = model.config.get_text_config().vocab_size > LARGE_VOCABULARY
-    keep_freed_memory(large=not (is_sharded or is_adapted(model) or is_large))
+    keep_freed_memory(large=not (is_sharded or is_large))
     return Components(hardware, tokenizer, batches, network)
 
 
