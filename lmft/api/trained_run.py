@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+    from lmft.evaluation.generation import Sampling
+
 
 class Run(BaseRun):
     """A run: `lmft.train` returns it, `lmft.load` finds it. In a notebook it shows itself.
@@ -98,12 +100,12 @@ class Run(BaseRun):
             UserError: the prompt can't be continued, or a number is out of its range.
         """
         with as_library():
-            numbers = {"tokens": tokens, "temperature": temperature, "top_p": top_p}
-            check_knobs("generate", **numbers, seed=seed, top_k=top_k)
+            sampling = check_sampling(
+                "generate", stop, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed,
+                top_k=top_k,
+            )  # fmt: skip
             from lmft.commands.generate import generate
-            from lmft.evaluation.generation import Sampling
 
-            sampling = Sampling(tokens, temperature, top_p, seed, top_k, stop)
             return generate(str(self.folder), [], prompt, sampling)[0]
 
     def chat(
@@ -132,12 +134,12 @@ class Run(BaseRun):
             UserError: the model can't answer, or a number is out of its range.
         """
         with as_library():
-            numbers = {"tokens": tokens, "temperature": temperature, "top_p": top_p}
-            check_knobs("chat", **numbers, seed=seed, top_k=top_k)
+            sampling = check_sampling(
+                "chat", stop, tokens=tokens, temperature=temperature, top_p=top_p, seed=seed,
+                top_k=top_k,
+            )  # fmt: skip
             from lmft.commands.chat import chat
-            from lmft.evaluation.generation import Sampling
 
-            sampling = Sampling(tokens, temperature, top_p, seed, top_k, stop)
             return chat(str(self.folder), messages, sampling)
 
     def merge(self, out: str | Path | None = None) -> Path:
@@ -221,3 +223,15 @@ class Run(BaseRun):
         head = "<tr><th></th><th>loss</th><th>perplexity</th><th>targets</th></tr>"
         table = f"<table>{head}{''.join(rows)}</table>" if rows else "<p>not finished</p>"
         return f"<b>{escape(self.folder.name)}</b>{table}{as_svg_element(self.plot())}"
+
+
+def check_sampling(verb: str, stop: str, **numbers: Any) -> "Sampling":
+    """Return the settings of a continuation, checked as the knobs of the verb are.
+
+    Raises:
+        UserError: a number is out of its range.
+    """
+    check_knobs(verb, **numbers)
+    from lmft.evaluation.generation import Sampling
+
+    return Sampling(**numbers, stop=stop)
