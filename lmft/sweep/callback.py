@@ -107,7 +107,7 @@ class Sweep:
                 unstarted = max(0, self.plan.total - len(jobs))
                 Terminal().print(f"{unstarted} of {self.plan.total} trials were not started.")
             if self.sweep_id is not None:
-                self.tracker.close_sweep(self.sweep_id, succeeded, self.folder, *best)
+                self.tracker.close_sweep(self.sweep_id, succeeded, self.folder, best)
         elif self.sweep_id is not None:
             self.tracker.discard_sweep(self.sweep_id)
         forget_unstarted(self.folder, self.numbers)

@@ -14,6 +14,7 @@ from lmft.runs.run import RESULT
 from lmft.storage.atomic import read_json, write_json
 from lmft.sweep.plots import draw_knobs
 from lmft.sweep.records import JobRecord
+from lmft.tracker.protocol import BestJob
 
 FILES = ("leaderboard.md", "knobs.svg", "compare.md", "compare.html")  # the most detailed last
 SELECTION = "The best job is chosen by validation; test is shown beside it."
@@ -22,9 +23,7 @@ DIFFERENT_CONDITIONS = (
 )
 
 
-def report_jobs(
-    jobs: list[JobRecord], folder: Path, terminal: Terminal
-) -> tuple[str, dict[str, float], Path | None]:
+def report_jobs(jobs: list[JobRecord], folder: Path, terminal: Terminal) -> BestJob:
     """Print each job's state and the best job; write the report into the sweep's folder.
 
     Args:
@@ -33,11 +32,10 @@ def report_jobs(
         terminal: to print to.
 
     Returns:
-        For the tracker, the best job of each group of comparable jobs; and if all jobs are
-        comparable, the numbers of the best one, and the folder of the best run of all launches.
+        For the tracker, the best job, or sentences on that of each group of comparable jobs.
     """
     if not jobs:
-        return "", {}, None
+        return BestJob()
     terminal.show_jobs([(job.number, job.name, job.state, job.loss, job.reason) for job in jobs])
     groups = group_by_conditions(jobs)
     if len(groups) > 1:
@@ -48,10 +46,10 @@ def report_jobs(
         terminal.print(f"{title}    {line}", style="bold")
     terminal.print(f"Look    {write_report(jobs, groups, folder, terminal)}")
     if len(groups) != 1:  # losses of several groups are not comparable
-        return "; ".join(best), {}, None
+        return BestJob("; ".join(best))
     best_run = keep_best(groups[0][0], folder)
     show_next(best_run, terminal)
-    return "; ".join(best), result_metrics(groups[0][0]), best_run
+    return BestJob("; ".join(best), result_metrics(groups[0][0]), best_run)
 
 
 def result_metrics(job: JobRecord) -> dict[str, float]:

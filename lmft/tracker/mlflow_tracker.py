@@ -37,7 +37,7 @@ from lmft.tracker.mlflow_sweep import (
 from lmft.tracker.mlflow_system import SystemMonitor, is_asked_for
 from lmft.tracker.mlflow_upload import RunUpload
 from lmft.tracker.mlflow_view import default_tags, open_experiment
-from lmft.tracker.protocol import RunLog, SweepEntry
+from lmft.tracker.protocol import BestJob, RunLog, SweepEntry
 from lmft.tracker.run_log import Record, points_size, read_facts
 
 logger = logging.getLogger(__name__)
@@ -179,25 +179,17 @@ class MlflowTracker:
             client = open_client(self.uri)
             return open_sweep_run(client, self._experiment(client), key, name, tags)
 
-    def close_sweep(
-        self,
-        sweep_id: str,
-        succeeded: bool,
-        texts: Path,
-        best: str,
-        metrics: dict[str, float],
-        best_run: Path | None,
-    ) -> None:
+    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: BestJob) -> None:
         """Log files, best job and metrics to the parent run, and set it to FINISHED or FAILED.
 
         The alias `best` of the registered model moves to the best run's version.
         """
         with self._warn_if_unavailable("the sweep is still shown as running"):
             client = open_client(self.uri)
-            if best_run is not None and self.register is not None:
-                self._set_best(client, best_run, self.register)
-            set_tag(client, sweep_id, "best", redact(best))
-            log_numbers(client, sweep_id, metrics)
+            if best.folder is not None and self.register is not None:
+                self._set_best(client, best.folder, self.register)
+            set_tag(client, sweep_id, "best", redact(best.sentence))
+            log_numbers(client, sweep_id, best.metrics)
             for file in texts.glob("*.*"):
                 client.log_artifact(sweep_id, str(file))
             client.set_terminated(sweep_id, "FINISHED" if succeeded else "FAILED")

@@ -5,13 +5,22 @@ To use a tracker of your own, implement `Tracker` and name it by `tracker._targe
 
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from lmft.tracker.run_log import Record
 
 SweepEntry = tuple[str, str]  # the id of a sweep, and the display name of a run in it
+
+
+@dataclass(frozen=True)
+class BestJob:
+    """The best job of a sweep, of all launches; if its jobs are not comparable, only sentences."""
+
+    sentence: str = ""  # on the best job; of each group, if there are several
+    metrics: dict[str, float] = field(default_factory=dict)  # by the names that its run logs
+    folder: Path | None = None  # of its run
 
 
 class RunLog(Protocol):
@@ -115,15 +124,7 @@ class Tracker(Protocol):
             StoreUnavailable: the store does not answer now, but may do so later.
         """
 
-    def close_sweep(
-        self,
-        sweep_id: str,
-        succeeded: bool,
-        texts: Path,
-        best: str,
-        metrics: dict[str, float],
-        best_run: Path | None,
-    ) -> None:
+    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: BestJob) -> None:
         """End a sweep.
 
         Args:
@@ -131,9 +132,7 @@ class Tracker(Protocol):
             succeeded: whether no job failed.
             texts: a folder whose files, without its subfolders, are kept as artifacts; it may be
                 missing.
-            best: a sentence on the best job.
-            metrics: losses and perplexities of the best job, by the names that its run logs.
-            best_run: the folder of the best run, of all launches; None: jobs are not comparable.
+            best: what is known of the best job.
         """
 
     def discard_sweep(self, sweep_id: str) -> None:
@@ -177,15 +176,7 @@ class NoTracker:
         """Return None: there are no sweeps."""
         return None
 
-    def close_sweep(
-        self,
-        sweep_id: str,
-        succeeded: bool,
-        texts: Path,
-        best: str,
-        metrics: dict[str, float],
-        best_run: Path | None,
-    ) -> None:
+    def close_sweep(self, sweep_id: str, succeeded: bool, texts: Path, best: BestJob) -> None:
         """Do nothing."""
 
     def discard_sweep(self, sweep_id: str) -> None:

@@ -19,6 +19,7 @@ import lmft
 from lmft.errors import UserError
 from lmft.tracker import mlflow_model
 from lmft.tracker.mlflow_tracker import MlflowTracker
+from lmft.tracker.protocol import BestJob
 from lmft.tracker.run_log import Record
 from tests.helpers.processes import wait_for
 
@@ -250,7 +251,7 @@ def test_the_best_job_of_an_earlier_launch_is_registered_by_a_later_one(logged, 
     tracker = MlflowTracker(store.uri, "lmft", register="cats")
     for best in (copy, logged[0], copy):
         sweep = tracker.open_sweep("of copies", "of copies", {})
-        tracker.close_sweep(sweep, True, tmp_path / "none", "", {}, best)
+        tracker.close_sweep(sweep, True, tmp_path / "none", BestJob(folder=best))
         version = store.client.get_model_version_by_alias("cats", "best")
         assert version.run_id == store.run_of(best).info.run_id
     assert len(store.client.search_model_versions("name = 'cats'")) == 2
