@@ -10,6 +10,11 @@ def _tanh(values):
 
 
 @triton.jit
+def _load_logits(logits, columns, scale, VOCABULARY: tl.constexpr):
+    return tl.load(logits + columns, mask=columns < VOCABULARY, other=0.0).to(tl.float32) * scale
+
+
+@triton.jit
 def cross_entropy(
     logits,  # (N, V), in rows `stride` apart
     targets,  # (N,) int64; negative where a row is not scored
@@ -35,11 +40,10 @@ def cross_entropy(
     total = tl.zeros((COLUMNS,), tl.float32)
     for start in range(0, VOCABULARY, COLUMNS):
         columns = start + tl.arange(0, COLUMNS)
-        inside = columns < VOCABULARY
-        values = tl.load(logits + columns, mask=inside, other=0.0).to(tl.float32) * scale
+        values = _load_logits(logits, columns, scale, VOCABULARY)
         if HAS_SOFTCAP:
             values = softcap * _tanh(values / softcap)
-        values = tl.where(inside, values, -float("inf"))
+        values = tl.where(columns < VOCABULARY, values, -float("inf"))
         new_largest = tl.maximum(largest, values)
         total = total * tl.exp(largest - new_largest) + tl.exp(values - new_largest)
         largest = new_largest
@@ -49,13 +53,28 @@ def cross_entropy(
     if WRITES_GRADIENT:
         for start in range(0, VOCABULARY, COLUMNS):
             columns = start + tl.arange(0, COLUMNS)
-            inside = columns < VOCABULARY
-            values = tl.load(logits + columns, mask=inside, other=0.0).to(tl.float32) * scale
-            slope = scale
-            if HAS_SOFTCAP:
-                tanh = _tanh(values / softcap)
-                values = softcap * tanh
-                slope = scale * (1 - tanh * tanh)
-            gradient = tl.exp(values - log_sum) - tl.where(columns == target, 1.0, 0.0)
-            gradient = tl.where(is_scored, gradient * slope, 0.0)
-            tl.store(logits + columns, gradient.to(logits.dtype.element_ty), mask=inside)
+            _replace_by_gradient(
+                logits, columns, target, log_sum, scale, softcap, VOCABULARY, HAS_SOFTCAP
+            )
+
+
+@triton.jit
+def _replace_by_gradient(
+    logits,  # (V,), a row
+    columns,  # (COLUMNS,), a part of it
+    target,
+    log_sum,
+    scale,
+    softcap,
+    VOCABULARY: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr,
+):
+    values = _load_logits(logits, columns, scale, VOCABULARY)
+    slope = scale
+    if HAS_SOFTCAP:
+        tanh = _tanh(values / softcap)
+        values = softcap * tanh
+        slope = scale * (1 - tanh * tanh)
+    gradient = tl.exp(values - log_sum) - tl.where(columns == target, 1.0, 0.0)
+    gradient = tl.where(target >= 0, gradient * slope, 0.0).to(logits.dtype.element_ty)
+    tl.store(logits + columns, gradient, mask=columns < VOCABULARY)
