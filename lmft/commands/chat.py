@@ -21,6 +21,7 @@ from lmft.evaluation.generation import Sampling, continue_texts, end_tokens
 from lmft.evaluation.text_streamer import TextStreamer
 from lmft.model.probe import context_size
 from lmft.output.sanitize import strip_control
+from lmft.storage.hub import is_model_folder
 
 PROMPT = "> "
 
@@ -70,7 +71,7 @@ def choose_model(arguments: Namespace) -> tuple[str | None, list[str]]:
     if not names:
         return None, words
     folder = Path(names[0]).expanduser()
-    if (folder / "config.json").is_file():
+    if is_model_folder(folder):
         model = {"model": "pretrained", "model.name": str(folder), "objective": "clm"}
         return None, [*as_words(model), *words]
     return names[0], words

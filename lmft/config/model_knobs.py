@@ -4,6 +4,7 @@ Defaults are in `conf/`, once. Nothing heavy is imported here.
 """
 
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from enum import Enum
 from typing import Any
@@ -126,3 +127,8 @@ class AdapterConfig:
 NO_ADAPTER = {"kind": "none"} | {
     declared.name: None for declared in fields(AdapterConfig) if declared.name != "kind"
 }
+
+
+def has_adapter(values: Mapping[str, Any]) -> bool:
+    """Return whether the plain values of the `adapter` group are those of an adapter."""
+    return bool(values["kind"] != NO_ADAPTER["kind"])

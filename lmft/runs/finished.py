@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmft.config.model_knobs import NO_ADAPTER
+from lmft.config.model_knobs import has_adapter
 from lmft.metrics import TokenLoss
 from lmft.output.sanitize import redact
 from lmft.output.terminal import Terminal
@@ -84,11 +84,11 @@ def offer_to_continue(run: Run, steps: int, terminal: Terminal) -> None:
 def continue_command(run: Run, folder: Path, length: dict[str, Any]) -> str:
     """Return the command that trains on from the run in `folder`, of this length, up to `run`'s."""
     values = run.values
-    has_adapter = values["adapter"]["kind"] != NO_ADAPTER["kind"]
-    parts = ("from_run=", *(("adapter",) if has_adapter else ()))  # which the weights have
+    adapted = has_adapter(values["adapter"])
+    parts = ("from_run=", *(("adapter",) if adapted else ()))  # which the weights have
     words = [w for w in run.words if not (names_model(w) or w.startswith(parts))]
     lr = values["optimizer"].get("lr")
-    if lr and (has_adapter or values["model"]["from_scratch"]):  # else as by default
+    if lr and (adapted or values["model"]["from_scratch"]):  # else as by default
         words = [word for word in words if not word.startswith("optimizer.lr=")]
         words.append(f"optimizer.lr={lr}")
     for knob, before in length.items():

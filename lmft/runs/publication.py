@@ -16,7 +16,7 @@ from lmft.errors import UserError
 from lmft.output.sanitize import redact
 from lmft.runs.find_run import check_checkpoint, find_folder
 from lmft.storage.atomic import read_json
-from lmft.storage.hub import ADAPTER_CONFIG
+from lmft.storage.hub import is_model_folder
 
 CARD, CONFIG = "README.md", "lmft.yaml"  # their names in a repository
 LOCATIONS = re.compile(
@@ -48,7 +48,7 @@ def find_weights(name: str, tracker_uri: str | None) -> Path:
         UserError: there is no such run, or it has not finished.
     """
     folder = Path(name).expanduser().absolute()
-    if any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG)):
+    if is_model_folder(folder):
         return folder
     folder = find_folder(name, tracker_uri)
     check_checkpoint(folder)

@@ -15,11 +15,11 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 
 from lmft.config.build import build
 from lmft.config.compose import load_composed
-from lmft.config.model_knobs import NO_ADAPTER
+from lmft.config.model_knobs import has_adapter
 from lmft.errors import UserError
 from lmft.runs.find_run import check_checkpoint, find_folder, root_of
 from lmft.storage.hashing import digest, digest_files
-from lmft.storage.hub import find_base
+from lmft.storage.hub import find_base, is_model_folder
 from lmft.tracker.run_log import FROM_TAG, ID_TAG, read_facts
 
 KNOB, STATE = "from_run", "state"  # STATE: the folder of a run's last weights and optimizer state
@@ -114,7 +114,7 @@ def begin_from_run(
     name = str(composed.from_run)
     uri = OmegaConf.select(composed, "tracker.uri")
     folder = find_folder(name, uri, KNOB, root_of(str(composed.run_root)))
-    if (folder / "config.json").is_file():
+    if is_model_folder(folder):
         raise UserError(
             f"{KNOB}={name} is a model and no run; use model=pretrained model.name={name}."
         )
@@ -181,9 +181,9 @@ def check_fit(name: str, folder: Path, source: DictConfig, begun: DictConfig) ->
     Raises:
         UserError: they do not.
     """
-    kind = plain(begun.adapter)["kind"]
-    adapter = f"adapter={kind}"
-    if kind != NO_ADAPTER["kind"] and find_base(str(folder / "checkpoint")):
+    own = plain(begun.adapter)
+    adapter = f"adapter={own['kind']}"
+    if has_adapter(own) and find_base(str(folder / "checkpoint")):
         raise UserError(
             f"{KNOB}={name} trained an adapter; leave {adapter} out to train that one on, or "
             "merge it into its base first with lmft merge."
@@ -192,7 +192,7 @@ def check_fit(name: str, folder: Path, source: DictConfig, begun: DictConfig) ->
         return
     values = {knob: [OmegaConf.select(c, knob) for c in (source, begun)] for knob in ABOUT_STATE}
     differing = [f"{knob}={new}" for knob, (old, new) in values.items() if old != new]
-    differing += [adapter] if kind != NO_ADAPTER["kind"] else []
+    differing += [adapter] if has_adapter(own) else []
     if differing:
         raise UserError(
             f"{KNOB}={name} kept its optimizer state, which {differing[0]} can't use; set that as "

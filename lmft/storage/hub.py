@@ -65,6 +65,11 @@ def content_digest(name: str, revision: str, knob: str = "model.name") -> str:
     return digest(content if base is None else [*content, content_digest(*base)])
 
 
+def is_model_folder(folder: Path) -> bool:
+    """Return whether a folder is that of a model or an adapter, and not of a run."""
+    return any((folder / name).is_file() for name in ("config.json", ADAPTER_CONFIG))
+
+
 def find_base(name: str) -> tuple[str, str] | None:
     """Return name and revision of the base that a local folder's adapter belongs to.
 

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from argparse import Namespace
 
 import pytest
 import torch
@@ -10,7 +11,8 @@ from safetensors import safe_open
 from transformers import AutoModelForCausalLM
 
 import lmft
-from lmft.adapter.adapter_files import WEIGHTS
+from lmft.adapter.adapter_files import WEIGHTS, is_adapted
+from lmft.commands.chat import choose_model, open_causal_model
 from lmft.commands.evaluate import evaluate
 from lmft.commands.generate import generate
 from lmft.errors import UserError
@@ -161,6 +163,12 @@ def test_the_merged_model_scores_the_same_and_is_ordinary(trained, merged):
         Terminal.quiet(),
     )  # fmt: skip
     assert scored["loss"] == pytest.approx(read_result(folder)["validation"]["loss"], abs=1e-5)
+
+
+def test_a_chat_takes_the_folder_of_an_adapter(trained):
+    name, words = choose_model(Namespace(words=[str(trained[0] / "checkpoint")], run=None))
+    opened = open_causal_model(name, [*words, "hardware=cpu"])
+    assert is_adapted(opened.model)
 
 
 def test_an_adapter_is_trained_on_from_its_folder(trained, fit):
