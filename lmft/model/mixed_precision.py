@@ -22,7 +22,7 @@ from lmft.hardware.transfer import queues_work
 from lmft.model.compilation import CompiledLayers
 from lmft.model.kernels.attention import compile_attention, replace_attention
 from lmft.model.kernels.recompute import RecomputeHooks
-from lmft.model.kernels.replace import replace_layers
+from lmft.model.kernels.replace import replace_cpu_layers, replace_layers
 from lmft.model.lm_head import find_head
 from lmft.model.network import Network
 
@@ -48,6 +48,8 @@ def build_network(model: PreTrainedModel, hardware: Hardware) -> Network:
     if not hardware.compile or queues_work(hardware.device):
         replace_layers(compute_model)  # kernels of a GPU can be compiled, those of a CPU can't
         replace_attention(compute_model)
+        if not queues_work(hardware.device):
+            replace_cpu_layers(compute_model)
     else:
         compile_attention(compute_model)
     compiled_layers = CompiledLayers(compute_model) if hardware.compile else None

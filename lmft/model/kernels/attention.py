@@ -226,8 +226,7 @@ def attention_weights(
     scores = (query[:, :, rows] * spec.scale) @ key[:, :, :keys].transpose(2, 3)
     if spec.causal:  # every query of the chunk attends to all keys before its first query
         square = scores[..., rows.start :]
-        future = torch.ones(square.shape[2:], dtype=torch.bool).triu_(1)
-        square.masked_fill_(future, -math.inf)
+        square += scores.new_full(square.shape[2:], -math.inf).triu_(1)  # faster than masked_fill_
     elif mask is not None:
         part = mask[:, :, rows, :keys]
         if part.dtype == torch.bool:

@@ -1,9 +1,9 @@
 """Recompute norm and activation outputs in the backward pass instead of saving them.
 
-Such layers save their input anyway, and one cheap pass over it gives their output again. Saved a
+Such layers save their inputs anyway, and one cheap pass over them gives their output again. Saved a
 second time as the input of the next linear layer, these outputs are a third of GPT-2's activation
-memory. Layers whose backward pass saves something else are left alone: ReLU saves its output, the
-RMSNorms of transformers an fp32 copy.
+memory. Layers whose backward pass saves something else are left alone, such as ReLU, which saves
+its output.
 """
 
 import weakref
@@ -13,7 +13,10 @@ import torch
 from torch import Tensor, nn
 from torch.autograd.graph import saved_tensors_hooks
 
-RECOMPUTABLE = (nn.LayerNorm, nn.GELU, nn.SiLU)
+from lmft.model.kernels.gated_mlp import GatedProduct
+from lmft.model.kernels.rms_norm import RMSNorm
+
+RECOMPUTABLE = (nn.LayerNorm, nn.GELU, nn.SiLU, RMSNorm, GatedProduct)
 
 # The same in transformers, by how the names of its classes end.
 RECOMPUTABLE_NAMES = ("GELUActivation", "GELUTanh", "SiLUActivation")
@@ -48,11 +51,13 @@ class RecomputeHooks(saved_tensors_hooks):
     def _record_output(
         self, module: nn.Module, args: tuple[Any, ...], kwargs: Any, output: Any
     ) -> None:
-        if not self._active or len(args) != 1 or kwargs or not isinstance(output, Tensor):
+        if not self._active or kwargs or not isinstance(output, Tensor):
             return
-        if output.is_contiguous() and _address(output) != _address(args[0]):
-            recomputable = RecomputableOutput(module, args[0].detach(), output)
-            self._outputs[_address(output)] = recomputable
+        if len(args) > 1 and not isinstance(module, GatedProduct):
+            return
+        if output.is_contiguous() and _address(output) not in map(_address, args):
+            inputs = [tensor.detach() for tensor in args]
+            self._outputs[_address(output)] = RecomputableOutput(module, inputs, output)
 
     def _pack(self, tensor: Tensor) -> "Tensor | SavedOutput":
         output = self._outputs.get(_address(tensor))
@@ -63,11 +68,11 @@ class RecomputeHooks(saved_tensors_hooks):
 
 
 class RecomputableOutput:
-    """A layer's output that can be recomputed from the layer and its input."""
+    """A layer's output that can be recomputed from the layer and its inputs."""
 
-    def __init__(self, module: nn.Module, input: Tensor, output: Tensor):
-        self._module, self._input, self._output = module, input, weakref.ref(output)
-        self._input_version, self._layout = input._version, _layout(output)
+    def __init__(self, module: nn.Module, inputs: list[Tensor], output: Tensor):
+        self._module, self._inputs, self._output = module, inputs, weakref.ref(output)
+        self._versions, self._layout = [some._version for some in inputs], _layout(output)
         self._recomputed: Tensor | None = None
         self.pending_uses = 0  # in the backward pass
 
@@ -81,8 +86,9 @@ class RecomputableOutput:
     def recompute(self) -> Tensor:
         """Return the output, recomputed at its first use and freed after its last one."""
         if self._recomputed is None:
-            assert self._input._version == self._input_version, "changed after it was read"
-            self._recomputed = self._module.forward(self._input)
+            versions = [some._version for some in self._inputs]
+            assert versions == self._versions, "changed after it was read"
+            self._recomputed = self._module.forward(*self._inputs)
         output = self._recomputed
         self.pending_uses -= 1
         if not self.pending_uses:
