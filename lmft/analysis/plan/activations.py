@@ -62,9 +62,8 @@ def measure_step_memory(
     passes = 1 if len(micro_batches) <= processes else 2  # more passes take no more memory
     hardware = replace(components.hardware, micro_batch_size=size)
     network.compute_model.train()
-    with MemoryCounter(
-        lambda: complete_gradients(network), lambda: gradient_shard_bytes(network, processes)
-    ) as counter:
+    gradients, shards = gradient_counters(network, processes)
+    with MemoryCounter(gradients, shards) as counter:
         accumulate_gradients(network, micro_batches[:passes], hardware, seeds)
     network.zero_gradients()
     loss_chunk = loss_chunk_bytes(network, micro_batches[0])
@@ -93,17 +92,26 @@ def find_step_memory(
     return memory
 
 
-def complete_gradients(network: Network) -> list[Tensor]:
-    """Return the gradients that a backward pass has accumulated so far."""
-    weights = (weight for model in network.models for weight in model.parameters())
-    return [weight.grad for weight in weights if weight.grad is not None]
+def gradient_counters(
+    network: Network, processes: int
+) -> tuple[Callable[[], list[Tensor]], Callable[[], int]]:
+    """Return two functions: the first returns the gradients that are complete when it is called.
 
+    The second returns the fp32 bytes that one of `processes` keeps of them. Both are called after
+    each operator, so the weights that learn are listed once.
+    """
+    weights = [w for model in network.models for w in model.parameters() if w.requires_grad]
+    every = zip(network.model.parameters(), network.compute_model.parameters(), strict=True)
+    pairs = [(weight, own) for weight, own in every if weight.requires_grad]
 
-def gradient_shard_bytes(network: Network, processes: int) -> int:
-    """Return the fp32 bytes that one of `processes` keeps of the complete gradients."""
-    pairs = zip(network.model.parameters(), network.compute_model.parameters(), strict=True)
-    complete = (weight for weight, own in pairs if weight.grad is not None or own.grad is not None)
-    return sum(weight.nbytes for weight in complete) // processes
+    def gradients() -> list[Tensor]:
+        return [weight.grad for weight in weights if weight.grad is not None]
+
+    def shards() -> int:
+        complete = (w for w, own in pairs if w.grad is not None or own.grad is not None)
+        return sum(weight.nbytes for weight in complete) // processes
+
+    return gradients, shards
 
 
 def loss_chunk_bytes(network: Network, batch: Batch) -> int:
@@ -133,12 +141,13 @@ class MemoryCounter(TorchDispatchMode):
             shards: returns the bytes that one of several processes keeps of them.
         """
         super().__init__()  # type: ignore[no-untyped-call]
+        self.alive = 0  # bytes of the storages that are alive now
         self.peak = 0  # bytes of all storages
         self.activations = 0  # bytes, the peak without complete gradients
         self.with_shards = 0  # bytes, the peak with this process's shards of them instead
         self._gradients = gradients
         self._shards = shards
-        self._sizes: dict[int, int] = {}  # of the storages alive, in bytes
+        self._alive: set[int] = set()  # the storages
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         """Run the operator, and count the storages that it created."""
@@ -146,23 +155,22 @@ class MemoryCounter(TorchDispatchMode):
         inputs = {key for key, _ in _storages((args, kwargs))}
         outputs = func(*args, **kwargs)
         for key, storage in _storages(outputs):
-            if key not in inputs and key not in self._sizes:
-                self._sizes[key] = storage.nbytes()
-                weakref.finalize(storage, self._sizes.pop, key)
+            if key not in inputs and key not in self._alive:
+                self._alive.add(key)
+                self.alive += storage.nbytes()
+                weakref.finalize(storage, self._forget, key, storage.nbytes())
                 self._update_peaks()
         return outputs
 
-    @property
-    def alive(self) -> int:
-        """Bytes of the storages that are alive now."""
-        return sum(self._sizes.values())
+    def _forget(self, key: int, size: int) -> None:
+        self._alive.remove(key)
+        self.alive -= size
 
     def _update_peaks(self) -> None:
-        alive = self.alive
         complete = sum(gradient.untyped_storage().nbytes() for gradient in self._gradients())
-        self.peak = max(self.peak, alive)
-        self.activations = max(self.activations, alive - complete)
-        self.with_shards = max(self.with_shards, alive - complete + self._shards())
+        self.peak = max(self.peak, self.alive)
+        self.activations = max(self.activations, self.alive - complete)
+        self.with_shards = max(self.with_shards, self.alive - complete + self._shards())
 
 
 def _storages(values: Any) -> Iterable[tuple[int, torch.UntypedStorage]]:
