@@ -47,7 +47,8 @@ def main(arguments: Namespace) -> None:
         except UserError as error:
             failures[tracker.how_to_view()] = error
     nonzero = [f"{count} {what}" for what, count in counts.items() if count]
-    print(f"Runs in {root}: {', '.join(nonzero) or 'none'}.")
+    if nonzero or not failures:
+        print(f"Runs in {root}: {', '.join(nonzero) or 'none'}.")
     if failures:
         raise next(iter(failures.values()))
 

@@ -26,3 +26,8 @@ def walk(tree: Any, path: str = "") -> Iterator[tuple[str, Any]]:
     for name, value in children:
         yield name, value
         yield from walk(value, name)
+
+
+def is_unused(name: str, value: Any) -> bool:
+    """Return whether a knob is one of `adapter` without a value, as all are without an adapter."""
+    return value is None and name.startswith("adapter.")

@@ -11,7 +11,7 @@ from omegaconf.errors import OmegaConfBaseException
 
 from lmft.config.compose import load_composed
 from lmft.config.knob_metadata import Decides
-from lmft.config.knobs import flatten
+from lmft.config.knobs import flatten, is_unused
 from lmft.config.schema import decides
 from lmft.errors import UserError
 from lmft.storage.atomic import read_json
@@ -88,7 +88,11 @@ def read_knobs(config: Path) -> dict[str, Any]:
     if knobs.get("from_run") is not None:  # which names the model
         knobs = {name: value for name, value in knobs.items() if not name.startswith("model.")}
         knobs["from_run"] = Path(str(knobs["from_run"])).name
-    return {name: value for name, value in knobs.items() if decides(name) not in NOT_LISTED}
+    return {
+        name: value
+        for name, value in knobs.items()
+        if decides(name) not in NOT_LISTED and not is_unused(name, value)
+    }
 
 
 def size_of(path: Path) -> int:

@@ -158,11 +158,6 @@ def read_values(path: Path, key: str) -> Iterator[tuple[int, float]]:
             yield points.step, points.metrics[key]
 
 
-def read_curve(path: Path, key: str) -> dict[int, float]:
-    """Return one metric of the run in the folder `path`, by step."""
-    return dict(read_values(path, key))
-
-
 def read_losses(path: Path) -> "dict[str, np.ndarray]":
     """Return the losses of the run in the folder `path`: step and nats per target (N, 2), by split.
 

@@ -18,7 +18,7 @@ from lmft.errors import Fault, UserError
 from lmft.hardware.allocator import peak_memory
 from lmft.hardware.device import Hardware, choose_micro_batch_size
 from lmft.runs.run import Run
-from lmft.tracker.run_log import read_curve
+from lmft.tracker.run_log import read_values
 from tests.helpers.processes import fork, run_command, start, warm_up
 from tests.helpers.runs import compose
 
@@ -97,14 +97,16 @@ def test_auto_halves_until_it_fits_and_resuming_repeats_it(line, tmp_path):
     process.join(100)
     (straight,) = (tmp_path / "runs").glob("*-*")
     for key in ("train/loss", "train/grad_norm", "validation/loss"):
-        assert read_curve(folder, key) == read_curve(straight, key), key
+        assert dict(read_values(folder, key)) == dict(read_values(straight, key)), key
     weights = "checkpoint/model.safetensors"
     assert (folder / weights).read_bytes() == (straight / weights).read_bytes()
     # With memory for all of it, the same command keeps to what the run began with.
     (folder / "result.json").unlink()
     (folder / "metrics.jsonl").unlink()
     code, printed = run_scarce(auto, tmp_path / "scarce", room=0)
-    assert code == 0 and read_curve(folder, "train/loss") == read_curve(straight, "train/loss")
+    assert code == 0 and dict(read_values(folder, "train/loss")) == dict(
+        read_values(straight, "train/loss")
+    )
 
 
 def halving_hardware(size):

@@ -20,7 +20,7 @@ from safetensors import safe_open
 from lmft.config.build import check_types
 from lmft.errors import UserError
 from lmft.hardware.ranks import count_processes, share_cores
-from lmft.tracker.run_log import read_curve
+from lmft.tracker.run_log import read_values
 from tests.helpers.processes import kill, start, wait_for, warm_up
 from tests.helpers.runs import compose
 
@@ -150,20 +150,20 @@ def test_a_state_that_shards_left_is_continued_by_any_number_of_processes(corpus
     line = f"{corpus} objective=clm trainer.shuffle=false trainer.keep_state=true"
     whole = run_ranks(1, f"{line} trainer.max_steps=9", tmp_path / "whole")
     source = run_ranks(2, f"{line} hardware=fsdp trainer.max_steps=6", tmp_path / "source")
-    expected = [loss for step, loss in read_curve(whole, "train/loss").items() if step > 6]
+    expected = [loss for step, loss in dict(read_values(whole, "train/loss")).items() if step > 6]
     line = f"{line.replace('model.vocab_size=300', '')} from_run={source} trainer.max_steps=3"
     for count, strategy in ((1, "none"), (2, "ddp"), (2, "fsdp")):
         words = f"{line} hardware.strategy={strategy}"
         run = run_ranks(count, words, tmp_path / f"{count}-{strategy}")
-        found = list(read_curve(run, "train/loss").values())
+        found = list(dict(read_values(run, "train/loss")).values())
         assert found == pytest.approx(expected, rel=1e-5)
 
 
 def assert_same(run, expected_run, steps=8):
     for key in ("train/loss", "train/grad_norm", "validation/loss", "validation/targets"):
-        curve = read_curve(expected_run, key)
+        curve = dict(read_values(expected_run, key))
         expected = {step: value for step, value in curve.items() if step <= steps}
-        assert expected and read_curve(run, key) == pytest.approx(expected, rel=1e-5), key
+        assert expected and dict(read_values(run, key)) == pytest.approx(expected, rel=1e-5), key
     (path,) = (run / "checkpoint").glob("*.safetensors")
     with safe_open(path, "pt") as ours:
         with safe_open(expected_run / "checkpoint" / path.name, "pt") as theirs:
@@ -190,9 +190,9 @@ def test_a_signal_leaves_a_checkpoint_and_any_number_of_processes_reads_it(corpu
     kill(single)
     run = run_ranks(2, f"{line} hardware=ddp", tmp_path)
     assert (tmp_path / "log").read_text().count("Resuming from step") == 2
-    found = read_curve(run, "train/loss")
+    found = dict(read_values(run, "train/loss"))
     assert list(found) == list(range(1, 41))
-    assert found == pytest.approx(read_curve(alone["objective=clm"], "train/loss"), rel=1e-4)
+    assert found == pytest.approx(dict(read_values(alone["objective=clm"], "train/loss")), rel=1e-4)
 
 
 def test_a_process_that_fails_ends_all_and_its_message_is_printed(corpus, tmp_path):
@@ -298,8 +298,8 @@ def test_torchrun_restarts_a_lost_process_and_the_run_resumes(corpus, alone, tmp
     assert started.wait(300) == 0, (tmp_path / "log").read_text()
     assert (tmp_path / "log").read_text().count("Resuming from step") == 1
     (run,) = tmp_path.glob("runs/*-*")
-    expected = read_curve(alone["objective=clm"], "train/loss")
-    assert read_curve(run, "train/loss") == pytest.approx(expected, rel=1e-5)
+    expected = dict(read_values(alone["objective=clm"], "train/loss"))
+    assert dict(read_values(run, "train/loss")) == pytest.approx(expected, rel=1e-5)
 
 
 @pytest.mark.soak

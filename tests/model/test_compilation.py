@@ -76,7 +76,7 @@ def test_only_whole_batches_are_compiled():
 
 
 @torch.no_grad()
-def test_compiled_dropout_drops_its_share_anew_in_each_layer_and_step():
+def test_compiled_dropout_drops_its_share_with_a_new_mask_in_each_layer_and_step():
     network = build("gpt2", True, dropout=0.5)
     layers, outputs = network.compute_model.transformer.h, []
     for layer in layers:

@@ -162,7 +162,7 @@ def test_models_that_see_other_documents_are_found(kind):
 
 @pytest.mark.parametrize("short", [0, 10**6])
 @pytest.mark.parametrize("causal", [True, False])
-def test_dropout_drops_its_share_in_each_document_anew(causal, short, monkeypatch):
+def test_dropout_draws_a_new_mask_in_each_document(causal, short, monkeypatch):
     monkeypatch.setattr(attention, "SHORT_BLOCK", short)
     size, half = 128, 64
     positions = torch.arange(half).repeat(3, 2)

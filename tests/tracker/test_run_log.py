@@ -5,7 +5,7 @@ from contextlib import closing
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmft.tracker.run_log import POINTS, Record, read_curve, read_points
+from lmft.tracker.run_log import POINTS, Record, read_points, read_values
 
 
 @given(cut=st.integers(0, 200), again=st.integers(0, 9))
@@ -20,7 +20,7 @@ def test_what_is_recomputed_after_a_kill_is_recorded_once(tmp_path_factory, cut,
     with closing(Record(folder)) as record:
         for step in range(min(again, len(kept)), 12):
             record.log_metrics({"loss": step / 3, "validation": 1.0 if step == 11 else 0.5}, step)
-    assert read_curve(folder, "loss") == {step: step / 3 for step in range(12)}
+    assert dict(read_values(folder, "loss")) == {step: step / 3 for step in range(12)}
     assert len([p for p in read_points(folder) if "loss" in p.metrics]) == 12
     assert list(read_points(folder))[: len(kept)] == kept  # with their times
 

@@ -42,7 +42,7 @@ def test_jobs_that_begin_alike_score_once_and_log_the_same(launch, tmp_path):
     assert sums[0] == sums[1]
 
 
-def test_what_may_change_a_digit_is_scored_anew(launch):
+def test_what_may_change_a_digit_is_scored_again(launch):
     launch()
     for other in ("seed=1", "hardware.precision=bf16", "evaluation.context=8"):
         assert launch(other, "optimizer.lr=1e-2")[1], other
@@ -59,7 +59,7 @@ def test_the_same_trained_weights_are_known_in_another_folder(launch, tmp_path):
     assert not launch(*pretrained, f"model.name={tmp_path / 'moved'}", "seed=1")[1]
 
 
-def test_a_damaged_loss_is_scored_anew_with_a_sentence(launch, caplog):
+def test_a_damaged_loss_is_scored_again_with_a_sentence(launch, caplog):
     first, _ = launch()
     (path,) = launch.cache.glob("*/loss.json")
     path.write_text(path.read_text().replace("1", "2"))

@@ -14,7 +14,7 @@ from lmft.model.mixed_precision import build_network
 from lmft.objective import Batch
 from lmft.runs.run import Run
 from lmft.runs.run_id import key_inputs
-from lmft.tracker.run_log import read_curve
+from lmft.tracker.run_log import read_values
 from lmft.trainer.checkpoint import Checkpoints
 from lmft.trainer.gradients import DropoutSeeds, LossScale, compute_gradients
 from tests.helpers.nonfinite import RARE, RUN, saved, small_gpt2
@@ -40,7 +40,7 @@ def test_a_step_that_is_not_finite_fails_the_run_and_is_saved(ill, fit, tmp_path
     rare = ill[1](RARE)["input_ids"][1]
     assert [rare in row for row in facts["inputs"]].count(True) == 1 == len(facts["blocks"]) - 1
     assert facts["dropout_seeds"] == [DropoutSeeds(0, step).of(0)]
-    assert read_curve(folder, "train/loss").keys() == set(range(1, step))
+    assert dict(read_values(folder, "train/loss")).keys() == set(range(1, step))
 
 
 def test_a_skipped_step_leaves_weights_and_optimizer_as_they_were(ill, fit):
@@ -61,8 +61,10 @@ def test_a_skipped_step_leaves_weights_and_optimizer_as_they_were(ill, fit):
     assert any(not torch.equal(kept[step + 1][name], after[name]) for name in after)
     result = json.loads((folder / "result.json").read_text())
     assert result["skipped_steps"] == 1 and math.isfinite(result["final"]["loss"])
-    assert read_curve(folder, "train/skipped_steps") == {step: 1}
-    assert read_curve(folder, "train/loss").keys() == set(range(1, result["steps"] + 1)) - {step}
+    assert dict(read_values(folder, "train/skipped_steps")) == {step: 1}
+    assert dict(read_values(folder, "train/loss")).keys() == set(range(1, result["steps"] + 1)) - {
+        step
+    }
 
 
 def test_a_resumed_run_keeps_its_count_of_skipped_steps(ill, fit, tmp_path):
@@ -82,9 +84,13 @@ def test_two_processes_skip_the_step_that_one_would(ill, fit, tmp_path):
     code, said, folder = run_in_two(words, tmp_path)
     assert code == 0, said
     assert bad_steps(folder).keys() == bad_steps(alone).keys() and len(bad_steps(alone)) == 1
-    assert read_curve(folder, "train/skipped_steps") == read_curve(alone, "train/skipped_steps")
+    assert dict(read_values(folder, "train/skipped_steps")) == dict(
+        read_values(alone, "train/skipped_steps")
+    )
     for key in ("train/loss", "validation/loss"):
-        assert read_curve(folder, key) == pytest.approx(read_curve(alone, key), rel=1e-5)
+        assert dict(read_values(folder, key)) == pytest.approx(
+            dict(read_values(alone, key)), rel=1e-5
+        )
 
 
 @pytest.mark.soak

@@ -9,6 +9,7 @@ from omegaconf import OmegaConf
 
 from lmft.config.compose import load_composed
 from lmft.config.knob_metadata import Decides
+from lmft.config.knobs import is_unused
 from lmft.config.schema import decides
 from lmft.errors import UserError
 from lmft.evaluation.result import FORMER_CONDITIONS
@@ -171,7 +172,9 @@ def read_compared_knobs(folder: Path) -> dict[str, Any]:
     knobs = {
         name: value
         for name, value in flatten_groups(values).items()
-        if is_compared(name) and (trained or not name.startswith(OF_TRAINING))
+        if is_compared(name)
+        and not is_unused(name, value)
+        and (trained or not name.startswith(OF_TRAINING))
     }
     return knobs | {TRAINING: "yes" if trained else "no"}
 

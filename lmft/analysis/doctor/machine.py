@@ -82,7 +82,7 @@ def describe_memory() -> Found:
     yield Fact("memory", f"{readable_size(free)} of {readable_size(total)} free, {swapped}")
     if free < FEW:
         what = f"Only {readable_size(free)} of memory are free"
-        yield Finding(Kind.slow, f"{what}; end other programs, or see what lmft plan says.")
+        yield Finding(Kind.missing, f"{what}; end other programs, or see what lmft plan says.")
     if not swap.total:
         what = "There is no swap, so that a run which needs more memory than is free is killed"
         yield Finding(Kind.note, f"{what}; lmft plan says how much one needs.")

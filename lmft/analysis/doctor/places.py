@@ -34,7 +34,7 @@ def describe_place(name: str, path: Path) -> Found:
         return
     if free < LITTLE:
         what = f"Only {readable_size(free)} are free at {name}={path}"
-        yield Finding(Kind.slow, f"{what}; lmft clean removes unfinished runs and caches.")
+        yield Finding(Kind.missing, f"{what}; lmft clean removes unfinished runs and caches.")
     if not can_lock:
         what = f"{name}={path} is on a file system without locks"
         yield Finding(Kind.note, f"{what}; start no run there on two machines at once.")
