@@ -58,7 +58,8 @@ class Run(BaseRun):
             from lmft.model.load import load_trained
 
             config = self.config
-            return load_trained(self.checkpoint, config.objective, config.model.trust_remote_code)
+            tokenizer = self.tokenizer()
+            return load_trained(self.checkpoint, config.model, config.objective, tokenizer)
 
     def tokenizer(self) -> "PreTrainedTokenizerBase":
         """Load the tokenizer with transformers.

@@ -71,16 +71,28 @@ def load_model(
     return model
 
 
-def load_trained(folder: Path, objective: Objective, trust_remote_code: bool) -> PreTrainedModel:
-    """Load a finished run's folder as transformers does; of an adapter, its base with it."""
+def load_trained(
+    folder: Path,
+    config: ModelConfig,
+    objective: Objective,
+    tokenizer: PreTrainedTokenizerBase,
+) -> PreTrainedModel:
+    """Load a finished run's folder as transformers does; of an adapter, its base with it.
+
+    Args:
+        folder: of the run's best weights.
+        config: of the run, which may change its base.
+        objective: of the run.
+        tokenizer: of the folder.
+    """
     silence_transformers()
-    name, revision = find_base(str(folder)) or (str(folder), None)
-    model: PreTrainedModel = objective.auto_model.from_pretrained(
-        name, trust_remote_code=trust_remote_code, **({"revision": revision} if revision else {})
-    )
-    if revision:
-        attach_saved(model, folder)
-        model.eval()  # its dropout is new
+    if find_base(str(folder)):
+        model = load_model(replace(config, name=str(folder)), objective, tokenizer, seed=0)
+    else:
+        model = objective.auto_model.from_pretrained(
+            folder, trust_remote_code=config.trust_remote_code
+        )
+    model.eval()
     return model
 
 

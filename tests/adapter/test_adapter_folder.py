@@ -17,6 +17,7 @@ from lmft.commands.evaluate import evaluate
 from lmft.commands.generate import generate
 from lmft.errors import UserError
 from lmft.evaluation.generation import Sampling
+from lmft.model.load import load_trained
 from lmft.output.terminal import Terminal
 from lmft.runs.run import Run
 from lmft.storage.hub import content_digest
@@ -69,6 +70,14 @@ def test_peft_loads_what_a_run_leaves(trained, stories):
     ours = lmft.load(trained[0]).model()(ids).logits
     torch.testing.assert_close(ours, theirs, rtol=1e-5, atol=1e-5)
     assert not torch.allclose(ours, alone, atol=1e-2)
+
+
+def test_a_base_with_another_config_is_loaded_with_it(trained):
+    run, words = lmft.load(trained[0]), [*trained[1], "model.config={rms_norm_eps: 0.1}"]
+    config = Run(compose(*words)).config
+    model = load_trained(run.checkpoint, config.model, config.objective, run.tokenizer())
+    assert is_adapted(model) and model.config.rms_norm_eps == 0.1
+    assert run.model().config.rms_norm_eps != 0.1
 
 
 @pytest.mark.parametrize(
