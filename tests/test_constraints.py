@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 from packaging.requirements import Requirement
+from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import Version
 
@@ -85,6 +86,19 @@ def test_every_package_that_lmft_brings_is_pinned():
     # torch's builds for GPUs name the exact versions of their libraries themselves.
     loose = sorted(name for name, is_exact in exact.items() if not is_exact and name not in PINNED)
     assert len(exact) > 80 and loose == []
+
+
+def test_every_pin_installs_on_the_oldest_python():
+    oldest = PROJECT["project"]["requires-python"].removeprefix(">=") + ".0"
+    refusing = [
+        f"{pin} needs Python {needed}"
+        for pin in PINS
+        if (found := installed(pin))
+        and pin.specifier.contains(Version(found.version).public)
+        and (needed := found.metadata.get("Requires-Python"))
+        and not SpecifierSet(needed).contains(oldest)
+    ]
+    assert refusing == []
 
 
 def test_every_installation_of_make_is_held_to_the_pins():
