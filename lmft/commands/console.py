@@ -25,7 +25,15 @@ _prefix = ""  # of lines on stderr, after the name of the program
 
 
 class Console(logging.StreamHandler[TextIO]):
-    """Warnings and errors on stderr."""
+    """Warnings and errors on stderr; on a terminal, above the bars that are there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Write a record. Beside bars, rich does it, which else draws over the line."""
+        bars = sys.stderr
+        if self.stream.isatty() and getattr(bars, "rich_proxied_file", None) is self.stream:
+            bars.write(f"{self.format(record)}\n")
+        else:
+            super().emit(record)
 
 
 def set_line_prefix(prefix: str) -> None:
