@@ -183,10 +183,12 @@ def warn_of_few_documents(splits: dict[str, Split], batches: dict[str, Batches])
         return
     documents = len(batches["validation"].blocks.stream.ends)
     if documents < FEW_HELD_OUT:
+        limit = "max_documents" if documents == validation.max_documents else "validation_fraction"
         logger.warning(
             "Only %s held out for validation, so its loss says little about other texts; raise "
-            "dataset.validation_fraction, or set dataset.validation=PATH.",
+            "dataset.%s, or set dataset.validation=PATH.",
             f"{counted(documents, 'document')} {'is' if documents == 1 else 'are'}",
+            limit,
         )
 
 

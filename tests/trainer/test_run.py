@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import time
 
 import pytest
@@ -123,9 +124,19 @@ def test_a_clock_that_jumps_changes_nothing_but_timestamps(
     assert store.run_of(folder).info.status == "FINISHED"
 
 
-@pytest.mark.parametrize("documents, warned", [(9, "Only 1 document is"), (120, "")])
-def test_a_handful_of_held_out_documents_is_reported(documents, warned, fit, tmp_path, caplog):
+@pytest.mark.parametrize(
+    "documents, limit, warned",
+    [
+        (9, "null", "Only 1 document is held out .* raise dataset.validation_fraction,"),
+        (120, "null", ""),
+        (120, "2", "Only 2 documents are held out .* raise dataset.max_documents,"),
+    ],
+)
+def test_a_handful_of_held_out_documents_is_reported(
+    documents, limit, warned, fit, tmp_path, caplog
+):
     (tmp_path / "notes.txt").write_text("the cat sat on a mat\n" * documents)
     words = ["dataset=text_files", f"dataset.train={tmp_path}/notes.txt", "dataset.document=line"]
-    fit(*words, "dataset.block_size=16", "trainer.max_steps=1", "model.vocab_size=261")
-    assert ("held out" in caplog.text) == bool(warned) and warned in caplog.text
+    words += [f"dataset.max_documents={limit}", "dataset.block_size=16"]
+    fit(*words, "trainer.max_steps=1", "model.vocab_size=261")
+    assert ("held out" in caplog.text) == bool(warned) and re.search(warned, caplog.text)
