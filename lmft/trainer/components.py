@@ -12,6 +12,7 @@ from lmft.config.schema import RunConfig
 from lmft.config.training_knobs import Strategy
 from lmft.dataset.batches import Batches
 from lmft.dataset.document_blocks import DocumentBlocks, cut_blocks
+from lmft.dataset.overview.describe import count_texts
 from lmft.dataset.split import Split
 from lmft.dataset.token_stream import check_has_text, open_stream
 from lmft.dataset.tokenizer import find_separator
@@ -48,12 +49,7 @@ class Components:
     def describe_text(self) -> dict[str, str]:
         """Return what was read of each split, for display."""
         streams = {name: batches.blocks.stream for name, batches in self.batches.items()}
-        training = streams.get("train")
-        counts = {
-            name: stream.counts if name == "train" else stream.counts_beside(training)
-            for name, stream in streams.items()
-        }
-        return {name: count.describe() for name, count in counts.items()}
+        return {name: counts.describe() for name, counts in count_texts(streams).items()}
 
     def describe(self) -> dict[str, str]:
         """Return the sizes of dataset and model, and the hardware, for display."""

@@ -56,6 +56,18 @@ def test_a_run_keeps_the_page_that_the_verb_writes_and_publishes_none_of_it(fit,
     assert not any(phrase.encode() in content for content in published)
 
 
+def test_it_says_which_documents_are_in_training_too_as_a_run_does(command, tmp_path):
+    (tmp_path / "train.txt").write_text("the cat\nthe dog\nthe cat\n")
+    (tmp_path / "held.txt").write_text("the dog\na bird\na bird\n")
+    code, printed, _ = command(
+        "data dataset=text_files dataset.train=train.txt dataset.validation=held.txt "
+        "dataset.document=line dataset.block_size=4 model.vocab_size=261 html=x.html"
+    )
+    counts = ["3 documents · 0 empty · 1 duplicate · ", "3 documents · 0 empty · 1 in training too"]
+    page = (tmp_path / "x.html").read_text()
+    assert code == 0 and all(count in printed and count in page for count in counts)
+
+
 def test_a_page_that_cannot_be_written_is_refused_first(command, tmp_path):
     for word in ("html=none/x.html", f"html={tmp_path}"):
         code, printed, complaint = command(f"data dataset=text_files {word}")

@@ -1,11 +1,13 @@
 """Describe the splits of a corpus: sizes, lengths of documents, and a few blocks as they are."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
 
 from lmft.dataset.batches import Batches
 from lmft.dataset.overview.excerpts import Excerpt, read_excerpts
+from lmft.dataset.text_counts import TextCounts
 from lmft.dataset.token_stream import TokenStream
 
 MOST_LENGTHS = 1_000_000  # documents whose lengths are read; of more, an even sample
@@ -102,10 +104,11 @@ def describe(
     """
     shown, first = next(iter(batches.items()))
     size = first.blocks.size
+    counts = count_texts({name: each.blocks.stream for name, each in batches.items()})
     return Overview(
         title,
         unit,
-        [describe_split(name, each) for name, each in batches.items()],
+        [describe_split(name, each, counts[name]) for name, each in batches.items()],
         shown,
         size,
         count_lengths(read_lengths(first.blocks.stream), size, len(first.blocks.stream.ends)),
@@ -114,9 +117,18 @@ def describe(
     )
 
 
-def describe_split(name: str, batches: Batches) -> SplitFacts:
-    """Return the sizes of a split."""
-    blocks, counts = batches.blocks, batches.blocks.stream.counts
+def count_texts(streams: Mapping[str, TokenStream]) -> dict[str, TextCounts]:
+    """Return how much text each split has, and how much of it is in training too."""
+    training = streams.get("train")
+    return {
+        name: stream.counts if name == "train" else stream.counts_beside(training)
+        for name, stream in streams.items()
+    }
+
+
+def describe_split(name: str, batches: Batches, counts: TextCounts) -> SplitFacts:
+    """Return the sizes of a split, of which `counts` says how much text it has."""
+    blocks = batches.blocks
     lengths = read_lengths(blocks.stream)
     return SplitFacts(
         name,
