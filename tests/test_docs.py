@@ -141,6 +141,20 @@ def test_pages_that_are_linked_are_there(generated):
             assert "://" in target or path.exists() or path in sites, f"{page.name}: {target}"
 
 
+NOT_SET_OFF = re.compile(  # what Markdown takes for a part of the paragraph
+    r"^.+\n#+ .+|^#+ .+\n.+"  # a heading
+    r"|^[^|\n].*\n\|.+|^\|.+\n[^|\n].*"  # a table
+    r"|^[^-: \n].*\n    .+|^    .+\n[^- \n].*",  # an example
+    re.MULTILINE,
+)
+
+
+def test_headings_tables_and_examples_are_set_off_by_blank_lines():
+    for page in PAGES:
+        text = re.sub(r"^ *```.*?^ *```$", "", page.read_text(), flags=re.DOTALL | re.MULTILINE)
+        assert NOT_SET_OFF.findall(text) == [], page.name
+
+
 SECTION = re.compile(r"^### `([\w.]+)` \{.*?\n\n(.*?)(?=^##|\Z)", re.DOTALL | re.MULTILINE)
 
 
