@@ -67,9 +67,10 @@ def _override_message(error: BaseException) -> str | None:
     """Explain a word that Hydra can't read, or that names nothing."""
     text = str(error)
     if plugin := re.search(r"'hydra_plugins\.hydra_(\w+)_launcher\.", text):
+        apart = ", in an environment of its own" if plugin[1] == "ray" else ""
         return (
             f"hydra/launcher needs the package hydra-{plugin[1]}-launcher, which is not installed; "
-            f"pip install 'lmft[{plugin[1]}]'."
+            f"pip install 'lmft[{plugin[1]}]'{apart}."
         )
     if isinstance(error, OverrideParseException):
         return _word_message(str(error.override), first_line(error))

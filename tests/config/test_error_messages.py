@@ -151,7 +151,8 @@ def test_a_launcher_of_conf_without_its_plug_in_is_named_with_the_extra():
     with pytest.raises(RuntimeError) as raised:  # as where the package is missing
         Plugins.instance()._instantiate(OmegaConf.create({"_target_": name}))
     message = str(as_user_error(raised.value, composing=True))
-    assert message.endswith("hydra-ray-launcher, which is not installed; pip install 'lmft[ray]'.")
+    command = "pip install 'lmft[ray]', in an environment of its own."
+    assert message.endswith(f"hydra-ray-launcher, which is not installed; {command}")
 
 
 def test_debug_shows_the_traceback(command):

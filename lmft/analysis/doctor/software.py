@@ -46,7 +46,7 @@ def describe_software(words: Iterable[str]) -> Found:
         yield Finding(
             kind,
             f"{' and '.join(missing)} {verb} not installed, which {NEEDED_BY[extra]} needs: "
-            f"pip install 'lmft[{extra}]'",
+            f"pip install 'lmft[{extra}]'{', in an environment of its own' * (extra == 'ray')}",
         )
     yield Fact("extras", ", ".join(installed) or "none")
 
