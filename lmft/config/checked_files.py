@@ -1,5 +1,6 @@
 """Read config files for Hydra; what is wrong in one is said by its path, and a BOM is ignored."""
 
+import copy
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ from lmft.errors import UserError
 BOM = "\ufeff"  # some editors write it in front of UTF-8
 EXPERIMENT = "experiment"
 PACKAGE = "# @package _global_"  # the first line of an experiment
+_loaded: dict[tuple[str | int, ...], ConfigResult | None] = {}  # what _load_once has read
 
 
 class CheckedFiles(ConfigRepository):
@@ -27,11 +29,14 @@ class CheckedFiles(ConfigRepository):
             UserError: the file is not UTF-8, holds no knobs, or is no experiment but should be.
         """
         source = self._find_object_source(config_path, ObjectType.CONFIG)
+        if source is not None and source.scheme() == "pkg":  # Hydra's own
+            return self._load_once((source.path, config_path))
         if source is None or source.scheme() != "file":
             return super().load_config(config_path)
         path = Path(source.path.removeprefix("file://"), source._normalize_file_name(config_path))
         if path.is_relative_to(CONF):
-            return super().load_config(config_path)
+            status = path.stat()
+            return self._load_once((str(path), config_path, status.st_mtime_ns, status.st_size))
         text = read_utf8(path)
         header = ConfigSource._get_header_dict(text.removeprefix(BOM)[:512])
         try:
@@ -46,6 +51,17 @@ class CheckedFiles(ConfigRepository):
         assert loaded is not None
         loaded.header = header
         return loaded
+
+    def _load_once(self, key: tuple[str | int, ...]) -> ConfigResult | None:
+        """Return a copy of a config whose file this process reads once while it stays the same.
+
+        Args:
+            key: what tells the file from others, and from itself before a change; its second part
+                is the path of the config.
+        """
+        if key not in _loaded:
+            _loaded[key] = super().load_config(str(key[1]))
+        return copy.deepcopy(_loaded[key])
 
 
 def read_utf8(path: Path) -> str:

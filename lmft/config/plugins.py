@@ -9,6 +9,8 @@ named there as `_target_`. The package is imported only when a config names a cl
 does not know: configs stay data, and only installed packages can declare code.
 """
 
+import sys
+from functools import lru_cache
 from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from pathlib import Path
@@ -61,4 +63,17 @@ def _declared(plugin: EntryPoint, node: str) -> list[str]:
 
 
 def _plugins() -> list[EntryPoint]:
+    return _plugins_in(tuple((path, _changed(path)) for path in sys.path))
+
+
+def _changed(path: str) -> int | None:
+    """Return when something was last installed in a folder, or removed, if it is one."""
+    try:
+        return Path(path).stat().st_mtime_ns
+    except OSError:
+        return None
+
+
+@lru_cache(maxsize=1)  # composing a config asks ten times, and reading all packages takes 5 ms
+def _plugins_in(_folders: tuple[tuple[str, int | None], ...]) -> list[EntryPoint]:
     return sorted(entry_points(group=GROUP), key=lambda plugin: plugin.name)

@@ -1,7 +1,10 @@
 """What is wrong in a config file is said by its path; a BOM is ignored."""
 
 import pytest
+from hydra._internal.config_search_path_impl import ConfigSearchPathImpl
 
+from lmft.config import checked_files
+from lmft.config.checked_files import CheckedFiles
 from lmft.config.compose import compose
 
 HEAD = "# @package _global_\n"
@@ -59,3 +62,19 @@ def test_a_plus_before_a_group_is_not_needed(command):
         complaint = command(word)[2]
         group = word.strip("+").partition("=")[0]
         assert complaint == f"lmft: {group} is there already; set it without the +.\n"
+
+
+def test_a_config_of_lmft_is_read_again_only_after_it_has_changed(tmp_path, monkeypatch):
+    monkeypatch.setattr(checked_files, "CONF", tmp_path)
+    path = tmp_path / "optimizer.yaml"
+    path.write_text("lr: 0.5\ndefaults: [_self_]\n")
+    search_path = ConfigSearchPathImpl()
+    search_path.append("main", f"file://{tmp_path}")
+    files = CheckedFiles(search_path)
+    first = files.load_config("optimizer")
+    first.config.lr = 0.25  # as composing does to what it read
+    first.defaults_list.clear()
+    assert files.load_config("optimizer").config == {"lr": 0.5}
+    assert len(files.load_config("optimizer").defaults_list) == 1
+    path.write_text("lr: 0.125\n")
+    assert files.load_config("optimizer").config == {"lr": 0.125}

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -114,3 +115,13 @@ def test_an_entry_point_whose_package_is_gone_keeps_nothing_from_starting(tmp_pa
     declare(tmp_path, "gone.inner")
     path(tmp_path)
     assert {"clm", "mlm"} <= set(choices_of("objective"))
+
+
+def test_a_package_that_comes_or_goes_meanwhile_is_noticed(tmp_path, path):
+    path(EXAMPLE)
+    path(tmp_path)
+    assert "span_mlm" not in choices_of("objective")
+    declare(tmp_path, "lmft_extras")
+    assert "span_mlm" in choices_of("objective")
+    shutil.rmtree(tmp_path / "lmft_extras-1.0.dist-info")
+    assert "span_mlm" not in choices_of("objective")
