@@ -16,7 +16,7 @@ from lmft.errors import UserError
 BOM = "\ufeff"  # some editors write it in front of UTF-8
 EXPERIMENT = "experiment"
 PACKAGE = "# @package _global_"  # the first line of an experiment
-_loaded: dict[tuple[str | int, ...], ConfigResult | None] = {}  # what _load_once has read
+_loaded: dict[tuple[Path | str | int, ...], ConfigResult | None] = {}  # what _load_once has read
 
 
 class CheckedFiles(ConfigRepository):
@@ -30,13 +30,13 @@ class CheckedFiles(ConfigRepository):
         """
         source = self._find_object_source(config_path, ObjectType.CONFIG)
         if source is not None and source.scheme() == "pkg":  # Hydra's own
-            return self._load_once((source.path, config_path))
+            return self._load_once(config_path, source.path)
         if source is None or source.scheme() != "file":
             return super().load_config(config_path)
         path = Path(source.path.removeprefix("file://"), source._normalize_file_name(config_path))
         if path.is_relative_to(CONF):
             status = path.stat()
-            return self._load_once((str(path), config_path, status.st_mtime_ns, status.st_size))
+            return self._load_once(config_path, path, status.st_mtime_ns, status.st_size)
         text = read_utf8(path)
         header = ConfigSource._get_header_dict(text.removeprefix(BOM)[:512])
         try:
@@ -52,15 +52,16 @@ class CheckedFiles(ConfigRepository):
         loaded.header = header
         return loaded
 
-    def _load_once(self, key: tuple[str | int, ...]) -> ConfigResult | None:
-        """Return a copy of a config whose file this process reads once while it stays the same.
+    def _load_once(self, config_path: str, *file: Path | str | int) -> ConfigResult | None:
+        """Return a copy of a config, which this process reads once while its file is the same.
 
         Args:
-            key: what tells the file from others, and from itself before a change; its second part
-                is the path of the config.
+            config_path: as in `load_config`.
+            file: what tells the file from others, and from itself before a change.
         """
+        key = (config_path, *file)
         if key not in _loaded:
-            _loaded[key] = super().load_config(str(key[1]))
+            _loaded[key] = super().load_config(config_path)
         return copy.deepcopy(_loaded[key])
 
 
