@@ -40,7 +40,7 @@ class RMSNormFunction(Function):
         exact = values.float()
         inverse = torch.rsqrt(exact.pow(2).mean(-1, keepdim=True) + eps)
         ctx.save_for_backward(values, weight, inverse)
-        return weight * (exact * inverse).to(values.dtype)
+        return exact.mul_(inverse).to(values.dtype).mul_(weight)
 
     @staticmethod
     @once_differentiable
@@ -54,8 +54,8 @@ class RMSNormFunction(Function):
         gradient = (grad_output * weight).float()
         grad_inverse = (gradient * exact).sum(-1, keepdim=True)
         grad_mean = -0.5 * grad_inverse * inverse.pow(3) / values.shape[-1]
-        grad_values = (gradient * inverse).add_((2 * exact).mul_(grad_mean))
-        return grad_values.to(values.dtype), grad_weight, None
+        gradient.mul_(inverse).add_(exact.mul_(2).mul_(grad_mean))
+        return gradient.to(values.dtype), grad_weight, None
 
 
 def as_rms_norm(module: nn.Module) -> RMSNorm | None:
