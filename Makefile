@@ -34,7 +34,7 @@ docs: .venv/made  ## Show the documentation site at http://127.0.0.1:8000
 soak: .venv/made  ## Run the slow proofs as well
 	$(BIN)/python -m pytest -m 'soak or not soak'
 
-bench: .venv/made  ## Measure the figures of the README: two hours (BENCH=quick: 15 minutes)
+bench: .venv/made  ## Measure the figures of the README: two hours (BENCH=quick: half an hour)
 	$(BIN)/python -m benchmarks $(if $(filter quick,$(BENCH)),--quick)
 
 # On a machine with torch for CUDA, perhaps without a network: with its own Python, and what

@@ -4,7 +4,7 @@ Rows already measured at this commit, on this machine and with these package ver
 so an interrupted benchmark resumes when it is started again. Run it on an otherwise idle machine.
 
     make bench                                     all rows, under two hours
-    BENCH=quick make bench                         training on blocks of 128, about 15 minutes
+    BENCH=quick make bench                         training on blocks of 128, half an hour
     python -m benchmarks --list                    list the rows by name
     python -m benchmarks --rows sweep start        only these rows; bf16 rows may be named
                                                    even where the hardware emulates bf16
