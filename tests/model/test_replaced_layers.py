@@ -86,6 +86,15 @@ def test_a_norm_of_another_formula_is_kept():
     assert isinstance(model["OtherRMSNorm"], OtherNorm)
 
 
+def test_an_mlp_of_quantized_weights_is_kept():
+    model = build_tiny("llama")
+    for layer in model.model.layers:
+        weight = torch.zeros(8, 1, dtype=torch.uint8)
+        layer.mlp.gate_proj.weight = nn.Parameter(weight, requires_grad=False)
+    replace_cpu_layers(model)
+    assert GatedMLP not in map(type, model.modules())
+
+
 @pytest.mark.parametrize("kind", ["llama", "gpt2"])
 @pytest.mark.parametrize("rank, alpha", [(4, None), (3, 10)])
 def test_a_lora_layer_is_that_of_peft(kind, rank, alpha):

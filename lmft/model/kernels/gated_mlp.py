@@ -65,6 +65,8 @@ def as_gated_mlp(module: Any) -> GatedMLP | None:
     if parts.keys() != PARTS or type(parts.pop("act_fn")) not in (nn.SiLU, SiLUActivation):
         return None
     mlp, weight = GatedMLP(**parts), next(module.gate_proj.parameters())
+    if not weight.is_floating_point():  # quantized
+        return None
     generator = torch.Generator().manual_seed(0)
     values = torch.randn(4, module.gate_proj.in_features, generator=generator).to(weight.dtype)
     with torch.no_grad():
