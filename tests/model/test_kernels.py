@@ -10,13 +10,13 @@ from torch import nn
 from torch.nn import functional as F
 
 from lmft.analysis.plan.activations import MemoryCounter
-from lmft.model.kernels import attention as room
-from lmft.model.kernels.attention import (
+from lmft.model.kernels import attention, cpu_attention
+from lmft.model.kernels.attention import attend
+from lmft.model.kernels.cpu_attention import (
     QUERIES_PER_CHUNK,
     AttentionSpec,
     ChunkedAttention,
     ShortAttention,
-    attend,
 )
 from lmft.model.kernels.dropout import DropoutMask
 from lmft.model.kernels.recompute import RecomputeHooks
@@ -24,13 +24,37 @@ from tests.helpers.architectures import CAUSAL, MASKED, build_tiny
 
 
 def dense(query, key, value, mask, terms):
-    """The same attention by autograd, on whole matrices of weights."""
+    """The same attention by autograd, on whole matrices of weights; dropout chunk by chunk."""
     dropout_mask, outs = DropoutMask(terms.dropout, terms.seed), []
-    for rows, keys in room.query_chunks(query.shape[2], key.shape[2], terms.causal):
-        weights = room.attention_weights(query, key, mask, rows, keys, terms)
-        kept = dropout_mask.draw(weights)
-        outs.append((weights * kept) @ value[:, :, :keys])
+    scores = terms.scale * query @ key.transpose(2, 3)
+    if terms.causal:
+        scores += torch.full_like(scores, -math.inf).triu(1)
+    elif mask is not None and mask.dtype == torch.bool:
+        scores = scores.masked_fill(~mask, -math.inf)
+    elif mask is not None:
+        scores = scores + mask
+    weights = scores.softmax(-1)
+    for rows, keys in cpu_attention.query_chunks(query.shape[2], key.shape[2], terms.causal):
+        part = weights[:, :, rows, :keys]
+        outs.append((part * dropout_mask.draw(part.shape, part.dtype)) @ value[:, :, :keys])
     return torch.cat(outs, dim=2)
+
+
+@pytest.mark.parametrize("tile", [1, 10**5, 10**9])  # bytes: one head, some heads, all
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
+@pytest.mark.parametrize("masked", ["causal", "all", "bool", "added"])
+def test_the_size_of_tiles_changes_no_bit(masked, dtype, tile, monkeypatch):
+    torch.manual_seed(0)
+    size = 2 * QUERIES_PER_CHUNK + 5
+    heads = [torch.randn(2, 3, size, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
+    seen = torch.rand(2, 1, size, size) < 0.8
+    mask = {"bool": seen, "added": seen.to(dtype)}.get(masked)
+    into, found = torch.randn(2, 3, size, 8, dtype=dtype), []
+    for some in (cpu_attention.TILE, tile):
+        monkeypatch.setattr(cpu_attention, "TILE", some)
+        out = ChunkedAttention.apply(*heads, mask, AttentionSpec(masked == "causal", 0.3, 0.1, 7))
+        found.append([out, *torch.autograd.grad(out, heads, into)])
+    assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))
 
 
 @pytest.mark.parametrize("kernel", [ShortAttention, ChunkedAttention])
@@ -39,7 +63,7 @@ def test_gradients_are_those_of_autograd_with_the_same_dropout_mask(masked, kern
     torch.manual_seed(0)
     size = 2 * QUERIES_PER_CHUNK + 5
     if kernel is ShortAttention:
-        monkeypatch.setattr(room, "QUERIES_PER_CHUNK", size)
+        monkeypatch.setattr(cpu_attention, "QUERIES_PER_CHUNK", size)
     query, key, value = (
         torch.randn(2, 3, size, 8, dtype=torch.float64, requires_grad=True) for _ in range(3)
     )
@@ -62,7 +86,7 @@ def test_gradients_are_those_of_autograd_with_the_same_dropout_mask(masked, kern
 @pytest.mark.parametrize("masked", ["causal", "all", "bool"])
 @pytest.mark.parametrize("kernel", [ShortAttention, ChunkedAttention])
 def test_without_dropout_it_is_that_of_torch(kernel, masked, heads, monkeypatch):
-    monkeypatch.setattr(room, "SHORT_BLOCK", 10**6 if kernel is ShortAttention else 0)
+    monkeypatch.setattr(attention, "SHORT_BLOCK", 10**6 if kernel is ShortAttention else 0)
     torch.manual_seed(0)
     size = QUERIES_PER_CHUNK + 5
     query, key, value = (
@@ -109,11 +133,11 @@ def test_short_attention_drops_the_given_share_of_weights_and_scales_up_the_othe
 
 def test_dropout_masks_drop_the_given_share_and_have_mean_one():
     for dropout in (0.1, 0.5, 0.003):
-        kept = DropoutMask(dropout, 3).draw(torch.ones(10**6))
+        kept = DropoutMask(dropout, 3).draw([10**6], torch.float32)
         share = (kept == 0).double().mean().item()
         assert abs(share - dropout) < 5 * math.sqrt(dropout / 10**6) + 1e-5
         assert abs(kept.double().mean().item() - 1) < 5 * math.sqrt(dropout / 10**6)
-    one, two = (DropoutMask(0.5, seed).draw(torch.ones(100)) for seed in (1, 2))
+    one, two = (DropoutMask(0.5, seed).draw([100], torch.float32) for seed in (1, 2))
     assert not torch.equal(one, two)
 
 

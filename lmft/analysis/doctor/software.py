@@ -19,8 +19,17 @@ NEEDED_BY = {  # extras of lmft that add something to use: what needs them
     "gguf": "lmft export",
     "lora": "adapter=lora",
 }
-VARIABLES = ("LMFT_", "HF_", "MLFLOW_", "OMP_", "GOMP_", "CUDA_VISIBLE_", "TRANSFORMERS_", "PYTORCH_")
-SET_BY_LMFT = {"HF_HUB_DISABLE_TELEMETRY", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}  # at its own start
+VARIABLES = (
+    "LMFT_",
+    "HF_",
+    "MLFLOW_",
+    "OMP_",
+    "GOMP_",
+    "CUDA_VISIBLE_",
+    "TRANSFORMERS_",
+    "PYTORCH_",
+)
+SET_BY_LMFT = {"HF_HUB_DISABLE_TELEMETRY", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"}  # as it starts
 
 
 def describe_software(words: Iterable[str]) -> Found:

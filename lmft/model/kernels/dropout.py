@@ -1,5 +1,6 @@
 """Dropout on a CPU that saves no mask: the backward pass draws the same mask again."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -23,11 +24,11 @@ class DropoutMask:
         self._scale = LEVELS / (LEVELS - self._dropped)  # keeps the expected value
         self._generator = np.random.SFC64(seed)
 
-    def draw(self, values: Tensor) -> Tensor:
-        """Draw the factors for `values`, 0 where one is dropped; same shape and dtype."""
-        words = self._generator.random_raw(-(-values.numel() // 4))
-        levels = torch.from_numpy(words.view(np.int16))[: values.numel()].view(values.shape)
-        mask = torch.empty(values.shape, dtype=values.dtype)
+    def draw(self, shape: Sequence[int], dtype: torch.dtype) -> Tensor:
+        """Draw factors of this shape, 0 where a value is dropped."""
+        mask = torch.empty(shape, dtype=dtype)
+        words = self._generator.random_raw(-(-mask.numel() // 4))
+        levels = torch.from_numpy(words.view(np.int16))[: mask.numel()].view(shape)
         torch.ge(levels, self._dropped - LEVELS // 2, out=mask)
         return mask.mul_(self._scale)
 
@@ -50,9 +51,10 @@ class DropoutFunction(Function):
     def forward(ctx: Any, values: Tensor, dropout: float, seed: int) -> Tensor:
         """Apply the mask to a copy."""
         ctx.dropout_and_seed = dropout, seed
-        return values * DropoutMask(dropout, seed).draw(values)
+        return values * DropoutMask(dropout, seed).draw(values.shape, values.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad_output: Tensor) -> tuple[Tensor, None, None]:
         """Apply the same mask to the gradient."""
-        return grad_output * DropoutMask(*ctx.dropout_and_seed).draw(grad_output), None, None
+        mask = DropoutMask(*ctx.dropout_and_seed).draw(grad_output.shape, grad_output.dtype)
+        return grad_output * mask, None, None
