@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lmft.commands.console import Console
+from lmft.commands.console import Console, let_threads_sleep
 from lmft.output.terminal import Screen, Terminal
 
 
@@ -46,3 +46,15 @@ def test_a_warning_goes_to_the_file_that_stderr_is(terminal, monkeypatch):
     stream, written = terminal
     warn_beside_bars(monkeypatch, file := io.StringIO(), stream)
     assert file.getvalue() == "one document\n" and "one document" not in written()
+
+
+@pytest.mark.parametrize("policy", [None, "ACTIVE"])
+def test_threads_sleep_soon_unless_the_user_chose(policy, monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that it is restored
+        monkeypatch.delenv(name)
+    if policy:
+        monkeypatch.setenv("OMP_WAIT_POLICY", policy)
+    let_threads_sleep()
+    set_now = os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT")
+    assert set_now == (("ACTIVE", None) if policy else ("PASSIVE", "5000"))
