@@ -9,7 +9,7 @@ import sys
 
 import pytest
 
-from lmft.commands.console import Console, let_threads_sleep
+from lmft.commands.console import Console, limit_spinning
 from lmft.output.terminal import Screen, Terminal
 
 
@@ -55,6 +55,6 @@ def test_threads_sleep_soon_unless_the_user_chose(policy, monkeypatch):
         monkeypatch.delenv(name)
     if policy:
         monkeypatch.setenv("OMP_WAIT_POLICY", policy)
-    let_threads_sleep()
+    limit_spinning()
     set_now = os.environ["OMP_WAIT_POLICY"], os.environ.get("GOMP_SPINCOUNT")
     assert set_now == (("ACTIVE", None) if policy else ("PASSIVE", "5000"))

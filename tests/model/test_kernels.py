@@ -40,18 +40,19 @@ def dense(query, key, value, mask, terms):
     return torch.cat(outs, dim=2)
 
 
-@pytest.mark.parametrize("tile", [1, 10**5, 10**9])  # bytes: one head, some heads, all
+@pytest.mark.parametrize("heads_per_tile", [1, 2, 3])  # one, some or all of an example's
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float32])
 @pytest.mark.parametrize("masked", ["causal", "all", "bool", "added"])
-def test_the_size_of_tiles_changes_no_bit(masked, dtype, tile, monkeypatch):
+def test_the_size_of_tiles_changes_no_bit(masked, dtype, heads_per_tile, monkeypatch):
     torch.manual_seed(0)
     size = 2 * QUERIES_PER_CHUNK + 5
     heads = [torch.randn(2, 3, size, 8, dtype=dtype, requires_grad=True) for _ in range(3)]
     seen = torch.rand(2, 1, size, size) < 0.8
     mask = {"bool": seen, "added": seen.to(dtype)}.get(masked)
     into, found = torch.randn(2, 3, size, 8, dtype=dtype), []
-    for some in (cpu_attention.TILE, tile):
-        monkeypatch.setattr(cpu_attention, "TILE", some)
+    for count in (2 * 3, heads_per_tile):
+        bytes_of_head = QUERIES_PER_CHUNK * size * dtype.itemsize
+        monkeypatch.setattr(cpu_attention, "TILE", count * bytes_of_head)
         out = ChunkedAttention.apply(*heads, mask, AttentionSpec(masked == "causal", 0.3, 0.1, 7))
         found.append([out, *torch.autograd.grad(out, heads, into)])
     assert all(torch.equal(one, other) for one, other in zip(*found, strict=True))

@@ -48,8 +48,9 @@ class ShortAttention(Function):
         if spec.causal:
             mask = causal_mask(query)
         weights = attention_weights(query, key, mask, spec.scale)
-        masks = DropoutMask(spec.dropout, spec.seed)
-        dropout = masks.draw(weights.shape, weights.dtype) if spec.dropout else None
+        dropout = None
+        if spec.dropout:
+            dropout = DropoutMask(spec.dropout, spec.seed).draw(weights.shape, weights.dtype)
         ctx.save_for_backward(query, key, value, weights, dropout)
         ctx.scale = spec.scale
         return apply_dropout(weights, dropout) @ value
@@ -130,7 +131,10 @@ class Tile:
 
 
 def tiles(query: Tensor, key: Tensor, mask: Tensor | None, spec: AttentionSpec) -> Iterator[Tile]:
-    """Yield tiles whose scores fit in the processor's cache; masks depend on the chunks alone."""
+    """Yield tiles whose scores fit in the processor's cache.
+
+    Dropout masks are drawn for whole chunks of queries, so the size of tiles changes no bit.
+    """
     examples, heads, queries, _ = query.shape
     causal = causal_mask(query[:, :, :QUERIES_PER_CHUNK]) if spec.causal else None
     whole_mask = None if mask is None else mask.expand(examples, heads, -1, -1)
