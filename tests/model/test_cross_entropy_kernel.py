@@ -1,4 +1,8 @@
-"""The CUDA kernel of the loss, run by Triton's interpreter on a CPU."""
+"""The CUDA kernel of the loss, run by Triton's interpreter on a CPU, and compiled for GPUs."""
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -21,7 +25,7 @@ if torch.cuda.is_available():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("scale, softcap", [(1.0, None), (0.25, 30.0)])
-@pytest.mark.parametrize("vocabulary", [50, 9000])  # less than a part of a row, and more
+@pytest.mark.parametrize("vocabulary", [50, 4096, 9000])  # part of a part, whole parts, both
 def test_the_kernel_gives_nats_and_gradient(vocabulary, scale, softcap, dtype):
     torch.manual_seed(0)
     rows = (20 * torch.randn(4, vocabulary + 14)).to(dtype)
@@ -41,6 +45,21 @@ def test_the_kernel_gives_nats_and_gradient(vocabulary, scale, softcap, dtype):
     close = 1e-5 if dtype is torch.float32 else 4e-3
     assert torch.allclose(logits.float(), reference.grad, rtol=close, atol=close)
     assert torch.equal(rows[:, vocabulary:], added)
+
+
+@pytest.mark.parametrize("capability, dtype", [(75, "fp16"), (90, "bf16")])
+def test_each_gpu_reads_and_writes_eight_logits_at_once(capability, dtype, tmp_path):
+    ptx = subprocess.run(
+        [sys.executable, "-m", "tests.helpers.kernel_ptx", str(capability), dtype, "50257"],
+        env=os.environ | {"TRITON_INTERPRET": "0", "TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=True,
+    ).stdout
+    assert f".target sm_{capability}" in ptx
+    parts = 2  # 2048 columns for 4 warps of 32 threads are 16 for each of them
+    assert ptx.count("ld.global.v4.b32") == 2 * parts  # for the nats, then for the gradient
+    assert ptx.count("st.global.v4.b32") == parts
 
 
 @pytest.mark.filterwarnings("ignore:invalid value")  # NumPy's, in the interpreter

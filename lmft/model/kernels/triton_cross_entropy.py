@@ -1,17 +1,35 @@
-"""The cross-entropy of a row of logits and its gradient, in Triton's language."""
+"""The cross-entropy of a row of logits and its gradient, in Triton's language.
+
+A row is read in parts of COLUMNS, and only its last part is masked: without a mask each thread
+reads 8 logits of 16 bits at once, with one that ends at an odd vocabulary each logit alone.
+"""
 
 import triton
 import triton.language as tl
 
 
 @triton.jit
-def _tanh(values):
-    return 2 * tl.sigmoid(2 * values) - 1
+def _cap(values, SCALE: tl.constexpr, SOFTCAP: tl.constexpr):
+    values = values.to(tl.float32) * SCALE
+    if SOFTCAP is not None:
+        values = SOFTCAP * (2 * tl.sigmoid(2 * (values / SOFTCAP)) - 1)  # of the tanh
+    return values
 
 
 @triton.jit
-def _load_logits(logits, columns, scale, VOCABULARY: tl.constexpr):
-    return tl.load(logits + columns, mask=columns < VOCABULARY, other=0.0).to(tl.float32) * scale
+def _add_part(largest, total, values):
+    # Of exp(largest - new_largest) and exp(values - new_largest) one is 1.
+    smaller = tl.exp(-tl.abs(values - largest))
+    total = tl.where(values > largest, total * smaller + 1.0, total + smaller)
+    return tl.maximum(largest, values), total
+
+
+@triton.jit
+def _gradient(values, log_sum, is_target, SCALE: tl.constexpr, SOFTCAP: tl.constexpr):
+    gradient = (tl.exp(values - log_sum) - tl.where(is_target, 1.0, 0.0)) * SCALE
+    if SOFTCAP is not None:
+        gradient *= 1 - (values / SOFTCAP) * (values / SOFTCAP)
+    return gradient
 
 
 @triton.jit
@@ -20,11 +38,10 @@ def cross_entropy(
     targets,  # (N,) int64; negative where a row is not scored
     nats,  # (N,) fp32
     stride,
-    scale,
-    softcap,
+    SCALE: tl.constexpr,
+    SOFTCAP: tl.constexpr,
     VOCABULARY: tl.constexpr,
     LOWEST: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr,
     WRITES_GRADIENT: tl.constexpr,
     COLUMNS: tl.constexpr,
 ):
@@ -32,49 +49,28 @@ def cross_entropy(
     logits += row * stride
     target = tl.load(targets + row)
     is_scored = target >= 0
-    at_target = tl.load(logits + tl.maximum(target, 0)).to(tl.float32) * scale
-    if HAS_SOFTCAP:
-        at_target = softcap * _tanh(at_target / softcap)
+    WHOLE: tl.constexpr = VOCABULARY // COLUMNS * COLUMNS  # columns in whole parts
+    last = WHOLE + tl.arange(0, COLUMNS)
+    in_vocabulary = last < VOCABULARY
     # Of each column of a part; they are combined once, at the end.
     largest = tl.full((COLUMNS,), LOWEST, tl.float32)
     total = tl.zeros((COLUMNS,), tl.float32)
-    for start in range(0, VOCABULARY, COLUMNS):
-        columns = start + tl.arange(0, COLUMNS)
-        values = _load_logits(logits, columns, scale, VOCABULARY)
-        if HAS_SOFTCAP:
-            values = softcap * _tanh(values / softcap)
-        values = tl.where(columns < VOCABULARY, values, -float("inf"))
-        new_largest = tl.maximum(largest, values)
-        total = total * tl.exp(largest - new_largest) + tl.exp(values - new_largest)
-        largest = new_largest
+    for start in range(0, WHOLE, COLUMNS):
+        values = tl.load(logits + start + tl.arange(0, COLUMNS))
+        largest, total = _add_part(largest, total, _cap(values, SCALE, SOFTCAP))
+    values = _cap(tl.load(logits + last, mask=in_vocabulary, other=0.0), SCALE, SOFTCAP)
+    values = tl.where(in_vocabulary, values, -float("inf"))
+    largest, total = _add_part(largest, total, values)
     most = tl.max(largest, 0)
     log_sum = most + tl.log(tl.sum(total * tl.exp(largest - most), 0))
+    at_target = _cap(tl.load(logits + tl.maximum(target, 0)), SCALE, SOFTCAP)
     tl.store(nats + row, tl.where(is_scored, log_sum - at_target, 0.0))
     if WRITES_GRADIENT:
-        for start in range(0, VOCABULARY, COLUMNS):
+        for start in range(0, WHOLE, COLUMNS):
             columns = start + tl.arange(0, COLUMNS)
-            _replace_by_gradient(
-                logits, columns, target, log_sum, scale, softcap, VOCABULARY, HAS_SOFTCAP
-            )
-
-
-@triton.jit
-def _replace_by_gradient(
-    logits,  # (V,), a row
-    columns,  # (COLUMNS,), a part of it
-    target,
-    log_sum,
-    scale,
-    softcap,
-    VOCABULARY: tl.constexpr,
-    HAS_SOFTCAP: tl.constexpr,
-):
-    values = _load_logits(logits, columns, scale, VOCABULARY)
-    slope = scale
-    if HAS_SOFTCAP:
-        tanh = _tanh(values / softcap)
-        values = softcap * tanh
-        slope = scale * (1 - tanh * tanh)
-    gradient = tl.exp(values - log_sum) - tl.where(columns == target, 1.0, 0.0)
-    gradient = tl.where(target >= 0, gradient * slope, 0.0).to(logits.dtype.element_ty)
-    tl.store(logits + columns, gradient, mask=columns < VOCABULARY)
+            values = _cap(tl.load(logits + columns), SCALE, SOFTCAP)
+            gradient = _gradient(values, log_sum, columns == target, SCALE, SOFTCAP)
+            tl.store(logits + columns, tl.where(is_scored, gradient, 0.0))
+        values = _cap(tl.load(logits + last, mask=in_vocabulary), SCALE, SOFTCAP)
+        gradient = _gradient(values, log_sum, last == target, SCALE, SOFTCAP)
+        tl.store(logits + last, tl.where(is_scored, gradient, 0.0), mask=in_vocabulary)
