@@ -7,7 +7,7 @@ import torch
 
 from lmft.config.training_knobs import Precision
 from lmft.hardware.device import Hardware
-from lmft.model import chunks
+from lmft.model import chunks, loss
 from lmft.model.chunks import Sizes, chunk_bytes
 from lmft.model.lm_head import find_head
 from lmft.model.loss import LinearCrossEntropy
@@ -55,6 +55,22 @@ def test_the_gradient_of_the_heads_weight_is_not_copied(rows_of_a_chunk, monkeyp
     address = mean.grad_fn.gradients[1].data_ptr()
     mean.backward()
     assert linear.weight.grad.data_ptr() == address
+
+
+@pytest.mark.parametrize("rows", [1, 2, 63, 64, 1023])
+def test_rows_added_to_a_product_change_no_bit(rows, monkeypatch):
+    head, weight = find_head(build_tiny("llama")), torch.randn(2003, 96).bfloat16() / 8
+    hidden, targets = torch.randn(rows, 96).bfloat16(), torch.randint(2003, (rows,))
+
+    def compute():
+        leaves = [hidden.clone().requires_grad_(), weight.clone().requires_grad_()]
+        mean, nats = LinearCrossEntropy.apply(*leaves, None, targets, head, rows)
+        mean.backward()
+        return [mean, nats, *(leaf.grad for leaf in leaves)]
+
+    filled_up = compute()
+    monkeypatch.setattr(loss, "_filled_up", lambda rows: rows)
+    assert all(torch.equal(ours, plain) for ours, plain in zip(filled_up, compute(), strict=True))
 
 
 def test_large_vocabularies_have_larger_chunks():
