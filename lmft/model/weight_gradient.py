@@ -4,6 +4,7 @@ import torch
 from torch import Tensor
 
 from lmft.model.chunks import sizes_on
+from lmft.optimizer import slices
 
 
 class WeightGradient:
@@ -14,43 +15,43 @@ class WeightGradient:
 
     def __init__(self, weight: Tensor, chunks: int):
         self._dtype, self._slice = weight.dtype, sizes_on(weight.device).slice
-        # One tensor if nothing is left to convert; else each slice is freed once it is converted.
-        in_place = chunks == 1 or weight.dtype is torch.float32
-        self._whole = torch.empty_like(weight) if in_place else None
-        self._slices: list[Tensor] = []  # sums over several chunks in fp32; views of the whole
+        # One tensor, even if its slices could be freed one by one in the end: the products that are
+        # allocated in between would leave gaps into which glibc fits none of their size.
+        self._sum = torch.empty_like(weight, dtype=torch.float32 if chunks > 1 else None)
+        self._is_empty = True
 
     def add(self, gradient: Tensor, rows: Tensor) -> None:
         """Add gradient.T @ rows."""
-        columns = [part.T for part in gradient.split(self._slice, dim=1)]
-        if self._slices:
-            for total, part in zip(self._slices, columns, strict=True):
-                _add_product(total, part, rows)
-        elif self._whole is not None:
-            self._slices = list(self._whole.split(self._slice))
-            for out, part in zip(self._slices, columns, strict=True):
-                torch.mm(part, rows, out=out)
-        else:
-            self._slices = [_product_in_fp32(part, rows) for part in columns]
+        add = _set_to_product if self._is_empty else _add_product
+        totals, parts = self._sum.split(self._slice), gradient.split(self._slice, dim=1)
+        for total, part in zip(totals, parts, strict=True):
+            add(total, part.T, rows)
+        self._is_empty = False
 
     def total(self) -> Tensor:
-        """Return the sum; call it once."""
-        if self._whole is not None:
-            return self._whole
-        count = len(self._slices)
-        return torch.cat([self._slices.pop(0).to(self._dtype) for _ in range(count)])
+        """Return the sum."""
+        return self._sum.to(self._dtype)
 
 
-def _product_in_fp32(left: Tensor, right: Tensor) -> Tensor:
-    """Return left @ right in fp32; a CPU rounds it to the dtype of both first."""
-    if left.is_cuda:
-        return torch.mm(left, right, out_dtype=torch.float32)
-    return (left @ right).float()
+def _set_to_product(total: Tensor, left: Tensor, right: Tensor) -> None:
+    """Set `total`, in the dtype of both or in fp32, to left @ right.
+
+    A CPU rounds the product to the dtype of both first.
+    """
+    if total.dtype is left.dtype:
+        torch.mm(left, right, out=total)
+    elif total.is_cuda:
+        torch.mm(left, right, out_dtype=torch.float32, out=total)
+    else:
+        total.copy_(left @ right)
 
 
 def _add_product(total: Tensor, left: Tensor, right: Tensor) -> None:
     """Add left @ right to `total`, which is in fp32."""
     if not total.is_cuda:
-        total += left @ right
+        # Slice by slice, since torch converts what it adds to fp32 first.
+        for part, product in zip(slices(total), slices(left @ right), strict=True):
+            part += product
     elif left.dtype is torch.float32:
         total.addmm_(left, right)
     else:
