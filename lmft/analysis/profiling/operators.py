@@ -19,7 +19,9 @@ FAMILIES = {
     "dropout": r"Dropout|dropout|aten::(bernoulli_?|rand\w*)$",
     "attention": r"Attention|attention|ScaledDotProduct",
     "matrix products": r"aten::(_?\w*mm_?|mv|addmv|dot|linear|\w*convolution\w*)$|mkldnn_linear",
-    "copies and casts": r"aten::(copy_|_?to(_copy)?|clone|contiguous|cat|stack|repeat\w*)$",
+    "copies and casts": (
+        r"aten::(copy_|_?to(_copy)?|clone|contiguous|cat|stack|repeat\w*|constant_pad_nd)$"
+    ),
     "loss": r"CrossEntropy|cross_entropy|nll_loss|NllLoss|log_softmax|LogSoftmax",
     "norms": r"LayerNorm|layer_norm|rms_norm|RmsNorm|RMSNorm",
     "embeddings": r"[Ee]mbedding|aten::(_?index\w*|gather|scatter\w*)$",
