@@ -9,10 +9,15 @@ import triton.language as tl
 
 
 @triton.jit
-def _cap(values, SCALE: tl.constexpr, SOFTCAP: tl.constexpr):
-    values = values.to(tl.float32) * SCALE
+def _tanh(values):
+    return 2 * tl.sigmoid(2 * values) - 1
+
+
+@triton.jit
+def _scale_and_cap(logits, SCALE: tl.constexpr, SOFTCAP: tl.constexpr):
+    values = logits.to(tl.float32) * SCALE
     if SOFTCAP is not None:
-        values = SOFTCAP * (2 * tl.sigmoid(2 * (values / SOFTCAP)) - 1)  # of the tanh
+        values = SOFTCAP * _tanh(values / SOFTCAP)
     return values
 
 
@@ -49,6 +54,8 @@ def cross_entropy(
     logits += row * stride
     target = tl.load(targets + row)
     is_scored = target >= 0
+    # Read before the sums, at which all threads meet: later, one may have overwritten it.
+    at_target = _scale_and_cap(tl.load(logits + tl.maximum(target, 0)), SCALE, SOFTCAP)
     WHOLE: tl.constexpr = VOCABULARY // COLUMNS * COLUMNS  # columns in whole parts
     last = WHOLE + tl.arange(0, COLUMNS)
     in_vocabulary = last < VOCABULARY
@@ -57,20 +64,19 @@ def cross_entropy(
     total = tl.zeros((COLUMNS,), tl.float32)
     for start in range(0, WHOLE, COLUMNS):
         values = tl.load(logits + start + tl.arange(0, COLUMNS))
-        largest, total = _add_part(largest, total, _cap(values, SCALE, SOFTCAP))
-    values = _cap(tl.load(logits + last, mask=in_vocabulary, other=0.0), SCALE, SOFTCAP)
+        largest, total = _add_part(largest, total, _scale_and_cap(values, SCALE, SOFTCAP))
+    values = _scale_and_cap(tl.load(logits + last, mask=in_vocabulary, other=0.0), SCALE, SOFTCAP)
     values = tl.where(in_vocabulary, values, -float("inf"))
     largest, total = _add_part(largest, total, values)
     most = tl.max(largest, 0)
     log_sum = most + tl.log(tl.sum(total * tl.exp(largest - most), 0))
-    at_target = _cap(tl.load(logits + tl.maximum(target, 0)), SCALE, SOFTCAP)
     tl.store(nats + row, tl.where(is_scored, log_sum - at_target, 0.0))
     if WRITES_GRADIENT:
         for start in range(0, WHOLE, COLUMNS):
             columns = start + tl.arange(0, COLUMNS)
-            values = _cap(tl.load(logits + columns), SCALE, SOFTCAP)
+            values = _scale_and_cap(tl.load(logits + columns), SCALE, SOFTCAP)
             gradient = _gradient(values, log_sum, columns == target, SCALE, SOFTCAP)
             tl.store(logits + columns, tl.where(is_scored, gradient, 0.0))
-        values = _cap(tl.load(logits + last, mask=in_vocabulary), SCALE, SOFTCAP)
+        values = _scale_and_cap(tl.load(logits + last, mask=in_vocabulary), SCALE, SOFTCAP)
         gradient = _gradient(values, log_sum, last == target, SCALE, SOFTCAP)
         tl.store(logits + last, tl.where(is_scored, gradient, 0.0), mask=in_vocabulary)
