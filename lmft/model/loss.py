@@ -165,10 +165,10 @@ def _aligned(weight: Tensor | None) -> Tensor | None:
 
 
 def _filled_up(rows: Tensor) -> Tensor:
-    """Return hidden states (n, H) with rows of zeros added, so that n suits the device's products.
+    """Return hidden states (n, H) with rows of zeros added: in bf16 on a CPU to a multiple of 8.
 
-    On a CPU those in bf16 take up to 1.4 times as long where n is odd: with 1,023 rows instead of
-    1,024. The results of the other rows keep their bits, unless there is only one row.
+    Products with other n can take 1.4 times as long there, as with 1,023 rows instead of 1,024. The
+    results of the other rows keep their bits, unless there is only one row.
     """
     added = -len(rows) % 8 if rows.is_cpu and rows.dtype is torch.bfloat16 else 0
     return F.pad(rows, (0, 0, 0, added)) if added and len(rows) > 1 else rows

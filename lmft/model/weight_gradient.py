@@ -15,8 +15,8 @@ class WeightGradient:
 
     def __init__(self, weight: Tensor, chunks: int):
         self._dtype, self._slice = weight.dtype, sizes_on(weight.device).slice
-        # One tensor, even if its slices could be freed one by one in the end: the products that are
-        # allocated in between would leave gaps into which glibc fits none of their size.
+        # One tensor, although slices could be freed one by one in the end: products allocated in
+        # between them left gaps that glibc did not use again.
         self._sum = torch.empty_like(weight, dtype=torch.float32 if chunks > 1 else None)
         self._is_empty = True
 

@@ -15,7 +15,7 @@ ALIGNED = [["tt.divisibility", 16]]  # as launched: addresses, and rows padded t
 
 
 def compile_kernel(capability: int, dtype: str, vocabulary: int) -> str:
-    """Return the PTX for logits of this dtype, with the gradient, and assemble it too."""
+    """Compile it to machine code, for logits of this dtype, with the gradient; return its PTX."""
     types = {"logits": f"*{dtype}", "targets": "*i64", "nats": "*fp32", "stride": "i32"}
     constants = {
         "SCALE": 1.0,

@@ -68,6 +68,7 @@ def test_rows_added_to_a_product_change_no_bit(rows, monkeypatch):
         mean.backward()
         return [mean, nats, *(leaf.grad for leaf in leaves)]
 
+    assert len(loss._filled_up(hidden)) == (1 if rows == 1 else 8 * -(-rows // 8))
     filled_up = compute()
     monkeypatch.setattr(loss, "_filled_up", lambda rows: rows)
     assert all(torch.equal(ours, plain) for ours, plain in zip(filled_up, compute(), strict=True))
